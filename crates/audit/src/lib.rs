@@ -1,0 +1,1 @@
+//! Records every event exactly once, durably, before it is acknowledged.

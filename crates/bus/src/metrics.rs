@@ -1,0 +1,56 @@
+//! The names of this crate's metrics. Labels are bounded: topics and outcomes, never ids.
+
+use std::time::Duration;
+
+/// Events acknowledged by the broker, by `topic`.
+pub const PRODUCED: &str = "kf_messages_produced_total";
+/// Events handled, by `topic` and `outcome` (`done`, `retry`, `reject`).
+pub const CONSUMED: &str = "kf_messages_consumed_total";
+/// Seconds one publish call took, by `topic`; a histogram.
+pub const PRODUCE_LATENCY: &str = "kf_produce_latency_sec";
+/// Events whose publish was tried again, by `topic`.
+pub const PUBLISH_RETRIES: &str = "kf_publish_retries_total";
+/// Dead letters published, by `topic` of the event.
+pub const DEAD_LETTERS: &str = "kf_dead_letters_total";
+/// Events being handled now, by `topic`.
+pub const IN_FLIGHT: &str = "kf_messages_in_flight";
+
+pub(crate) fn produced(topic: &str, count: usize) {
+    metrics::counter!(PRODUCED, "topic" => topic.to_owned()).increment(count as u64);
+}
+
+pub(crate) fn consumed(topic: &str, outcome: &'static str, count: usize) {
+    metrics::counter!(CONSUMED, "topic" => topic.to_owned(), "outcome" => outcome).increment(count as u64);
+}
+
+pub(crate) fn publish_latency(topic: &str, took: Duration) {
+    metrics::histogram!(PRODUCE_LATENCY, "topic" => topic.to_owned()).record(took.as_secs_f64());
+}
+
+pub(crate) fn publish_retries(topic: &str, count: usize) {
+    metrics::counter!(PUBLISH_RETRIES, "topic" => topic.to_owned()).increment(count as u64);
+}
+
+pub(crate) fn dead_letter(topic: &str) {
+    metrics::counter!(DEAD_LETTERS, "topic" => topic.to_owned()).increment(1);
+}
+
+/// Counts events as in flight until dropped.
+pub(crate) struct InFlight {
+    topic: String,
+    count: f64,
+}
+
+impl InFlight {
+    pub(crate) fn start(topic: &str, count: usize) -> Self {
+        let count = count as f64;
+        metrics::gauge!(IN_FLIGHT, "topic" => topic.to_owned()).increment(count);
+        Self { topic: topic.to_owned(), count }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        metrics::gauge!(IN_FLIGHT, "topic" => self.topic.clone()).decrement(self.count);
+    }
+}

@@ -1,0 +1,183 @@
+//! From records to outcomes: parse, skip replays meant for others, run the handler guarded against panics and time-outs, dead-letter.
+//!
+//! A batch whose handler panics or hangs is worked again one by one, so that the fault counts against its own event alone.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+
+use super::dead_letter::{DeadLetters, Rejected};
+use super::delivery::{Delivery, Record};
+use super::faults::{FAULTS_MAX, Faults};
+use super::{Handling, SubscribeOptions, Work};
+use crate::error::chain;
+use crate::event::RawEvent;
+use crate::metrics;
+
+/// How a handler ends with an event.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Its effect is durable, now or from an earlier delivery.
+    Done,
+    /// Something that will heal is in the way; deliver it again. Never counted.
+    Retry(Box<dyn std::error::Error + Send + Sync>),
+    /// It can never be handled: dead-letter it with this reason.
+    Reject(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Outcome {
+    /// A `Retry` because of `error`.
+    pub fn retry(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Retry(error.into())
+    }
+
+    /// A `Reject` because of `error`.
+    pub fn reject(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Reject(error.into())
+    }
+}
+
+/// What one topic's route needs to work its records.
+pub(super) struct Worker {
+    pub(super) consumer: Arc<str>,
+    pub(super) topic: Arc<str>,
+    pub(super) options: SubscribeOptions,
+    pub(super) work: Work,
+    pub(super) dead_letters: Option<DeadLetters>,
+    pub(super) faults: Faults,
+}
+
+/// Why a handler gave no outcome.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error("the handler panicked")]
+    Panicked,
+    #[error("the handler took longer than {0} ms")]
+    TimedOut(u128),
+}
+
+impl Worker {
+    /// For each record whether it may be acknowledged.
+    pub(super) async fn work(&self, records: Vec<Record>) -> Vec<bool> {
+        let count = records.len();
+        let _in_flight = metrics::InFlight::start(&self.topic, count);
+        let acknowledged = match &self.work {
+            Work::Records(handler) => {
+                let handling = handler(records);
+                let mut kept = self.guarded(handling).await.unwrap_or_default();
+                kept.resize(count, false);
+                kept
+            }
+            Work::Events(_) => self.work_events(records).await,
+        };
+        let done = acknowledged.iter().filter(|done| **done).count();
+        metrics::consumed(&self.topic, "done", done);
+        metrics::consumed(&self.topic, "retry", count - done);
+        acknowledged
+    }
+
+    async fn work_events(&self, records: Vec<Record>) -> Vec<bool> {
+        let mut acknowledged = vec![false; records.len()];
+        let mut places = Vec::with_capacity(records.len());
+        let mut deliveries = Vec::with_capacity(records.len());
+        for (place, record) in records.into_iter().enumerate() {
+            match RawEvent::parse(&record.body) {
+                Ok(event) if event.replayed_for().is_some_and(|consumer| consumer != &*self.consumer) => acknowledged[place] = true,
+                Ok(event) => {
+                    places.push(place);
+                    deliveries.push(Delivery { event, record });
+                }
+                Err(error) => {
+                    acknowledged[place] = self.reject(&record, None, "unparsable", error.to_string(), 1).await;
+                }
+            }
+        }
+        for (place, done) in places.into_iter().zip(self.handle(deliveries).await) {
+            acknowledged[place] = done;
+        }
+        acknowledged
+    }
+
+    async fn handle(&self, deliveries: Vec<Delivery>) -> Vec<bool> {
+        let Work::Events(handler) = &self.work else {
+            return vec![false; deliveries.len()];
+        };
+        if deliveries.is_empty() {
+            return Vec::new();
+        }
+        let again = deliveries.clone();
+        match self.guarded(handler(deliveries)).await {
+            Ok(outcomes) => {
+                let mut acknowledged = Vec::with_capacity(again.len());
+                let mut outcomes = outcomes.into_iter();
+                for delivery in &again {
+                    acknowledged.push(self.conclude(delivery, outcomes.next()).await);
+                }
+                acknowledged
+            }
+            Err(fault) if again.len() == 1 => vec![self.fault(&again[0], &fault).await],
+            Err(_) => {
+                let mut acknowledged = Vec::with_capacity(again.len());
+                for delivery in again {
+                    let copy = delivery.clone();
+                    acknowledged.push(match self.guarded(handler(vec![delivery])).await {
+                        Ok(outcomes) => self.conclude(&copy, outcomes.into_iter().next()).await,
+                        Err(fault) => self.fault(&copy, &fault).await,
+                    });
+                }
+                acknowledged
+            }
+        }
+    }
+
+    async fn conclude(&self, delivery: &Delivery, outcome: Option<Outcome>) -> bool {
+        match outcome {
+            Some(Outcome::Done) => true,
+            Some(Outcome::Reject(error)) => {
+                let event = &delivery.event;
+                self.reject(&delivery.record, Some((&event.source, &event.id)), "rejected", chain(&*error), 1).await
+            }
+            Some(Outcome::Retry(error)) => {
+                tracing::debug!(topic = %self.topic, id = %delivery.event.id, reason = %chain(&*error), "event will be delivered again");
+                false
+            }
+            None => false,
+        }
+    }
+
+    async fn fault(&self, delivery: &Delivery, fault: &Fault) -> bool {
+        let event = &delivery.event;
+        let attempts = self.faults.note(&event.source, &event.id);
+        tracing::error!(topic = %self.topic, id = %event.id, attempts, %fault, "handler failed");
+        if attempts < FAULTS_MAX {
+            return false;
+        }
+        self.reject(&delivery.record, Some((&event.source, &event.id)), "handler_failed", fault.to_string(), attempts).await
+    }
+
+    async fn reject(&self, record: &Record, identity: Option<(&str, &str)>, code: &'static str, reason: String, attempts: u32) -> bool {
+        metrics::consumed(&self.topic, "reject", 1);
+        let rejected = Rejected { record, identity, consumer: &self.consumer, code, reason, attempts };
+        let Some(dead_letters) = &self.dead_letters else {
+            tracing::error!(topic = %self.topic, reason = %rejected.reason, "event rejected, but there is no dead-letter topic: it will come again");
+            return false;
+        };
+        match dead_letters.publish(&rejected).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(topic = %self.topic, error = %chain(&error), "dead letter was not published; the event will come again");
+                false
+            }
+        }
+    }
+
+    async fn guarded<T>(&self, handling: Handling<T>) -> Result<T, Fault> {
+        let limit = self.options.handler_timeout;
+        match tokio::time::timeout(limit, AssertUnwindSafe(handling).catch_unwind()).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(_panic)) => Err(Fault::Panicked),
+            Err(_) => Err(Fault::TimedOut(limit.as_millis())),
+        }
+    }
+}

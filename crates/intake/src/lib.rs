@@ -1,0 +1,1 @@
+//! Accepts tasks over HTTP and publishes their triggers.

@@ -1,0 +1,1 @@
+//! Runs tasks: the state machine, sandboxes, agents, approvals and takeover.

@@ -1,0 +1,1 @@
+//! What every service shares: config, telemetry, problem bodies, health, run and drain.

@@ -1,0 +1,1 @@
+//! The read model: tasks, live streams, results and dead letters.
