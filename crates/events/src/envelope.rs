@@ -135,6 +135,3 @@ impl<T: std::fmt::Display> Serialize for Text<T> {
         serializer.collect_str(&self.0)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -77,3 +77,6 @@ pub use triggers::{
     Channel, Customer, DailyTaskDue, DeadlinePassed, ErasureRequested, MessageReceived, Origin, Priority, Requester, ResumeReason,
     ScheduleFired, TaskRequested, TaskResumed,
 };
+
+#[cfg(test)]
+mod tests;
