@@ -4,13 +4,17 @@
 
 use std::borrow::Cow;
 
+use fte_bus::{REPLAY_ATTRIBUTE, RawEvent};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
-use crate::ids::TaskId;
+use crate::decode::task_of;
+use crate::ids::{EventName, TaskId, event_id};
 use crate::payload::{Extra, Payload};
 
 /// What the topics' names begin with.
@@ -19,6 +23,34 @@ pub const TOPIC_PREFIX: &str = "fte.deadletter.";
 pub const SERVICES: [&str; 3] = ["runner", "status", "channels"];
 /// Up to this size the original event is in the letter; past it, its prefix, size and digest are.
 pub const ORIGINAL_BYTES_MAX: usize = 48 * 1024;
+
+/// How much of a larger event is in its letter.
+pub const PREFIX_BYTES_MAX: usize = 1024;
+
+/// The id of the letter about `body`: giving up on the same event again, after a crash or at the same time, is the same letter;
+/// giving up on its replay is another one.
+pub fn letter_id(consumer: &str, body: &[u8]) -> Uuid {
+    match RawEvent::parse(body) {
+        Ok(event) => {
+            let replay = event.extension(REPLAY_ATTRIBUTE).and_then(|mark| mark.split_once('/')).map(|(_, letter)| letter);
+            event_id(task_of(&event), EventName::Letter { consumer, original_id: &event.id, replay })
+        }
+        // What is no event has no id but its content.
+        Err(_) => {
+            let digest = sha256_hex(body);
+            event_id(TaskId::from_source(consumer, &digest), EventName::Letter { consumer, original_id: &digest, replay: None })
+        }
+    }
+}
+
+fn sha256_hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut hex, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
 
 /// The dead-letter topic of a service.
 pub fn topic(service: &str) -> String {
@@ -78,6 +110,24 @@ pub struct DeadLettered {
 }
 
 impl DeadLettered {
+    /// The letter about `body`, which `consumer` read on `original_topic` and gave up on.
+    pub fn new(original_topic: &str, body: &[u8], error: Failure, attempts: u32, failed_at: Timestamp, consumer: &str) -> Self {
+        let is_whole = body.len() <= ORIGINAL_BYTES_MAX;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self {
+            original_topic: original_topic.to_owned(),
+            original_event: is_whole.then(|| serde_json::from_slice(body).unwrap_or_else(|_| text(body).into())),
+            original_prefix: (!is_whole).then(|| text(&body[..PREFIX_BYTES_MAX])),
+            original_size: (!is_whole).then_some(body.len() as u64),
+            original_sha256: (!is_whole).then(|| sha256_hex(body)),
+            error,
+            attempts,
+            failed_at,
+            consumer: consumer.to_owned(),
+            extra: Extra::new(),
+        }
+    }
+
     /// Whether the event can be published again: it is here whole, and it is a CloudEvent.
     pub fn is_replayable(&self) -> bool {
         self.original_event.as_ref().is_some_and(Value::is_object)
@@ -103,5 +153,50 @@ impl Payload for DeadLettered {
     }
     fn task_id(&self) -> Option<TaskId> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+
+    fn letter(body: &[u8]) -> DeadLettered {
+        DeadLettered::new("fte.triggers.inbound", body, Failure::new("rejected", "no"), 1, sample::time(0), "fte-runner")
+    }
+
+    #[test]
+    fn a_letter_holds_its_event_whole_up_to_the_limit() {
+        let event = br#"{"id":"1","source":"/x","type":"t","data":{"a":1.5}}"#;
+        assert_eq!(letter(event).original_event, Some(serde_json::from_slice(event).unwrap()));
+        assert!(letter(event).is_replayable());
+        assert_eq!(letter(b"{no json").original_event, Some("{no json".into()));
+        assert!(!letter(b"{no json").is_replayable());
+
+        let limit = vec![b'x'; ORIGINAL_BYTES_MAX];
+        assert!(letter(&limit).original_event.is_some());
+    }
+
+    #[test]
+    fn a_larger_event_is_named_by_prefix_size_and_digest() {
+        let large = vec![b'x'; ORIGINAL_BYTES_MAX + 1];
+        let letter = letter(&large);
+        assert_eq!(letter.original_event, None);
+        assert_eq!(letter.original_prefix.as_deref(), Some("x".repeat(PREFIX_BYTES_MAX).as_str()));
+        assert_eq!(letter.original_size, Some(49_153));
+        assert_eq!(letter.original_sha256.as_deref(), Some("c002e842faebc0a10aeeb55c5b73507877638133648f38bb352dba2a17f1eb31"));
+        assert!(!letter.is_replayable());
+    }
+
+    #[test]
+    fn the_same_giving_up_is_the_same_letter_and_a_replays_is_another() {
+        let event = br#"{"id":"1","source":"/x","type":"t"}"#;
+        let respelt = br#"{"type":"t", "source":"/x", "id":"1", "traceid":"as Dapr adds"}"#;
+        let replayed = br#"{"id":"1","source":"/x","type":"t","ftereplay":"fte-runner/abc"}"#;
+        assert_eq!(letter_id("fte-runner", event), letter_id("fte-runner", respelt));
+        assert_ne!(letter_id("fte-runner", event), letter_id("fte-status", event));
+        assert_ne!(letter_id("fte-runner", event), letter_id("fte-runner", replayed));
+        assert_eq!(letter_id("fte-runner", b"{no"), letter_id("fte-runner", b"{no"));
+        assert_ne!(letter_id("fte-runner", b"{no"), letter_id("fte-runner", b"{not"));
     }
 }

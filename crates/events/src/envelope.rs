@@ -70,7 +70,9 @@ impl<'a, P: Payload> Outgoing<'a, P> {
 
     /// The CloudEvent as bytes.
     pub fn to_bytes(&self) -> Bytes {
-        serde_json::to_vec(self).expect(SERIALISES).into()
+        let mut bytes = Vec::with_capacity(USUAL_BYTES);
+        serde_json::to_writer(&mut bytes, self).expect(SERIALISES);
+        bytes.into()
     }
 
     /// The CloudEvent as JSON to put into another document.
@@ -84,7 +86,9 @@ impl<'a, P: Payload> Outgoing<'a, P> {
     }
 }
 
-/// Nothing in the catalogue has a key that is not text, the one thing that serde_json refuses.
+/// Room for most events: growing on the way there would copy them twice.
+const USUAL_BYTES: usize = 768;
+/// Nothing in the catalogue has a key that is not text, the one thing that JSON refuses.
 const SERIALISES: &str = "payloads of the catalogue are JSON";
 
 impl<P: Payload> Serialize for Outgoing<'_, P> {
@@ -92,7 +96,7 @@ impl<P: Payload> Serialize for Outgoing<'_, P> {
         #[derive(Serialize)]
         struct Wire<'a, P> {
             specversion: &'static str,
-            id: Text<Uuid>,
+            id: &'a str,
             source: Text<std::fmt::Arguments<'a>>,
             #[serde(rename = "type")]
             event_type: &'static str,
@@ -111,7 +115,7 @@ impl<P: Payload> Serialize for Outgoing<'_, P> {
 
         Wire {
             specversion: "1.0",
-            id: Text(self.id),
+            id: self.id.hyphenated().encode_lower(&mut Uuid::encode_buffer()),
             source: Text(format_args!("/fte/{}", self.service)),
             event_type: self.data.event_type(),
             subject: self.subject,
@@ -133,5 +137,33 @@ struct Text<T>(T);
 impl<T: std::fmt::Display> Serialize for Text<T> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+
+    #[test]
+    fn optional_attributes_are_there_only_when_set() {
+        let change = sample::sandbox_change(crate::SandboxKind::Claimed);
+        let id = Uuid::from_u128(1);
+        let plain = Outgoing::new("runner", id, sample::time(0), &change);
+        let event = plain.to_event();
+        assert_eq!((event.subject.as_deref(), event.traceparent.as_deref(), event.extension("ftecause")), (None, None, None));
+        assert_eq!(
+            (event.source.as_str(), event.extension("ftetenant"), event.extension("fteversion")),
+            ("/fte/runner", Some("default"), Some("1"))
+        );
+        assert_eq!(plain.partition_key(), None);
+
+        let full = plain.about(sample::task_id()).cause("7").tenant("acme").traceparent(Some("00-a-b-01"));
+        let event = full.to_event();
+        assert_eq!(event.subject, full.partition_key());
+        assert_eq!(event.subject, Some(sample::task_id().to_string()));
+        assert_eq!((event.extension("ftecause"), event.extension("ftetenant")), (Some("7"), Some("acme")));
+        assert_eq!(event.traceparent.as_deref(), Some("00-a-b-01"));
+        assert_eq!(full.to_raw().get().as_bytes(), full.to_bytes());
     }
 }

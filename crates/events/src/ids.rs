@@ -174,6 +174,11 @@ pub enum EventName<'a> {
         /// Which of the task's hand-offs, from 1.
         ordinal: u32,
     },
+    /// An action that belongs to the task: a tool call, a decision.
+    Action {
+        /// Which of the events that the task has said.
+        ordinal: u64,
+    },
     /// A consumer gave up on an event.
     Letter {
         /// Who gave up.
@@ -195,6 +200,7 @@ impl fmt::Display for EventName<'_> {
             Self::ClaimFailed(claim) => write!(f, "claim-failed/{claim}"),
             Self::Result => f.write_str("result"),
             Self::Handoff { ordinal } => write!(f, "handoff/{ordinal}"),
+            Self::Action { ordinal } => write!(f, "action/{ordinal}"),
             Self::Letter { consumer, original_id, replay: None } => write!(f, "letter/{consumer}/{original_id}"),
             Self::Letter { consumer, original_id, replay: Some(replay) } => {
                 write!(f, "letter/{consumer}/{original_id}/{replay}")

@@ -64,8 +64,8 @@ pub mod triggers;
 
 pub use audit::{ActionOutcome, ActionRecorded, Actor, ActorType};
 pub use catalogue::{EventType, TOPICS, Topic, topics};
-pub use dead_letters::{DeadLettered, Failure};
-pub use decode::{DecodeError, Decoded, Trigger, TriggerError, decode, parse_trigger};
+pub use dead_letters::{DeadLettered, Failure, letter_id};
+pub use decode::{DecodeError, Decoded, Trigger, TriggerError, decode, parse_trigger, task_of};
 pub use envelope::{Outgoing, TENANT};
 pub use handoffs::{EscalationLevel, HandoffRequested};
 pub use ids::{AgentName, ClaimId, EventName, TaskId, event_id};
