@@ -1,1 +1,21 @@
-//! Builders and fakes for tests.
+//! What tests are made of: events, a fake application behind a sidecar, an HTTP client, the real `fte` process, and patience with a limit.
+//!
+//! For our own tests that cross crates, and for yours. Everything here is bounded: a wait has a deadline, and when it passes the panic
+//! says what was last seen. Failures panic, as tests want it.
+
+mod app;
+mod client;
+mod dir;
+mod events;
+mod eventually;
+mod process;
+mod sse;
+
+pub use app::{Answer, FakeApp, Received};
+pub use client::{Client, ClientError, Response};
+pub use dir::Dir;
+pub use events::{bare, cloud_event, request, request_for};
+pub use eventually::{PATIENCE, eventually, eventually_within};
+pub use fte_events::sample;
+pub use process::{FteProcess, Ready, built_binary};
+pub use sse::{SseEvent, SseStream};
