@@ -1,0 +1,57 @@
+use super::*;
+
+fn parse(text: &str) -> Result<Agents, ConfigError> {
+    Agents::parse(Path::new("agents.toml"), text)
+}
+
+#[test]
+fn the_documented_example_is_read() {
+    let text = r#"
+default = "echo"
+[agents.echo]
+kind = "builtin"
+[agents.writer]
+kind = "process"; command = ["python3", "writer.py"]; env = ["LANG"]; max = 4; min_warm = 1; queue = 100; timeout = "15m"; memory = "512MiB"; network = false
+"#
+    .replace("; ", "\n");
+    let agents = parse(&text).unwrap();
+    assert_eq!(agents.default.as_str(), "echo");
+    let writer = &agents.agents["writer"];
+    assert_eq!(writer.kind, AgentKind::Process(vec!["python3".to_owned(), "writer.py".to_owned()]));
+    assert_eq!((writer.max, writer.min_warm, writer.queue), (4, 1, 100));
+    assert_eq!(writer.timeout, Duration::from_secs(900));
+    assert_eq!(writer.memory_bytes_max, Some(512 * 1024 * 1024));
+}
+
+#[test]
+fn without_a_file_there_are_echo_and_demo() {
+    let agents = Agents::built_in();
+    assert_eq!(agents.default.as_str(), "echo");
+    assert_eq!(agents.agents["demo"].kind, AgentKind::Builtin(Builtin::Demo));
+}
+
+#[test]
+fn the_only_agent_is_the_default() {
+    assert_eq!(parse("[agents.solo]\nkind = \"command\"\ncommand = [\"cat\"]\n").unwrap().default.as_str(), "solo");
+}
+
+#[test]
+fn a_bad_value_names_file_line_key_and_the_accepted_form() {
+    let check = |text: &str, place: &str, form: &str| {
+        let error = parse(text).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("agents.toml {place}")), "{error}");
+        assert!(error.contains(form), "{error}");
+    };
+    let echo = "[agents.echo]\nkind = \"builtin\"\n";
+    check(&format!("{echo}timeout = \"soon\"\n"), "line 3, agents.echo.timeout:", r#"a duration such as "30s""#);
+    check(&format!("{echo}memory = \"lots\"\n"), "line 3, agents.echo.memory:", r#"a size such as "512MiB""#);
+    check(&format!("{echo}max = 0\n"), "line 1, agents.echo.max:", "expected 1 to 4096");
+    check(&format!("{echo}timout = \"1s\"\n"), "line 3, agents.echo.timout:", "unknown field");
+    check(&format!("{echo}command = [\"x\"]\n"), "line 1, agents.echo.command:", "no command");
+    check("[agents.x]\nkind = \"robot\"\n", "line 2, agents.x.kind:", "`process`");
+    check("[agents.x]\nkind = \"process\"\n", "line 1, agents.x.command:", "expected a program");
+    check("[agents.x]\nkind = \"builtin\"\n", "line 1, agents.x.builtin:", r#""echo" or "demo""#);
+    check("[agents.Bad_Name]\nkind = \"builtin\"\n", "line 1, agents.Bad_Name:", "a-z");
+    check(&format!("default = \"nobody\"\n{echo}"), "line 1, default:", "expected one of echo");
+    check("", "line 1, agents:", "at least one agent");
+}

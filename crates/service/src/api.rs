@@ -1,0 +1,70 @@
+//! The public API: every service's routes under one URL space, their OpenAPI document, its page at `/docs`, the probes, and the front.
+
+use std::net::SocketAddr;
+
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Router, middleware};
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use utoipa::openapi::{InfoBuilder, License, OpenApi, OpenApiBuilder};
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use crate::ApiRoutes;
+use crate::audit::AuditTrail;
+use crate::front::{self, Front};
+use crate::guard::Guard;
+use crate::probes::{Readiness, probes};
+use crate::settings::Settings;
+
+/// What the API port lets pass.
+#[derive(Clone, Debug)]
+pub struct ApiOptions {
+    /// Where it listens: beyond loopback, IP addresses are hosts too.
+    pub listens_on: SocketAddr,
+    /// Further names by which it may be called.
+    pub allowed_hosts: Vec<String>,
+    /// Largest body.
+    pub body_bytes_max: usize,
+    /// Where refusals are recorded.
+    pub denials: Option<AuditTrail>,
+}
+
+impl ApiOptions {
+    /// As configured.
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            listens_on: settings.api_addr,
+            allowed_hosts: settings.allowed_hosts.clone(),
+            body_bytes_max: settings.body_bytes_max,
+            denials: None,
+        }
+    }
+}
+
+/// Merges the services' routes, adds what every API has, and puts the front before all of it.
+pub fn api_router(routes: Vec<ApiRoutes>, readiness: &Readiness, options: ApiOptions) -> Router {
+    let merged = routes.into_iter().fold(ApiRoutes::default(), ApiRoutes::merge);
+    let (router, mut document) = merged.split_for_parts();
+    document.merge(about());
+    document.info = about().info;
+    let document = Bytes::from(document.to_json().unwrap_or_default());
+    let docs: Router = SwaggerUi::new("/docs").config(Config::from("/openapi.json")).into();
+    let front = Front::new(Guard::new(&options.allowed_hosts, options.listens_on), options.body_bytes_max, options.denials);
+    router
+        .route("/openapi.json", get(async move || ([(CONTENT_TYPE, "application/json")], document).into_response()))
+        .merge(docs)
+        .merge(probes(readiness))
+        // A fallback of our own, so that the front is before it too.
+        .fallback(async || http::StatusCode::NOT_FOUND)
+        .layer(middleware::from_fn_with_state(front, front::pass))
+}
+
+fn about() -> OpenApi {
+    let info = InfoBuilder::new()
+        .title("FTE")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some("Digital full-time employees: post a task, watch it, get exactly one result, and prove every step."))
+        .license(Some(License::new("Apache-2.0 OR MIT")));
+    OpenApiBuilder::new().info(info.build()).build()
+}

@@ -1,0 +1,121 @@
+//! Extractors like axum's whose rejections are problems: a handler never meets a bad request, a caller never meets a bare text.
+
+use std::time::Duration;
+
+use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+
+use crate::problem::{Problem, chain};
+
+/// Longest wait for the whole of a request's body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A JSON body in, or a JSON body out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Json<T>(pub T);
+
+/// The bytes of a JSON body: the media type is checked, the text is not yet read.
+#[derive(Clone, Debug)]
+pub struct JsonBytes(pub Bytes);
+
+/// The query string.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Query<T>(pub T);
+
+/// The parameters in the path.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Path<T>(pub T);
+
+impl<S: Send + Sync> FromRequest<S> for JsonBytes {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        if !is_json(&request) {
+            let detail = "The body must be JSON and say so: send it with the header \"content-type: application/json\".";
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
+        }
+        match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await {
+            Ok(Ok(bytes)) => Ok(Self(bytes)),
+            Ok(Err(BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)))) => Err(body_too_large(None)),
+            Ok(Err(error)) => {
+                let detail = "The body did not arrive whole.";
+                Err(Problem::new(StatusCode::BAD_REQUEST, "body_incomplete", detail).caused_by(&error))
+            }
+            Err(_) => {
+                let detail = format!("The body did not arrive within {} s.", BODY_TIMEOUT.as_secs());
+                Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail))
+            }
+        }
+    }
+}
+
+fn is_json(request: &Request) -> bool {
+    let Some(kind) = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("application/json")
+        || (kind.len() > 17 && kind[..12].eq_ignore_ascii_case("application/") && kind[kind.len() - 5..].eq_ignore_ascii_case("+json"))
+}
+
+pub(crate) fn body_too_large(max: Option<usize>) -> Problem {
+    let limit = max.map(|max| format!(" of {max} bytes")).unwrap_or_default();
+    let detail = format!("The body is larger than the limit{limit}; pass large inputs by reference.");
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+}
+
+/// Reads JSON: 400 `invalid_json` for what is not JSON, 422 `invalid_body` for what is, but not of this shape.
+pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(bytes).map_err(|error| match error.classify() {
+        Category::Data => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", format!("The body does not fit: {error}.")),
+        Category::Syntax | Category::Eof | Category::Io => {
+            Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("The body is not JSON: {error}."))
+        }
+    })
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let JsonBytes(bytes) = JsonBytes::from_request(request, state).await?;
+        parse_json(&bytes).map(Json)
+    }
+}
+
+impl<T: Serialize> IntoResponse for Json<T> {
+    fn into_response(self) -> Response {
+        axum::Json(self.0).into_response()
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match axum::extract::Query::from_request_parts(parts, state).await {
+            Ok(axum::extract::Query(query)) => Ok(Self(query)),
+            Err(error) => Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_query", format!("{}.", chain(&error)))),
+        }
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match axum::extract::Path::from_request_parts(parts, state).await {
+            Ok(axum::extract::Path(path)) => Ok(Self(path)),
+            Err(error) if error.status().is_server_error() => Err(Problem::internal(&error)),
+            Err(error) => Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_path", format!("{}.", error.body_text()))),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What every API request passes through, in one hand-written middleware: trace context, the `Host` and `Origin` rule, the body's limit, panics,
+//! problem bodies, the request's metric and its log line.
+//!
+//! One function instead of a stack of layers: each layer would box a future and clone a service per request.
+//!
+//! Always true: a response with status 400 or above is `application/problem+json` with the request's trace id.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tracing::Instrument;
+
+use crate::audit::AuditTrail;
+use crate::extract::body_too_large;
+use crate::guard::Guard;
+use crate::metrics;
+use crate::problem::{PROBLEM_JSON, Problem};
+use crate::throttle::Throttle;
+use crate::trace::TraceParent;
+
+/// The response header that carries the trace id.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Most bytes of a framework's own error text that become a problem's detail.
+const DETAIL_BYTES_MAX: usize = 2048;
+/// Failures logged per second; the metric counts all.
+const LOGGED_PER_SECOND: u32 = 20;
+/// Refusals written to the audit trail per second; the metric counts all.
+const DENIALS_PER_SECOND: u32 = 5;
+
+pub(crate) struct Front {
+    guard: Guard,
+    body_bytes_max: usize,
+    denials: Option<AuditTrail>,
+    denials_throttle: Throttle,
+    log_throttle: Throttle,
+}
+
+impl Front {
+    pub(crate) fn new(guard: Guard, body_bytes_max: usize, denials: Option<AuditTrail>) -> Arc<Self> {
+        let (denials_throttle, log_throttle) = (Throttle::new(DENIALS_PER_SECOND), Throttle::new(LOGGED_PER_SECOND));
+        Arc::new(Self { guard, body_bytes_max, denials, denials_throttle, log_throttle })
+    }
+
+    /// What is refused before any handler runs.
+    fn admit(&self, request: &Request) -> Result<(), Problem> {
+        if let Err(problem) = self.guard.check(request.method(), request.uri(), request.headers()) {
+            ::metrics::counter!(metrics::HTTP_DENIED, "code" => problem.code).increment(1);
+            if let Some(trail) = self.denials.as_ref().filter(|_| self.denials_throttle.admit()) {
+                trail.denied(problem.code);
+            }
+            return Err(problem);
+        }
+        let declared = content_length(request.headers());
+        if declared.is_some_and(|length| length > self.body_bytes_max as u64) {
+            return Err(body_too_large(Some(self.body_bytes_max)));
+        }
+        Ok(())
+    }
+
+    fn log(&self, problem: &Problem) {
+        let (code, detail, cause) = (problem.code, problem.detail.as_str(), problem.cause.as_deref());
+        let status = problem.status.as_u16();
+        if status < 500 {
+            tracing::debug!(status, code, detail, cause, "refused");
+        } else if self.log_throttle.admit() {
+            tracing::error!(status, code, detail, cause, "failed");
+        }
+    }
+}
+
+pub(crate) async fn pass(State(front): State<Arc<Front>>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let trace = TraceParent::continue_or_mint(request.headers());
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    // At the level of errors, so that no filter separates a line from its trace id.
+    let span = tracing::error_span!("request", trace_id = trace.trace_id(), %method, route = route.as_ref().map(MatchedPath::as_str));
+
+    let mut response = match front.admit(&request) {
+        Err(problem) => problem.into_response(),
+        Ok(()) => {
+            DefaultBodyLimit::max(front.body_bytes_max).apply(&mut request);
+            request.extensions_mut().insert(trace);
+            let handled = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
+            handled.unwrap_or_else(|panic| {
+                let mut problem = Problem::unexpected();
+                problem.cause = Some(format!("panic: {}", panic_text(&*panic)));
+                problem.into_response()
+            })
+        }
+    };
+    if response.status().as_u16() >= 400 {
+        response = as_problem(&front, &trace, response).instrument(span).await;
+    }
+    if let Ok(id) = HeaderValue::from_str(trace.trace_id()) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    metrics::request(route, &method, response.status(), started.elapsed());
+    response
+}
+
+/// Gives an error response its problem body: the handler's own, or one made from the framework's.
+async fn as_problem(front: &Front, trace: &TraceParent, mut response: Response) -> Response {
+    let problem = match response.extensions_mut().remove::<Arc<Problem>>() {
+        Some(problem) => problem,
+        None if is(response.headers(), PROBLEM_JSON) => return response,
+        None => {
+            let status = response.status();
+            let text = is(response.headers(), "text/plain");
+            let body = std::mem::take(response.body_mut());
+            let said = if text { to_bytes(body, DETAIL_BYTES_MAX).await.ok() } else { None };
+            Arc::new(from_status(status, said.as_deref().map(String::from_utf8_lossy).as_deref()))
+        }
+    };
+    front.log(&problem);
+    let body = problem.body(Some(trace.trace_id()));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    *response.body_mut() = Body::from(body);
+    response
+}
+
+/// The problem behind a bare status, with what the framework said where it says more than the status does.
+fn from_status(status: StatusCode, said: Option<&str>) -> Problem {
+    let (code, detail) = match status {
+        StatusCode::NOT_FOUND => ("route_not_found", "There is nothing at this path; /docs lists what there is."),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            ("method_not_allowed", "This path does not take this method; the Allow header lists those it takes.")
+        }
+        StatusCode::PAYLOAD_TOO_LARGE => ("body_too_large", "The body is larger than the limit; pass large inputs by reference."),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => ("unsupported_media_type", "The body's media type is not taken here."),
+        StatusCode::UNPROCESSABLE_ENTITY => ("invalid_body", "The body does not fit."),
+        StatusCode::BAD_REQUEST => ("bad_request", "The request cannot be understood."),
+        StatusCode::UNAUTHORIZED => ("unauthorized", "This needs credentials."),
+        StatusCode::FORBIDDEN => ("forbidden", "This is not allowed."),
+        StatusCode::SERVICE_UNAVAILABLE => ("unavailable", "This cannot be done now; try again."),
+        status if status.is_server_error() => return Problem { status, ..Problem::unexpected() },
+        _ => ("request_refused", "The request was refused."),
+    };
+    let said = said.map(str::trim).filter(|said| !said.is_empty() && !status.is_server_error());
+    Problem::new(status, code, said.unwrap_or(detail))
+}
+
+fn is(headers: &HeaderMap, media_type: &str) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(media_type.as_bytes()))
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a text")
+}

@@ -1,0 +1,120 @@
+//! `GET /health` (this process answers), `GET /ready` (what it needs is there), `GET /metrics`; on both listeners.
+//!
+//! Health never depends on anything outside: a restart would not bring the sidecar back. Readiness asks the sidecar and the service's own
+//! checks each time, side by side and each for a bounded time, and says which one is missing. It is closed while draining.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use futures_util::future::{BoxFuture, join_all};
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use serde::Serialize;
+use serde_json::json;
+use utoipa::ToSchema;
+
+use crate::metrics;
+use crate::problem::{Problem, chain};
+
+/// Longest wait for one check.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Whether something that is needed is there; the error says what is missing.
+pub type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// Makes a check from an async closure.
+pub fn check<F>(check: impl Fn() -> F + Send + Sync + 'static) -> Check
+where
+    F: Future<Output = Result<(), String>> + Send + 'static,
+{
+    Arc::new(move || Box::pin(check()))
+}
+
+/// What must be there for a listener to be ready; cheap to clone.
+#[derive(Clone)]
+pub struct Readiness {
+    checks: Arc<Vec<(String, Check)>>,
+    draining: Arc<AtomicBool>,
+}
+
+/// How one check ended.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct CheckState {
+    /// What was checked: `intake/sidecar`.
+    pub name: String,
+    /// Whether it is there.
+    pub ready: bool,
+    /// What is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+impl Readiness {
+    /// Ready when all of these are.
+    pub fn new(checks: Vec<(String, Check)>) -> Self {
+        Self { checks: Arc::new(checks), draining: Arc::default() }
+    }
+
+    /// The sidecar's own check: it is up and can be called.
+    pub fn sidecar(sidecar: &fte_bus::Sidecar) -> Check {
+        let sidecar = sidecar.clone();
+        check(move || {
+            let sidecar = sidecar.clone();
+            async move { sidecar.outbound_ready().await.map_err(|error| chain(&error)) }
+        })
+    }
+
+    /// Not ready any more, for good.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Runs all checks.
+    pub async fn states(&self) -> Vec<CheckState> {
+        let mut states = join_all(self.checks.iter().map(|(name, check)| async move {
+            let outcome = tokio::time::timeout(CHECK_TIMEOUT, check()).await;
+            let outcome = outcome.unwrap_or_else(|_| Err(format!("no answer within {} s", CHECK_TIMEOUT.as_secs())));
+            CheckState { name: name.clone(), ready: outcome.is_ok(), detail: outcome.err() }
+        }))
+        .await;
+        if self.draining.load(Ordering::Relaxed) {
+            let detail = Some("this process is ending; it finishes what it has".to_owned());
+            states.push(CheckState { name: "process".to_owned(), ready: false, detail });
+        }
+        states
+    }
+}
+
+/// What the sidecar calls: the service's own routes, and the probes.
+pub fn app_router(app: Router, readiness: &Readiness) -> Router {
+    app.merge(probes(readiness))
+}
+
+pub(crate) fn probes(readiness: &Readiness) -> Router {
+    Router::new()
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+        .route("/metrics", get(async || ([(CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::render())))
+        .with_state(readiness.clone())
+}
+
+async fn health() -> Response {
+    ([(CACHE_CONTROL, "no-store")], Json(json!({ "status": "up", "version": env!("CARGO_PKG_VERSION") }))).into_response()
+}
+
+async fn ready(State(readiness): State<Readiness>) -> Response {
+    let states = readiness.states().await;
+    let missing: Vec<&str> = states.iter().filter(|state| !state.ready).map(|state| state.name.as_str()).collect();
+    if missing.is_empty() {
+        return ([(CACHE_CONTROL, "no-store")], Json(json!({ "status": "ready", "checks": states }))).into_response();
+    }
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", format!("Not ready: {}.", missing.join(", ")))
+        .with("checks", json!(states))
+        .retry_after(Duration::from_secs(1))
+        .into_response()
+}

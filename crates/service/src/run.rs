@@ -1,0 +1,148 @@
+//! Running services: listeners up, background work alongside, and an end that is bounded.
+//!
+//! The end, in order: readiness closes; each service's `stop` runs; the listeners drain; background work is dropped; what is still open is cut.
+//! All of it together takes at most the drain time, and half of that for `stop`.
+
+use axum::Router;
+use futures_util::future::{BoxFuture, join_all};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
+use crate::ApiRoutes;
+use crate::api::{ApiOptions, api_router};
+use crate::audit::AuditTrail;
+use crate::bus::Bus;
+use crate::metrics;
+use crate::probes::{Check, Readiness, app_router};
+use crate::server::{Limits, serve};
+use crate::settings::Settings;
+
+/// Why a service's background work ended.
+pub type ServiceError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why the services ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Work that must go on has ended.
+    #[error("the background work of {service} failed")]
+    Background {
+        /// Whose.
+        service: &'static str,
+        /// Why.
+        source: ServiceError,
+    },
+    /// Work that must go on has panicked; the log has the text.
+    #[error("background work panicked")]
+    Panicked,
+}
+
+/// A service, ready to be served.
+pub struct Service {
+    /// `intake`; its app id is `fte-intake`.
+    pub name: &'static str,
+    /// What its sidecar calls; the probes are added.
+    pub app: Router,
+    /// Its public routes, with their state.
+    pub api: ApiRoutes,
+    /// What must be there for it to be ready; [`Service::new`] puts the sidecar first.
+    pub checks: Vec<(&'static str, Check)>,
+    /// Work that goes on as long as the process; an error ends it.
+    pub background: Vec<BoxFuture<'static, Result<(), ServiceError>>>,
+    /// Called once when draining starts, before the listeners close.
+    pub stop: Option<Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>>,
+    /// Where the API port records whom it refused.
+    pub denials: Option<AuditTrail>,
+}
+
+impl Service {
+    /// A service without routes, ready when its sidecar is. Set the rest.
+    pub fn new(name: &'static str, bus: &Bus) -> Self {
+        Self {
+            name,
+            app: Router::new(),
+            api: ApiRoutes::default(),
+            checks: vec![("sidecar", Readiness::sidecar(&bus.sidecar))],
+            background: Vec::new(),
+            stop: None,
+            denials: None,
+        }
+    }
+}
+
+/// Serves each service on its app listener and all of them together on the API listener, until `shutdown` resolves or background work fails;
+/// then drains for at most `settings.drain`.
+pub async fn run(
+    services: Vec<(Service, TcpListener)>,
+    api: TcpListener,
+    settings: &Settings,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let mut options = ApiOptions::new(settings);
+    options.listens_on = api.local_addr().unwrap_or(settings.api_addr);
+    let (mut routes, mut all_checks) = (Vec::new(), Vec::new());
+    let (mut servings, mut readinesses, mut stops) = (Vec::new(), Vec::new(), Vec::new());
+    let mut background = JoinSet::new();
+    for (service, listener) in services {
+        let name = service.name;
+        let checks: Vec<(String, Check)> = service.checks.into_iter().map(|(check, ready)| (format!("{name}/{check}"), ready)).collect();
+        all_checks.extend(checks.iter().cloned());
+        let readiness = Readiness::new(checks);
+        servings.push(serve(listener, app_router(service.app, &readiness), Limits::app()));
+        readinesses.push(readiness);
+        routes.push(service.api);
+        stops.extend(service.stop);
+        options.denials = options.denials.or(service.denials);
+        for work in service.background {
+            background.spawn(async move { work.await.map_err(|source| Error::Background { service: name, source }) });
+        }
+    }
+    background.spawn(upkeep());
+    let denials = options.denials.clone();
+    let readiness = Readiness::new(all_checks);
+    servings.push(serve(api, api_router(routes, &readiness, options), Limits::api(settings.connections_max)));
+    readinesses.push(readiness);
+
+    let outcome = tokio::select! {
+        () = shutdown => Ok(()),
+        failure = first_failure(&mut background) => Err(failure),
+    };
+
+    let started = Instant::now();
+    let deadline = started + settings.drain;
+    readinesses.iter().for_each(Readiness::drain);
+    if timeout_at(started + settings.drain / 2, join_all(stops.into_iter().map(|stop| stop()))).await.is_err() {
+        tracing::warn!("a service took too long to stop; going on without it");
+    }
+    servings.iter().for_each(|serving| serving.drain());
+    if timeout_at(deadline, join_all(servings.iter_mut().map(|serving| serving.drained()))).await.is_err() {
+        tracing::warn!("some requests did not end in time; they are cut");
+    }
+    if let Some(trail) = denials {
+        trail.flush(deadline.saturating_duration_since(Instant::now())).await;
+    }
+    join_all(servings.into_iter().map(|serving| serving.close())).await;
+    background.shutdown().await;
+    outcome
+}
+
+/// Waits for the first failure; work that ends well is done.
+async fn first_failure(background: &mut JoinSet<Result<(), Error>>) -> Error {
+    loop {
+        match background.join_next().await {
+            Some(Ok(Ok(()))) => {}
+            Some(Ok(Err(error))) => return error,
+            Some(Err(_)) => return Error::Panicked,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+async fn upkeep() -> Result<(), Error> {
+    let mut ticks = tokio::time::interval(metrics::UPKEEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        metrics::upkeep();
+    }
+}

@@ -1,0 +1,224 @@
+//! What every service needs, read once.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::agents::Agents;
+use crate::env::{ConfigError, Env};
+
+/// Port that the sidecar calls; `dapr run` sets it.
+pub const ENV_APP_PORT: &str = "APP_PORT";
+/// Address of the public API. Default: loopback, and a port of each service's own.
+pub const ENV_API_ADDR: &str = "FTE_API_ADDR";
+/// Base URL of the sidecar. Default: loopback and [`ENV_DAPR_HTTP_PORT`].
+pub const ENV_SIDECAR_URL: &str = "FTE_SIDECAR_URL";
+/// Port of the sidecar's HTTP API; `dapr run` sets it. Default 3500.
+pub const ENV_DAPR_HTTP_PORT: &str = "DAPR_HTTP_PORT";
+/// Token that the sidecar asks for.
+pub const ENV_DAPR_API_TOKEN: &str = "DAPR_API_TOKEN";
+/// Token that the sidecar shows when it calls.
+pub const ENV_APP_API_TOKEN: &str = "APP_API_TOKEN";
+/// Pub/sub component. Default `pubsub`.
+pub const ENV_PUBSUB: &str = "FTE_PUBSUB";
+/// State store component. Default `statestore`.
+pub const ENV_STATESTORE: &str = "FTE_STATESTORE";
+/// Directory of everything that is kept here. Default `fte-data`.
+pub const ENV_DATA: &str = "FTE_DATA";
+/// The `agents.toml`. Default: none, which means the built-in agents.
+pub const ENV_AGENTS: &str = "FTE_AGENTS";
+/// Longest drain at the end, in milliseconds. Default 10 000.
+pub const ENV_DRAIN_MS_MAX: &str = "FTE_DRAIN_MS_MAX";
+/// Further names by which the API may be called, separated by commas (`fte.example.com`). Loopback names always are.
+pub const ENV_ALLOWED_HOSTS: &str = "FTE_ALLOWED_HOSTS";
+/// Largest body of an API request, in bytes. Default 524 288: a task of 32 000 characters and its context, however they are escaped.
+pub const ENV_BODY_BYTES_MAX: &str = "FTE_BODY_BYTES_MAX";
+/// Most API connections at a time; more wait to be accepted. Default 1 024.
+pub const ENV_CONNECTIONS_MAX: &str = "FTE_CONNECTIONS_MAX";
+
+/// The ports a service has when nobody says otherwise.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    /// What the sidecar calls.
+    pub app: u16,
+    /// What people call.
+    pub api: u16,
+}
+
+/// A token: usable, but never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps it.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The secret itself; handle with care.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// What every service needs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Port that the sidecar calls, on loopback.
+    pub app_port: u16,
+    /// Address of the public API.
+    pub api_addr: SocketAddr,
+    /// Base URL of the sidecar.
+    pub sidecar_url: String,
+    /// Token that the sidecar asks for.
+    pub sidecar_token: Option<Secret>,
+    /// Token that the sidecar shows.
+    pub app_token: Option<Secret>,
+    /// Pub/sub component.
+    pub pubsub: String,
+    /// State store component.
+    pub statestore: String,
+    /// Directory of everything that is kept here.
+    pub data_dir: PathBuf,
+    /// Where `agents` came from.
+    pub agents_file: Option<PathBuf>,
+    /// The configured agents.
+    pub agents: Arc<Agents>,
+    /// Longest drain at the end.
+    pub drain: Duration,
+    /// Further names by which the API may be called.
+    pub allowed_hosts: Vec<String>,
+    /// Largest body of an API request.
+    pub body_bytes_max: usize,
+    /// Most API connections at a time.
+    pub connections_max: usize,
+}
+
+impl Settings {
+    /// Reads the environment, and the agents file that it names.
+    pub fn from_env(env: &impl Env, ports: Ports) -> Result<Self, ConfigError> {
+        let agents_file = env.parsed::<PathBuf>(ENV_AGENTS)?;
+        let agents = match &agents_file {
+            Some(path) => Agents::read(ENV_AGENTS, path)?,
+            None => Agents::built_in(),
+        };
+        Ok(Self {
+            app_port: env.parsed_or(ENV_APP_PORT, ports.app)?,
+            api_addr: env.parsed_or(ENV_API_ADDR, SocketAddr::from(([127, 0, 0, 1], ports.api)))?,
+            sidecar_url: sidecar_url(env)?,
+            sidecar_token: token(env, ENV_DAPR_API_TOKEN)?,
+            app_token: token(env, ENV_APP_API_TOKEN)?,
+            pubsub: component(env, ENV_PUBSUB, "pubsub")?,
+            statestore: component(env, ENV_STATESTORE, "statestore")?,
+            data_dir: env.parsed_or(ENV_DATA, PathBuf::from("fte-data"))?,
+            agents_file,
+            agents: Arc::new(agents),
+            drain: env.millis_or(ENV_DRAIN_MS_MAX, Duration::from_secs(10))?,
+            allowed_hosts: hosts(env)?,
+            body_bytes_max: at_least(env, ENV_BODY_BYTES_MAX, 512 * 1024, 1024)?,
+            connections_max: at_least(env, ENV_CONNECTIONS_MAX, 1024, 1)?,
+        })
+    }
+}
+
+fn sidecar_url(env: &impl Env) -> Result<String, ConfigError> {
+    let Some(url) = env.get(ENV_SIDECAR_URL) else {
+        let port = env.parsed_or::<u16>(ENV_DAPR_HTTP_PORT, 3500)?;
+        return Ok(format!("http://127.0.0.1:{port}"));
+    };
+    let usable = url.parse::<http::Uri>().is_ok_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some());
+    if usable { Ok(url) } else { Err(ConfigError::variable(ENV_SIDECAR_URL, url, "a URL such as http://127.0.0.1:3500")) }
+}
+
+fn token(env: &impl Env, name: &str) -> Result<Option<Secret>, ConfigError> {
+    let Some(token) = env.get(name) else {
+        return Ok(None);
+    };
+    if token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(Some(Secret::new(token)))
+    } else {
+        Err(ConfigError::variable(name, "…", "a token of visible ASCII characters, without spaces"))
+    }
+}
+
+fn component(env: &impl Env, name: &str, default: &str) -> Result<String, ConfigError> {
+    let value = env.get(name).unwrap_or_else(|| default.to_owned());
+    // Dapr's bulk route would take a component named `bulk` for itself.
+    let usable = value != "bulk" && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+    if usable { Ok(value) } else { Err(ConfigError::variable(name, value, "the name of a Dapr component: a-z, 0-9, '-', '.'")) }
+}
+
+fn hosts(env: &impl Env) -> Result<Vec<String>, ConfigError> {
+    let Some(list) = env.get(ENV_ALLOWED_HOSTS) else {
+        return Ok(Vec::new());
+    };
+    let names = list.split(',').map(|name| name.trim().to_ascii_lowercase()).filter(|name| !name.is_empty());
+    let names: Vec<String> = names.collect();
+    let is_name = |name: &String| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
+    match names.iter().all(is_name) {
+        true => Ok(names),
+        false => Err(ConfigError::variable(ENV_ALLOWED_HOSTS, list, "host names without ports, separated by commas")),
+    }
+}
+
+fn at_least(env: &impl Env, name: &str, default: usize, min: usize) -> Result<usize, ConfigError> {
+    let value = env.parsed_or(name, default)?;
+    if value >= min { Ok(value) } else { Err(ConfigError::variable(name, value.to_string(), format!("at least {min}"))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::MapEnv;
+
+    const PORTS: Ports = Ports { app: 7001, api: 8001 };
+
+    #[test]
+    fn nothing_set_gives_loopback_and_the_services_ports() {
+        let settings = Settings::from_env(&MapEnv::default(), PORTS).unwrap();
+        assert_eq!(settings.api_addr.to_string(), "127.0.0.1:8001");
+        assert_eq!(settings.app_port, 7001);
+        assert_eq!(settings.sidecar_url, "http://127.0.0.1:3500");
+        assert!(settings.agents.agents.contains_key("echo"));
+    }
+
+    #[test]
+    fn dapr_s_own_variables_are_understood() {
+        let env = MapEnv::of([("DAPR_HTTP_PORT", "3601"), ("APP_PORT", "9"), ("DAPR_API_TOKEN", "s3cret")]);
+        let settings = Settings::from_env(&env, PORTS).unwrap();
+        assert_eq!(settings.sidecar_url, "http://127.0.0.1:3601");
+        assert_eq!(settings.app_port, 9);
+        assert_eq!(settings.sidecar_token.as_ref().unwrap().expose(), "s3cret");
+        assert!(!format!("{settings:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn a_bad_setting_is_refused_by_name() {
+        let check = |name: &str, value: &str| {
+            let error = Settings::from_env(&MapEnv::of([(name, value)]), PORTS).unwrap_err().to_string();
+            assert!(error.starts_with(name) && error.contains("expected"), "{error}");
+        };
+        check(ENV_APP_PORT, "99999");
+        check(ENV_API_ADDR, "localhost");
+        check(ENV_SIDECAR_URL, "https://sidecar");
+        check(ENV_PUBSUB, "bulk");
+        check(ENV_STATESTORE, "a/b");
+        check(ENV_ALLOWED_HOSTS, "http://x");
+        check(ENV_BODY_BYTES_MAX, "10");
+        check(ENV_DRAIN_MS_MAX, "10s");
+    }
+
+    #[test]
+    fn a_bad_token_is_refused_without_being_shown() {
+        let error = Settings::from_env(&MapEnv::of([("APP_API_TOKEN", "two words")]), PORTS).unwrap_err();
+        assert_eq!(error.to_string(), "APP_API_TOKEN=…: expected a token of visible ASCII characters, without spaces");
+    }
+}
