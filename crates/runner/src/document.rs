@@ -1,0 +1,516 @@
+//! The task document: the one truth about a task, and the moves it can make.
+//!
+//! Pure: no I/O, no clock. Every move changes the document and appends what it has to say to the outbox inside it, so that one guarded write
+//! makes both durable. Status sequences are gapless because only moves take numbers. Who sends an outbox may be anyone, any number of
+//! times: ids are derived from the task, so a second publish is recognised.
+
+use fte_events::{
+    ActionOutcome, ActionRecorded, Actor, ActorType, ApprovalRequest, Artifact, ClaimId, EventName, Outgoing, Payload, ReleaseReason,
+    ResultKind, ResumeReason, Runtime, SandboxChange, SandboxClaim, SandboxKind, Status, StatusChanged, TaskError, TaskId, TaskRequested,
+    TaskResult, TaskResumed, event_id,
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+/// The name this service publishes under.
+pub(crate) const SERVICE: &str = "runner";
+/// Most events that may wait in a document's outbox; a task that reports faster is slowed down.
+pub(crate) const OUTBOX_MAX: usize = 256;
+/// Most artifacts of a task.
+pub(crate) const ARTIFACTS_MAX: usize = 1000;
+
+/// One process's life as a runner, new for each start.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct InstanceId(pub String);
+
+/// Where a task stands, as far as responsibility goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Waits for a sandbox; without an owner, for the delivery of its turn.
+    Queued,
+    /// An agent works on it, or waits for a decision in its sandbox.
+    Running,
+    /// Waits without owner or sandbox for a person.
+    ParkedForApproval,
+    /// Waits without owner or sandbox for its time.
+    ParkedForTime,
+    /// Ended; nothing follows.
+    Ended(ResultKind),
+}
+
+/// A held sandbox.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Its id.
+    pub claim_id: ClaimId,
+    /// Which sandbox.
+    pub sandbox_id: String,
+    /// What it is made of.
+    pub runtime: Runtime,
+    /// Since when.
+    pub claimed_at: Timestamp,
+    /// How long the task waited for it.
+    pub waited_ms: u64,
+    /// Sandboxes of the pool in use, this one included.
+    pub in_use: u32,
+    /// Sandboxes the pool may have.
+    pub capacity: u32,
+}
+
+/// A question to a person.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Approval {
+    /// Which of the task's questions, from 1.
+    pub ordinal: u32,
+    /// Why it is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What to look at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Value>,
+    /// The answer counts until then.
+    pub expires_at: Timestamp,
+    /// The answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<Decision>,
+    /// It was asked before the start, by the runner: no agent is told.
+    #[serde(default)]
+    pub before_start: bool,
+    /// Whether the agent has been told.
+    #[serde(default)]
+    pub told: bool,
+}
+
+/// A person's answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// Yes or no.
+    pub approved: bool,
+    /// In their words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Who.
+    pub approver: String,
+    /// When.
+    pub decided_at: Timestamp,
+}
+
+/// An event that is durable in the document and may not have been published yet.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OutEvent {
+    /// Counts up over the task's life.
+    pub n: u64,
+    /// Where it goes.
+    pub topic: String,
+    /// The CloudEvent.
+    pub body: Box<RawValue>,
+}
+
+/// The document `task/{id}`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TaskDoc {
+    /// Which task.
+    pub task_id: TaskId,
+    /// Unique to each write, so that a writer recognises its own.
+    pub stamp: String,
+    /// What was asked; absent while only a cancel or a takeover knows of the task, and dropped at its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<Box<TaskRequested>>,
+    /// The trigger's event id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// The trigger's trace context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// Who is to do it.
+    pub agent: String,
+    /// Where it stands.
+    pub state: State,
+    /// How often it was taken up; a trigger of another turn means nothing.
+    pub turn: u32,
+    /// The instance responsible.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<InstanceId>,
+    /// Which try, from 1.
+    pub attempt: u32,
+    /// The last status sequence used.
+    pub sequence: u64,
+    /// The sandbox held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<Claim>,
+    /// The last question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
+    /// What the agent asked to keep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Value>,
+    /// The agent's last stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
+    /// The agent's last progress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress_pct: Option<u8>,
+    /// What was made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<Artifact>,
+    /// What it cost so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<f64>,
+    /// Somebody called it off; who.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel_requested: Option<String>,
+    /// Its deadline passed while somebody owned it.
+    #[serde(default)]
+    pub deadline_passed: bool,
+    /// When work first began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// Durable timers that were made for it and are to be deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timers: Vec<String>,
+    /// Events appended so far.
+    pub out: u64,
+    /// Events to publish.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outbox: Vec<OutEvent>,
+}
+
+/// Something the agent reported that becomes a status event or an action.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Report {
+    /// It entered this stage.
+    pub stage: Option<String>,
+    /// It got this far.
+    pub progress_pct: Option<u8>,
+    /// For people.
+    pub message: Option<String>,
+    /// Lines for people.
+    pub log: Vec<String>,
+    /// Actions, in order.
+    pub actions: Vec<(String, Map<String, Value>)>,
+    /// Files, in order.
+    pub artifacts: Vec<Artifact>,
+    /// What to give back at the next start.
+    pub checkpoint: Option<Value>,
+    /// What it cost.
+    pub cost_usd: f64,
+}
+
+/// How a task ends.
+#[derive(Clone, Debug, PartialEq)]
+pub struct End {
+    /// The kind.
+    pub kind: ResultKind,
+    /// The agent's answer.
+    pub result: Option<Value>,
+    /// What went wrong.
+    pub error: Option<TaskError>,
+}
+
+impl End {
+    /// An end with an error.
+    pub fn error(kind: ResultKind, code: &str, message: impl Into<String>) -> Self {
+        Self { kind, result: None, error: Some(TaskError::new(code, message)) }
+    }
+}
+
+fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The key of a task's document.
+pub fn key(task: TaskId) -> String {
+    format!("task/{task}")
+}
+
+impl TaskDoc {
+    /// A task that nobody has asked for yet: queued at turn 0, without owner and request.
+    pub fn blank(task_id: TaskId) -> Self {
+        Self {
+            task_id,
+            stamp: String::new(),
+            request: None,
+            cause: None,
+            traceparent: None,
+            agent: String::new(),
+            state: State::Queued,
+            turn: 0,
+            owner: None,
+            attempt: 1,
+            sequence: 0,
+            claim: None,
+            approval: None,
+            checkpoint: None,
+            stage: None,
+            progress_pct: None,
+            artifacts: Vec::new(),
+            cost_usd: None,
+            cancel_requested: None,
+            deadline_passed: false,
+            started_at: None,
+            timers: Vec::new(),
+            out: 0,
+            outbox: Vec::new(),
+        }
+    }
+
+    /// Whether a delivery of `turn` may take it up.
+    pub fn admissible(&self, turn: u32) -> bool {
+        self.owner.is_none() && self.state == State::Queued && self.turn == turn
+    }
+
+    /// Whether it has ended.
+    pub fn ended(&self) -> bool {
+        matches!(self.state, State::Ended(_))
+    }
+
+    /// Whether it waits, without an owner, for a person.
+    pub fn awaits_decision(&self) -> bool {
+        matches!(self.state, State::Running | State::ParkedForApproval)
+            && self.approval.as_ref().is_some_and(|approval| approval.decision.is_none())
+    }
+
+    /// It waits for a sandbox.
+    pub fn queue(&mut self, now: Timestamp) {
+        self.state = State::Queued;
+        self.say_status(now, Status::Queued, |_| {});
+    }
+
+    /// It has a sandbox and starts.
+    pub fn start(&mut self, now: Timestamp, claim: Claim) {
+        self.state = State::Running;
+        self.started_at.get_or_insert(now);
+        self.say_sandbox(now, SandboxKind::Claimed, &claim, None);
+        self.claim = Some(claim);
+        self.say_status(now, Status::Running, |_| {});
+    }
+
+    /// The agent reported.
+    pub fn report(&mut self, now: Timestamp, report: Report) {
+        let status = if self.awaits_decision() { Status::AwaitingApproval } else { Status::Running };
+        for (action, data) in report.actions {
+            let data = Value::Object(data);
+            let agent = Actor::new(ActorType::Agent, &self.agent);
+            let digest = sha256_hex(data.to_string().as_bytes());
+            self.say_action(now, &action, agent, ActionOutcome::Success, |event| event.input_sha256 = Some(digest));
+            self.say_status(now, status, |event| {
+                event.details.insert("action".to_owned(), Value::from(action));
+                event.details.insert("data".to_owned(), data);
+            });
+        }
+        for artifact in report.artifacts {
+            if self.artifacts.len() < ARTIFACTS_MAX {
+                let shown = serde_json::to_value(&artifact).unwrap_or_default();
+                self.artifacts.push(artifact);
+                self.say_status(now, status, |event| drop(event.details.insert("artifact".to_owned(), shown)));
+            }
+        }
+        if report.cost_usd > 0.0 {
+            self.cost_usd = Some(self.cost_usd.unwrap_or(0.0) + report.cost_usd);
+        }
+        if report.checkpoint.is_some() {
+            self.checkpoint = report.checkpoint;
+        }
+        let news = report.stage.is_some() || report.progress_pct.is_some() || report.message.is_some() || !report.log.is_empty();
+        if news {
+            self.stage = report.stage.or_else(|| self.stage.take());
+            self.progress_pct = report.progress_pct.or(self.progress_pct);
+            self.say_status(now, status, |event| {
+                event.message = report.message;
+                if !report.log.is_empty() {
+                    event.details.insert("log".to_owned(), Value::from(report.log));
+                }
+            });
+        }
+    }
+
+    /// A person is asked. The timer for `expires_at` exists before this is written.
+    pub fn ask(&mut self, now: Timestamp, reason: Option<String>, data: Option<Value>, expires_at: Timestamp) {
+        let before_start = self.state == State::Queued;
+        let ordinal = self.next_approval();
+        self.approval = Some(Approval { ordinal, reason, data, expires_at, decision: None, before_start, told: false });
+        self.ask_again(now);
+    }
+
+    /// The open question is shown again, after a restart.
+    pub fn ask_again(&mut self, now: Timestamp) {
+        let question = self.approval.as_ref().map(|approval| ApprovalRequest {
+            reason: approval.reason.clone(),
+            data: approval.data.clone(),
+            expires_at: Some(approval.expires_at),
+            extra: Map::new(),
+        });
+        self.say_status(now, Status::AwaitingApproval, |event| event.approval = question);
+    }
+
+    /// The ordinal of the next question.
+    pub fn next_approval(&self) -> u32 {
+        self.approval.as_ref().map_or(1, |approval| approval.ordinal + 1)
+    }
+
+    /// A person answered; whoever owns the task, or wakes it, acts on it.
+    pub fn decide(&mut self, now: Timestamp, decision: Decision) {
+        let approver = Actor::new(ActorType::User, &decision.approver);
+        let (action, outcome) =
+            if decision.approved { ("approval.granted", ActionOutcome::Success) } else { ("approval.denied", ActionOutcome::Denied) };
+        let shown = self.approval.as_ref().and_then(|approval| approval.data.as_ref()).map(|data| sha256_hex(data.to_string().as_bytes()));
+        self.say_action(now, action, approver, outcome, |event| event.input_sha256 = shown);
+        if let Some(approval) = &mut self.approval {
+            approval.decision = Some(decision);
+        }
+    }
+
+    /// Somebody calls it off; whoever owns the task, or ends it, acts on it.
+    pub fn request_cancel(&mut self, now: Timestamp, by: String) {
+        self.say_action(now, "task.cancel-requested", Actor::new(ActorType::User, &by), ActionOutcome::Success, |_| {});
+        self.cancel_requested = Some(by);
+    }
+
+    /// It goes on after a person's yes, in its sandbox.
+    pub fn told(&mut self, now: Timestamp) {
+        if let Some(approval) = &mut self.approval {
+            approval.told = true;
+        }
+        self.say_status(now, Status::Running, |_| {});
+    }
+
+    /// It gives its sandbox and its owner back while a person decides.
+    pub fn park(&mut self, now: Timestamp) {
+        self.release(now, ReleaseReason::Parked);
+        self.state = State::ParkedForApproval;
+        self.owner = None;
+    }
+
+    /// What it waited for is there: it is queued for its next turn, whose trigger goes out.
+    pub fn wake(&mut self, now: Timestamp, reason: ResumeReason) {
+        self.turn += 1;
+        self.owner = None;
+        self.queue(now);
+        let resumed = TaskResumed { task_id: self.task_id, turn: self.turn, reason, extra: Map::new() };
+        self.say(now, EventName::Trigger { turn: self.turn }, &resumed);
+    }
+
+    /// Its owner is gone: the sandbox is written off and the task queued again, at the same try. A question that is still open stays open,
+    /// without an owner.
+    pub fn cut_off(&mut self, now: Timestamp) {
+        if let Some(claim) = self.claim.take() {
+            self.say_sandbox(now, SandboxKind::Expired, &claim, Some(ReleaseReason::Takeover));
+        }
+        if self.awaits_decision() && self.cancel_requested.is_none() && !self.deadline_passed {
+            self.state = State::ParkedForApproval;
+            self.owner = None;
+        } else {
+            self.wake(now, ResumeReason::Takeover);
+        }
+    }
+
+    /// The try failed and another one follows, under the same owner.
+    pub fn retry(&mut self, now: Timestamp, error: TaskError) {
+        self.release(now, ReleaseReason::Failed);
+        self.attempt += 1;
+        self.state = State::Queued;
+        self.say_status(now, Status::Queued, |event| event.error = Some(error));
+    }
+
+    /// It ends. One result, the final status, and the sandbox given back.
+    pub fn end(&mut self, now: Timestamp, end: End) {
+        let started_at = self.started_at.unwrap_or(now);
+        let duration_ms = u64::try_from(now.duration_since(started_at).as_millis()).unwrap_or(0);
+        let error = end.error.clone();
+        let result = TaskResult {
+            task_id: self.task_id,
+            status: end.kind,
+            result: end.result,
+            artifacts: std::mem::take(&mut self.artifacts),
+            error: end.error,
+            agent: self.agent.clone(),
+            parent_task_id: None,
+            handoff_id: None,
+            attempt: self.attempt,
+            started_at,
+            completed_at: now,
+            duration_ms,
+            cost_usd: self.cost_usd,
+            reply: None,
+            extra: Map::new(),
+        };
+        self.say(now, EventName::Result, &result);
+        self.say_status(now, end.kind.status(), |event| event.error = error);
+        self.release(
+            now,
+            match end.kind {
+                ResultKind::Completed => ReleaseReason::Completed,
+                ResultKind::Cancelled => ReleaseReason::Cancelled,
+                ResultKind::TimedOut => ReleaseReason::TimedOut,
+                ResultKind::Failed | ResultKind::Rejected | ResultKind::BudgetExceeded => ReleaseReason::Failed,
+            },
+        );
+        self.state = State::Ended(end.kind);
+        self.owner = None;
+        self.request = None;
+        self.checkpoint = None;
+    }
+
+    fn release(&mut self, now: Timestamp, reason: ReleaseReason) {
+        if let Some(claim) = self.claim.take() {
+            self.say_sandbox(now, SandboxKind::Released, &claim, Some(reason));
+        }
+    }
+
+    fn say_status(&mut self, now: Timestamp, status: Status, more: impl FnOnce(&mut StatusChanged)) {
+        self.sequence += 1;
+        let mut event = StatusChanged::new(self.task_id, status, self.sequence, self.attempt);
+        event.stage = self.stage.clone();
+        event.progress_pct = self.progress_pct;
+        event.agent = Some(self.agent.clone());
+        more(&mut event);
+        self.say(now, EventName::Status { sequence: self.sequence }, &event);
+    }
+
+    fn say_action(&mut self, now: Timestamp, action: &str, actor: Actor, outcome: ActionOutcome, more: impl FnOnce(&mut ActionRecorded)) {
+        let mut event = ActionRecorded::new(action, actor, outcome, now);
+        event.task_id = Some(self.task_id);
+        more(&mut event);
+        self.say(now, EventName::Action { ordinal: self.out + 1 }, &event);
+    }
+
+    fn say_sandbox(&mut self, now: Timestamp, kind: SandboxKind, claim: &Claim, reason: Option<ReleaseReason>) {
+        let ends = kind.ends_claim();
+        let held_ms = ends.then(|| u64::try_from(now.duration_since(claim.claimed_at).as_millis()).unwrap_or(0));
+        let change = SandboxChange {
+            kind,
+            claim: SandboxClaim {
+                sandbox_id: claim.sandbox_id.clone(),
+                claim_id: claim.claim_id,
+                pool: self.agent.clone(),
+                agent: self.agent.clone(),
+                runtime: claim.runtime.clone(),
+                warm: false,
+                waited_ms: claim.waited_ms,
+                held_ms,
+                reason,
+                in_use: if ends { claim.in_use.saturating_sub(1) } else { claim.in_use },
+                capacity: claim.capacity,
+                extra: Map::new(),
+            },
+        };
+        let name = if ends { EventName::Released(claim.claim_id) } else { EventName::Claimed(claim.claim_id) };
+        self.say(now, name, &change);
+    }
+
+    fn say<P: Payload>(&mut self, now: Timestamp, name: EventName<'_>, payload: &P) {
+        let mut event =
+            Outgoing::new(SERVICE, event_id(self.task_id, name), now, payload).about(self.task_id).traceparent(self.traceparent.as_deref());
+        if let Some(cause) = &self.cause {
+            event = event.cause(cause);
+        }
+        self.out += 1;
+        let entry = OutEvent { n: self.out, topic: event.topic().into_owned(), body: event.to_raw() };
+        self.outbox.push(entry);
+    }
+}

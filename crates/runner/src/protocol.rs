@@ -1,0 +1,23 @@
+//! The protocol: how tasks are taken up, worked, parked, woken, ended and taken over, so that each gets exactly one result whatever crashes.
+//!
+//! Always true, whoever runs this:
+//! * A document changes only by a guarded write with the ETag just read. Whoever wants to become responsible reads the document, writes its own index,
+//!   then writes the document: a process that froze in between finds its index fenced, or its ETag old.
+//! * An event is published only out of the outbox of a durable document.
+//! * Every unfinished task and every unsent event is reachable from an unacknowledged delivery, an instance's index, or a timer.
+//!
+//! `Instance` is one life under one instance id; when it is cut off from its lease it is over, and [`Runner`] goes on under a new one.
+
+mod admission;
+mod decisions;
+mod drive;
+mod index;
+mod instance;
+mod outbox;
+mod peers;
+mod pool;
+mod work;
+
+pub use admission::Admitted;
+pub use decisions::{CancelError, DecideError, Decided};
+pub use instance::{AgentUse, Runner};

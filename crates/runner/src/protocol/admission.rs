@@ -1,0 +1,248 @@
+//! Admission: a delivered request to run, or a resumption, becomes this instance's responsibility.
+//!
+//! Admitted are a missing document (turn 0 only) and an ownerless queued one at that very turn. Read the document, write the index, write the document.
+//! With no place free the delivery is held, and then given back: the broker is the buffer.
+
+use std::sync::Arc;
+
+use fte_events::{Priority, ResultKind, TaskId, TaskRequested};
+use futures_util::future::{Either, select};
+
+use super::drive::{self, Drive};
+use super::index::{AddError, Purpose};
+use super::instance::Instance;
+use super::outbox;
+use super::pool::{Place, Slot};
+use crate::document::{Claim, End, State, TaskDoc};
+use crate::ports::{Guard, PortError, Saved};
+
+/// A delivery that starts a task or takes it up again.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// Which task.
+    pub task_id: TaskId,
+    /// 0 for a request, n for a resumption.
+    pub turn: u32,
+    /// The request, at turn 0.
+    pub request: Option<Box<TaskRequested>>,
+    /// Why it cannot be done at all: the task ends `failed` with this code and message.
+    pub refusal: Option<(&'static str, String)>,
+    /// The event's id.
+    pub event_id: String,
+    /// The event's trace context.
+    pub traceparent: Option<String>,
+}
+
+/// How a delivery ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// It is done with: the effect is durable, or it never had one.
+    Done,
+    /// Deliver it again later.
+    Retry(String),
+}
+
+/// What admitting a task comes to.
+enum Step {
+    /// It is owned, and has a sandbox or waits for one.
+    Run(Option<Slot>),
+    /// It has no owner: it ended, or waits for a person or its time.
+    Leave,
+}
+
+pub(super) async fn admit(instance: &Arc<Instance>, incoming: Incoming) -> Admitted {
+    match try_admit(instance, incoming).await {
+        Ok(admitted) => admitted,
+        Err(error) => Admitted::Retry(error.to_string()),
+    }
+}
+
+async fn try_admit(instance: &Arc<Instance>, incoming: Incoming) -> Result<Admitted, PortError> {
+    let task = incoming.task_id;
+    let mut place = instance.pool.try_place();
+    loop {
+        let (mut doc, guard) = match instance.load(task).await? {
+            None if incoming.turn == 0 => (TaskDoc::blank(task), Guard::Absent),
+            None => return Ok(Admitted::Done),
+            Some((doc, guard)) => (doc, guard),
+        };
+        if !doc.admissible(incoming.turn) {
+            return passed_by(instance, doc, place).await;
+        }
+        let Some(free) = place.take() else {
+            place = hold_for_place(instance).await;
+            if place.is_none() {
+                return Ok(Admitted::Retry("no place is free".to_owned()));
+            }
+            // Much may have happened while waiting.
+            continue;
+        };
+        let step = prepare(instance, &mut doc, &incoming).await?;
+        match instance.index.add(task, Purpose::Run).await {
+            Ok(()) => {}
+            Err(AddError::Full) => return Ok(Admitted::Retry("the index is full".to_owned())),
+            Err(AddError::Fenced) => return Ok(Admitted::Retry("this instance was cut off".to_owned())),
+        }
+        match instance.save(doc, guard.clone()).await {
+            Ok((Saved::Written, doc)) => {
+                match step {
+                    Step::Run(slot) => Drive::begin(instance, doc, free, slot),
+                    Step::Leave => drive::settle(instance, doc, Purpose::Run),
+                }
+                return Ok(Admitted::Done);
+            }
+            Ok((Saved::Conflict, _)) => {
+                instance.index.remove(task, Purpose::Run);
+                place = Some(free);
+            }
+            Err(error) => {
+                instance.doubt(task, guard, Purpose::Run);
+                return Err(error);
+            }
+        }
+    }
+}
+
+/// A delivery that starts nothing: an outbox that may be left over goes out, a task that is owned here but not driven is adopted.
+async fn passed_by(instance: &Arc<Instance>, doc: TaskDoc, place: Option<Place>) -> Result<Admitted, PortError> {
+    let task = doc.task_id;
+    if doc.owner.as_ref() == Some(&instance.id) {
+        if instance.is_held(task) {
+            return Ok(Admitted::Done);
+        }
+        // The answer of the write that made it ours was lost.
+        let Some(place) = place else { return Ok(Admitted::Retry("no place is free".to_owned())) };
+        return match instance.index.add(task, Purpose::Run).await {
+            Ok(()) if instance.is_held(task) => {
+                instance.index.remove(task, Purpose::Run);
+                Ok(Admitted::Done)
+            }
+            Ok(()) => {
+                drive::adopt(instance, doc, place, Purpose::Run);
+                Ok(Admitted::Done)
+            }
+            Err(_) => Ok(Admitted::Retry("the index is full".to_owned())),
+        };
+    }
+    if !doc.outbox.is_empty() && doc.owner.is_none() {
+        instance.ports.outlet.send(outbox::messages(&task.to_string().into(), doc.outbox.iter())).await?;
+    }
+    Ok(Admitted::Done)
+}
+
+async fn hold_for_place(instance: &Arc<Instance>) -> Option<Place> {
+    let over = Box::pin(async {
+        select(instance.ports.world.sleep(instance.settings.hold), Box::pin(instance.index.fenced())).await;
+    });
+    match select(Box::pin(instance.pool.place()), over).await {
+        Either::Left((place, _)) => place,
+        Either::Right(_) => None,
+    }
+}
+
+/// Changes the document as admitting it does; timers that the change relies on are made first.
+async fn prepare(instance: &Instance, doc: &mut TaskDoc, incoming: &Incoming) -> Result<Step, PortError> {
+    let settings = &instance.settings;
+    let now = instance.ports.world.now();
+    let first = doc.request.is_none();
+    if first {
+        doc.request = incoming.request.clone();
+        doc.cause = Some(incoming.event_id.clone());
+        doc.traceparent = incoming.traceparent.clone();
+        let asked = doc.request.as_ref().and_then(|request| request.agent.clone());
+        doc.agent = asked.unwrap_or_else(|| settings.default_agent.clone());
+    }
+    if let Some(end) = ends_at_once(instance, doc, incoming) {
+        doc.end(now, end);
+        return Ok(Step::Leave);
+    }
+    let Some(request) = doc.request.clone() else {
+        doc.end(now, End::error(ResultKind::Failed, "request_missing", "the task was resumed, but what was asked is not known"));
+        return Ok(Step::Leave);
+    };
+    if first && let Some(deadline) = request.deadline {
+        let name = format!("deadline-{}-0", doc.task_id);
+        instance.ports.timers.schedule(name.clone(), deadline).await?;
+        doc.timers.push(name);
+    }
+    if first && let Some(due) = request.not_before.filter(|due| *due > now) {
+        let name = format!("delay-{}-0", doc.task_id);
+        instance.ports.timers.schedule(name.clone(), due).await?;
+        doc.timers.push(name);
+        doc.queue(now);
+        doc.state = State::ParkedForTime;
+        return Ok(Step::Leave);
+    }
+    if request.require_approval && doc.approval.is_none() {
+        let expires_at = now + settings.approval_ttl;
+        let name = format!("approval-{}-{}", doc.task_id, doc.next_approval());
+        instance.ports.timers.schedule(name.clone(), expires_at).await?;
+        doc.timers.push(name);
+        doc.ask(now, Some("approval is required before the start".to_owned()), None, expires_at);
+        doc.park(now);
+        return Ok(Step::Leave);
+    }
+    doc.owner = Some(instance.id.clone());
+    let slot = instance.pool.try_slot(&doc.agent);
+    match &slot {
+        Some(slot) => {
+            let claim = claim(instance, doc, slot, 0);
+            doc.start(now, claim);
+        }
+        // A task that was woken has said that it is queued already.
+        None if doc.turn == 0 => doc.queue(now),
+        None => {}
+    }
+    Ok(Step::Run(slot))
+}
+
+fn ends_at_once(instance: &Instance, doc: &TaskDoc, incoming: &Incoming) -> Option<End> {
+    let request = doc.request.as_ref();
+    let deadline = request.and_then(|request| request.deadline);
+    if let Some(by) = &doc.cancel_requested {
+        return Some(End::error(ResultKind::Cancelled, "cancelled", format!("cancelled by {by}")));
+    }
+    if let Some((code, message)) = &incoming.refusal {
+        return Some(End::error(ResultKind::Failed, code, message.clone()));
+    }
+    if doc.deadline_passed || deadline.is_some_and(|deadline| deadline <= instance.ports.world.now()) {
+        return Some(deadline_end());
+    }
+    if let Some(decision) = doc.approval.as_ref().and_then(|approval| approval.decision.as_ref())
+        && !decision.approved
+    {
+        return Some(rejected_end(decision.reason.as_deref(), &decision.approver));
+    }
+    if !instance.settings.agents.contains_key(&doc.agent) {
+        let known: Vec<&str> = instance.settings.agents.keys().map(String::as_str).collect();
+        let message = format!("there is no agent {:?} here; known are {}", doc.agent, known.join(", "));
+        return Some(End::error(ResultKind::Failed, "agent_unknown", message));
+    }
+    None
+}
+
+pub(super) fn deadline_end() -> End {
+    End::error(ResultKind::TimedOut, "deadline_passed", "the task's deadline passed before it was done")
+}
+
+pub(super) fn rejected_end(reason: Option<&str>, approver: &str) -> End {
+    let message = reason.map_or_else(|| format!("rejected by {approver}"), |reason| format!("rejected by {approver}: {reason}"));
+    End::error(ResultKind::Rejected, "rejected", message)
+}
+
+pub(super) fn claim(instance: &Instance, doc: &TaskDoc, slot: &Slot, waited_ms: u64) -> Claim {
+    let limits = instance.settings.agents.get(&doc.agent);
+    Claim {
+        claim_id: fte_events::ClaimId::of(doc.task_id, doc.turn, doc.attempt),
+        sandbox_id: slot.sandbox_id(),
+        runtime: limits.map_or(fte_events::Runtime::None, |limits| limits.runtime.clone()),
+        claimed_at: instance.ports.world.now(),
+        waited_ms,
+        in_use: slot.in_use,
+        capacity: limits.map_or(0, |limits| limits.max),
+    }
+}
+
+pub(super) fn priority(doc: &TaskDoc) -> Priority {
+    doc.request.as_ref().map_or_else(Priority::default, |request| request.priority)
+}

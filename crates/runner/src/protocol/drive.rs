@@ -1,0 +1,261 @@
+//! Drives one task that this instance owns, from admission until it has no owner any more and its outbox is out.
+//!
+//! Only the driver writes an owned document, except for flags and decisions that others leave in it. Each write re-reads first, so what
+//! others left is seen before it is overwritten, and a driver that lost its task finds out. A driver is dropped, agents and all, when its instance is fenced.
+
+use std::sync::Arc;
+
+use fte_events::TaskId;
+use jiff::Timestamp;
+use tokio::sync::Notify;
+
+use super::index::Purpose;
+use super::instance::{Instance, RETRY};
+use super::outbox::Pump;
+use super::pool::{Place, Slot};
+use super::{admission, work};
+use crate::document::{End, State, TaskDoc};
+use crate::ports::{ETag, Guard, Saved};
+
+/// The task is no longer this instance's: somebody else moved it on, or an own write whose answer was lost did happen and gave it up. Either
+/// way the driver has read the document as it is, and sends out what is in it before it lets go.
+#[derive(Debug)]
+pub(super) struct Lost;
+
+pub(super) struct Drive {
+    pub(super) instance: Arc<Instance>,
+    pub(super) doc: TaskDoc,
+    etag: Option<ETag>,
+    pub(super) pump: Pump,
+    pub(super) poke: Arc<Notify>,
+    pub(super) slot: Option<Slot>,
+    _place: Place,
+}
+
+/// Lets go of a task when dropped, however its driver ends.
+struct Hold {
+    instance: Arc<Instance>,
+    task: TaskId,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.instance.let_go(self.task);
+    }
+}
+
+/// Takes up a task that is owned by this instance but not driven: a write whose answer was lost had made it so.
+pub(super) fn adopt(instance: &Arc<Instance>, doc: TaskDoc, place: Place, purpose: Purpose) {
+    if purpose != Purpose::Run {
+        // Wakes never make this instance an owner.
+        instance.index.remove(doc.task_id, purpose);
+        return;
+    }
+    // What ran, if anything, did so without a driver: the sandbox of the lost write never came to be here.
+    Drive::begin(instance, doc, place, None);
+}
+
+/// Sends out a document's outbox and then lets go of its index entry.
+pub(super) fn settle(instance: &Arc<Instance>, doc: TaskDoc, purpose: Purpose) {
+    let mut pump = Pump::new(instance.ports.clone(), doc.task_id);
+    pump.offer(&doc);
+    let this = Arc::clone(instance);
+    instance.spawn(async move {
+        pump.drain().await;
+        finish_timers(&this, &doc).await;
+        this.index.remove(doc.task_id, purpose);
+    });
+}
+
+/// Ends the timers of a task that has ended. One that is missed here ends itself when it fires.
+async fn finish_timers(instance: &Instance, doc: &TaskDoc) {
+    if doc.ended() {
+        for name in &doc.timers {
+            if let Err(error) = instance.ports.timers.delete(name.clone()).await {
+                tracing::debug!(timer = name, %error, "timer not deleted; it ends itself when it fires");
+            }
+        }
+    }
+}
+
+impl Drive {
+    /// Starts driving a task whose document this instance has just written.
+    pub(super) fn begin(instance: &Arc<Instance>, doc: TaskDoc, place: Place, slot: Option<Slot>) {
+        let task = doc.task_id;
+        let mut pump = Pump::new(instance.ports.clone(), task);
+        pump.offer(&doc);
+        let hold = Hold { instance: Arc::clone(instance), task };
+        let poke = instance.hold(task);
+        let drive = Self { instance: Arc::clone(instance), doc, etag: None, pump, poke, slot, _place: place };
+        instance.spawn(async move {
+            drive.run().await;
+            drop(hold);
+        });
+    }
+
+    async fn run(mut self) {
+        while self.is_owned() {
+            let step = match self.doc.state {
+                State::Queued => self.wait_for_sandbox().await,
+                State::Running if self.slot.is_none() => self.restart().await,
+                State::Running => work::work(&mut self).await,
+                State::ParkedForApproval | State::ParkedForTime | State::Ended(_) => break,
+            };
+            if step.is_err() {
+                break;
+            }
+        }
+        self.slot = None;
+        self.pump.drain().await;
+        finish_timers(&self.instance, &self.doc).await;
+        self.instance.index.remove(self.doc.task_id, Purpose::Run);
+    }
+
+    fn is_owned(&self) -> bool {
+        self.doc.owner.as_ref() == Some(&self.instance.id)
+    }
+
+    /// An adopted task that is `running` has no sandbox here: its claim is written off and it is queued again.
+    async fn restart(&mut self) -> Result<(), Lost> {
+        self.update(|doc, now| {
+            doc.cut_off(now);
+            true
+        })
+        .await
+        .map(drop)
+    }
+
+    async fn wait_for_sandbox(&mut self) -> Result<(), Lost> {
+        let world = Arc::clone(&self.instance.ports.world);
+        let began = world.monotonic();
+        let back_off = self.back_off();
+        let mut slot = Box::pin({
+            let (world, instance) = (Arc::clone(&world), Arc::clone(&self.instance));
+            let (agent, priority) = (self.doc.agent.clone(), admission::priority(&self.doc));
+            async move {
+                if !back_off.is_zero() {
+                    world.sleep(back_off).await;
+                }
+                instance.pool.slot(&agent, priority).await
+            }
+        });
+        let slot = loop {
+            let look = tokio::select! {
+                biased;
+                () = self.pump.step() => false,
+                slot = &mut slot => break slot,
+                () = self.poke.notified() => true,
+            };
+            if look {
+                self.reload().await?;
+                if let Some(end) = self.called_off() {
+                    return self.end(end).await;
+                }
+            }
+        };
+        let Some(slot) = slot else {
+            return self.end(End::error(fte_events::ResultKind::Failed, "agent_unknown", "the agent is not configured any more")).await;
+        };
+        let waited_ms = u64::try_from(world.monotonic().saturating_sub(began).as_millis()).unwrap_or(u64::MAX);
+        let instance = Arc::clone(&self.instance);
+        let mut end = None;
+        self.update(|doc, now| {
+            end = called_off(doc);
+            if end.is_some() || doc.state != State::Queued {
+                return false;
+            }
+            let claim = admission::claim(&instance, doc, &slot, waited_ms);
+            doc.start(now, claim);
+            true
+        })
+        .await?;
+        match end {
+            Some(end) => self.end(end).await,
+            None => {
+                self.slot = Some(slot);
+                Ok(())
+            }
+        }
+    }
+
+    fn back_off(&self) -> std::time::Duration {
+        let settings = &self.instance.settings;
+        match self.doc.attempt {
+            0 | 1 => std::time::Duration::ZERO,
+            attempt => settings.retry_wait.saturating_mul(1 << (attempt - 2).min(16)).min(settings.retry_wait_max),
+        }
+    }
+
+    /// Whether somebody called the task off, as far as the last read shows.
+    pub(super) fn called_off(&self) -> Option<End> {
+        called_off(&self.doc)
+    }
+
+    /// Writes the task's end.
+    pub(super) async fn end(&mut self, end: End) -> Result<(), Lost> {
+        self.update(|doc, now| {
+            doc.end(now, end.clone());
+            true
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Changes the document by a guarded write; `change` sees the document as it is now and says whether to write. It may be called several
+    /// times. Gives back whether a write was made.
+    pub(super) async fn update(&mut self, mut change: impl FnMut(&mut TaskDoc, Timestamp) -> bool) -> Result<bool, Lost> {
+        loop {
+            self.refresh().await?;
+            let Some(etag) = self.etag.clone() else { continue };
+            let mut next = self.doc.clone();
+            self.pump.forget_sent(&mut next);
+            if !change(&mut next, self.instance.ports.world.now()) {
+                return Ok(false);
+            }
+            self.etag = None;
+            match self.instance.save(next, Guard::Unchanged(etag)).await {
+                Ok((Saved::Written, doc)) => {
+                    self.doc = doc;
+                    self.pump.offer(&self.doc);
+                    return Ok(true);
+                }
+                Ok((Saved::Conflict, _)) => {}
+                Err(error) => {
+                    tracing::warn!(task = %self.doc.task_id, %error, "the task's document could not be written; trying again");
+                    self.instance.ports.world.sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
+    /// Reads the document again.
+    pub(super) async fn reload(&mut self) -> Result<(), Lost> {
+        self.etag = None;
+        self.refresh().await
+    }
+
+    async fn refresh(&mut self) -> Result<(), Lost> {
+        while self.etag.is_none() {
+            match self.instance.load(self.doc.task_id).await {
+                Ok(Some((doc, Guard::Unchanged(etag)))) => {
+                    self.doc = doc;
+                    self.pump.offer(&self.doc);
+                    if !self.is_owned() {
+                        return Err(Lost);
+                    }
+                    self.etag = Some(etag);
+                }
+                Ok(_) => return Err(Lost),
+                Err(_) => self.instance.ports.world.sleep(RETRY).await,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn called_off(doc: &TaskDoc) -> Option<End> {
+    if let Some(by) = &doc.cancel_requested {
+        return Some(End::error(fte_events::ResultKind::Cancelled, "cancelled", format!("cancelled by {by}")));
+    }
+    doc.deadline_passed.then(admission::deadline_end)
+}

@@ -1,0 +1,358 @@
+//! One life of a runner, and the runner that lives several.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use fte_events::TaskId;
+use futures_util::future::{join, select};
+use tokio::sync::{Notify, watch};
+
+use super::admission::{Admitted, Incoming};
+use super::index::{Index, LeaseDoc, Purpose, key as lease_key};
+use super::pool::Pool;
+use super::{admission, decisions, drive, peers};
+use crate::document::{InstanceId, TaskDoc, key};
+use crate::ports::{Document, Guard, PortError, Ports, Save, Saved};
+use crate::settings::Settings;
+
+/// One life under one instance id.
+pub(super) struct Instance {
+    pub(super) id: InstanceId,
+    pub(super) ports: Ports,
+    pub(super) settings: Arc<Settings>,
+    pub(super) index: Index,
+    pub(super) pool: Pool,
+    /// Tasks this instance is driving, and how to make the driver look at its document.
+    held: Mutex<BTreeMap<TaskId, Arc<Notify>>>,
+    /// Writes whose answer was lost: the write may have happened, or may still happen. The index entry stays until it is settled.
+    doubts: Mutex<BTreeMap<TaskId, Vec<(Guard, Purpose)>>>,
+    stamps: AtomicU64,
+}
+
+/// How an agent's pool is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentUse {
+    /// The agent.
+    pub agent: String,
+    /// Sandboxes it may have.
+    pub capacity: u32,
+    /// Sandboxes in use.
+    pub in_use: u32,
+    /// Admitted tasks that wait for one.
+    pub queued: u32,
+}
+
+/// Runs tasks until it is told to stop, under one instance id after another.
+pub struct Runner {
+    ports: Ports,
+    settings: Arc<Settings>,
+    pool: Pool,
+    current: watch::Sender<Option<Arc<Instance>>>,
+    stopping: AtomicBool,
+    stopped: Notify,
+}
+
+impl Runner {
+    /// A runner that does nothing before [`Runner::run`].
+    pub fn new(ports: Ports, settings: Settings) -> Arc<Self> {
+        let pool = Pool::new(settings.places, settings.agents.iter().map(|(agent, limits)| (agent.clone(), limits.max)));
+        let settings = Arc::new(settings);
+        Arc::new(Self {
+            ports,
+            settings,
+            pool,
+            current: watch::Sender::new(None),
+            stopping: AtomicBool::new(false),
+            stopped: Notify::new(),
+        })
+    }
+
+    /// Works until [`Runner::stop`].
+    pub async fn run(self: Arc<Self>) {
+        let mut predecessor = None;
+        while !self.stopping.load(Ordering::Acquire) {
+            let instance = Instance::new(&self);
+            let stopped = Box::pin(self.stopped.notified());
+            let begun = Box::pin(instance.begin());
+            select(begun, stopped).await;
+            if self.stopping.load(Ordering::Acquire) {
+                break;
+            }
+            self.current.send_replace(Some(Arc::clone(&instance)));
+            instance.live(predecessor.take()).await;
+            self.current.send_replace(None);
+            tracing::warn!(instance = %instance.id.0, "cut off from the lease; going on under a new instance");
+            predecessor = Some(instance.id.clone());
+        }
+    }
+
+    /// Takes nothing new, waits at most `patience` for what runs, then ends its agents and hands everything it was responsible for over.
+    pub async fn stop(&self, patience: Duration) {
+        self.stopping.store(true, Ordering::Release);
+        let instance = self.current.borrow().clone();
+        if let Some(instance) = instance {
+            let quiet = Box::pin(async {
+                while !instance.held().is_empty() {
+                    instance.ports.world.sleep(Duration::from_millis(20)).await;
+                }
+            });
+            select(quiet, self.ports.world.sleep(patience)).await;
+            instance.index.fence();
+            // What is left is handed over at once rather than after the lease has run out. Failing that, a peer does it.
+            let handover = Box::pin(peers::take_over(&instance, &instance.id));
+            select(handover, self.ports.world.sleep(patience.max(Duration::from_secs(2)))).await;
+        }
+        self.stopped.notify_waiters();
+        self.stopped.notify_one();
+    }
+
+    /// Handles a delivered request to run, or a resumption.
+    pub async fn deliver(&self, incoming: Incoming) -> Admitted {
+        if self.stopping.load(Ordering::Acquire) {
+            return Admitted::Retry("the runner is stopping".to_owned());
+        }
+        match self.instance() {
+            Some(instance) => admission::admit(&instance, incoming).await,
+            None => Admitted::Retry("the runner is starting".to_owned()),
+        }
+    }
+
+    /// A timer fired.
+    pub async fn timer(&self, name: &str) -> Result<(), PortError> {
+        decisions::timer_fired(&self.ready()?, name).await
+    }
+
+    /// A person decides.
+    pub async fn decide(
+        &self,
+        task: TaskId,
+        approved: bool,
+        reason: Option<String>,
+        approver: String,
+    ) -> Result<decisions::Decided, decisions::DecideError> {
+        decisions::decide(&self.ready()?, task, approved, reason, approver).await
+    }
+
+    /// Somebody calls a task off.
+    pub async fn cancel(&self, task: TaskId, by: String) -> Result<(), decisions::CancelError> {
+        decisions::cancel(&self.ready()?, task, by).await
+    }
+
+    /// How the pools are used.
+    pub fn usage(&self) -> Vec<AgentUse> {
+        let agents = self.settings.agents.iter().map(|(agent, limits)| {
+            let usage = self.pool.usage(agent);
+            AgentUse { agent: agent.clone(), capacity: limits.max, in_use: usage.in_use, queued: usage.waiting }
+        });
+        agents.collect()
+    }
+
+    /// Places that are free.
+    pub fn free_places(&self) -> usize {
+        self.pool.free_places()
+    }
+
+    /// Whether it holds a lease and takes tasks.
+    pub fn is_live(&self) -> bool {
+        self.current.borrow().is_some()
+    }
+
+    fn instance(&self) -> Option<Arc<Instance>> {
+        self.current.borrow().clone()
+    }
+
+    fn ready(&self) -> Result<Arc<Instance>, PortError> {
+        self.instance().ok_or_else(|| PortError { what: "taking the change", reason: "the runner is starting".to_owned() })
+    }
+}
+
+impl Instance {
+    fn new(runner: &Runner) -> Arc<Self> {
+        let world = &runner.ports.world;
+        let id = InstanceId(format!("{:016x}{:016x}", world.random(), world.random()));
+        Arc::new(Self {
+            id,
+            ports: runner.ports.clone(),
+            settings: Arc::clone(&runner.settings),
+            index: Index::new(runner.settings.places + runner.settings.wake_reserve / 2, runner.settings.wake_reserve),
+            pool: runner.pool.clone(),
+            held: Mutex::default(),
+            doubts: Mutex::default(),
+            stamps: AtomicU64::new(0),
+        })
+    }
+
+    /// Writes the lease document, then the list: nothing is admitted before.
+    async fn begin(&self) {
+        let lease = LeaseDoc { instance: self.id.clone(), beat: 0, seat: self.settings.seat.clone(), fenced_by: None, entries: Vec::new() };
+        let key = lease_key(&self.id);
+        let created = |document: &Document| serde_json::from_slice::<LeaseDoc>(&document.value).is_ok_and(|found| found.beat == 0);
+        while let Ok(value) = serde_json::to_vec(&lease) {
+            let save = Save { key: key.clone(), value: value.into(), guard: Guard::Absent, ttl: None };
+            match self.ports.store.save(save).await {
+                Ok(Saved::Written) => break,
+                Ok(Saved::Conflict) | Err(_) => {
+                    if let Ok(Some(found)) = self.ports.store.get(key.clone()).await
+                        && created(&found)
+                    {
+                        break;
+                    }
+                }
+            }
+            self.ports.world.sleep(RETRY).await;
+        }
+        peers::enlist(self).await;
+    }
+
+    /// Lives until fenced.
+    async fn live(self: &Arc<Self>, predecessor: Option<InstanceId>) {
+        let keeping = self.index.clone().keep(
+            self.ports.clone(),
+            self.id.clone(),
+            self.settings.seat.clone(),
+            self.settings.renew,
+            self.settings.self_fence,
+        );
+        self.ports.world.spawn(Box::pin(keeping));
+        let own_work = join(self.sweep(), peers::watch(self, predecessor));
+        select(Box::pin(own_work), Box::pin(self.index.fenced())).await;
+    }
+
+    /// Reads the index's documents again and again: flags for drivers, writes in doubt, tasks that are owned but not driven.
+    async fn sweep(self: &Arc<Self>) {
+        loop {
+            self.ports.world.sleep(self.settings.sweep).await;
+            let doubts: Vec<TaskId> = self.doubts().keys().copied().collect();
+            for task in doubts {
+                self.settle_doubt(task).await;
+            }
+            let held: Vec<TaskId> = self.held().keys().copied().collect();
+            for tasks in held.chunks(128) {
+                let Ok(documents) = self.ports.store.get_many(tasks.iter().copied().map(key).collect()).await else { continue };
+                for (task, document) in tasks.iter().zip(documents) {
+                    let Some(doc) = document.and_then(|document| serde_json::from_slice::<TaskDoc>(&document.value).ok()) else { continue };
+                    let undelivered = doc.approval.as_ref().is_some_and(|approval| approval.decision.is_some() && !approval.told);
+                    if doc.owner.as_ref() != Some(&self.id) || doc.cancel_requested.is_some() || doc.deadline_passed || undelivered {
+                        self.poke(*task);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Finds out what became of a write whose answer was lost. The entry is let go only when that write can no longer happen.
+    async fn settle_doubt(self: &Arc<Self>, task: TaskId) {
+        let Some((guard, purpose)) = self.doubts().get(&task).and_then(|doubts| doubts.first().cloned()) else { return };
+        let Ok(found) = self.ports.store.get(key(task)).await else { return };
+        let unchanged = match (&guard, &found) {
+            (Guard::Absent, None) => true,
+            (Guard::Unchanged(etag), Some(found)) => found.etag == *etag,
+            _ => false,
+        };
+        if unchanged {
+            // Rewrite it, so that the lost write fails when it arrives after all.
+            let doc = match &found {
+                Some(found) => serde_json::from_slice(&found.value).ok(),
+                None => Some(TaskDoc::blank(task)),
+            };
+            let Some(doc) = doc else { return };
+            if !matches!(self.save(doc, guard).await, Ok((Saved::Written, _))) {
+                return;
+            }
+        } else if let Some(doc) = found.and_then(|found| serde_json::from_slice::<TaskDoc>(&found.value).ok()) {
+            if doc.owner.as_ref() == Some(&self.id) {
+                if !self.is_held(task) {
+                    let Some(place) = self.pool.try_place() else { return };
+                    self.forget_doubt(task);
+                    // The doubt's hold on the index entry becomes the driver's.
+                    drive::adopt(self, doc, place, purpose);
+                    return;
+                }
+            } else if !doc.outbox.is_empty() {
+                self.forget_doubt(task);
+                drive::settle(self, doc, purpose);
+                return;
+            }
+        }
+        self.forget_doubt(task);
+        self.index.remove(task, purpose);
+    }
+
+    /// Remembers a write whose answer was lost; the caller leaves its index entry in place.
+    pub(super) fn doubt(&self, task: TaskId, guard: Guard, purpose: Purpose) {
+        self.doubts().entry(task).or_default().push((guard, purpose));
+    }
+
+    fn forget_doubt(&self, task: TaskId) {
+        let mut doubts = self.doubts();
+        if let Some(list) = doubts.get_mut(&task) {
+            list.remove(0);
+            if list.is_empty() {
+                doubts.remove(&task);
+            }
+        }
+    }
+
+    /// Writes a task document under a fresh stamp; returns the document as written.
+    pub(super) async fn save(&self, mut doc: TaskDoc, guard: Guard) -> Result<(Saved, TaskDoc), PortError> {
+        doc.stamp = self.stamp();
+        let value = serde_json::to_vec(&doc).map_err(|error| PortError { what: "writing a task", reason: error.to_string() })?;
+        let ttl = (doc.ended() || doc.request.is_none()).then_some(self.settings.keep_ended);
+        let save = Save { key: key(doc.task_id), value: value.into(), guard, ttl };
+        self.ports.store.save(save).await.map(|saved| (saved, doc))
+    }
+
+    /// Reads a task document.
+    pub(super) async fn load(&self, task: TaskId) -> Result<Option<(TaskDoc, Guard)>, PortError> {
+        let Some(found) = self.ports.store.get(key(task)).await? else { return Ok(None) };
+        let doc = serde_json::from_slice(&found.value).map_err(|error| PortError { what: "reading a task", reason: error.to_string() })?;
+        Ok(Some((doc, Guard::Unchanged(found.etag))))
+    }
+
+    fn stamp(&self) -> String {
+        format!("{}/{}", self.id.0, self.stamps.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(super) fn hold(&self, task: TaskId) -> Arc<Notify> {
+        let poke = Arc::new(Notify::new());
+        self.held().insert(task, Arc::clone(&poke));
+        poke
+    }
+
+    pub(super) fn is_held(&self, task: TaskId) -> bool {
+        self.held().contains_key(&task)
+    }
+
+    pub(super) fn let_go(&self, task: TaskId) {
+        self.held().remove(&task);
+    }
+
+    /// Makes the task's driver, if it is here, look at its document now.
+    pub(super) fn poke(&self, task: TaskId) {
+        if let Some(poke) = self.held().get(&task) {
+            poke.notify_one();
+        }
+    }
+
+    /// Runs work of this instance beside the caller; it is dropped when the instance is fenced.
+    pub(super) fn spawn(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
+        let index = self.index.clone();
+        self.ports.world.spawn(Box::pin(async move {
+            select(Box::pin(work), Box::pin(index.fenced())).await;
+        }));
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeMap<TaskId, Arc<Notify>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn doubts(&self) -> MutexGuard<'_, BTreeMap<TaskId, Vec<(Guard, Purpose)>>> {
+        self.doubts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Wait before a failed call is made again.
+pub(super) const RETRY: Duration = Duration::from_millis(200);

@@ -1,0 +1,193 @@
+//! Peers: the list of instances, who among them is dead, and the takeover of what a dead one was responsible for.
+//!
+//! A takeover fences the dead instance's document first. From then on it can add nothing to its index, and each document its index names is
+//! rewritten, so that what it may still be writing finds an old ETag. Any peer may continue a takeover that was cut short.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fte_events::TaskId;
+use serde::{Deserialize, Serialize};
+
+use super::index::{LeaseDoc, key as lease_key};
+use super::instance::{Instance, RETRY};
+use super::outbox;
+use crate::document::{InstanceId, TaskDoc};
+use crate::ports::{ETag, Guard, PortError, Save, Saved};
+
+/// The document that lists the instances.
+const LIST_KEY: &str = "runners";
+/// Documents taken over side by side.
+const TAKEN_TOGETHER: usize = 16;
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct List {
+    stamp: String,
+    instances: Vec<InstanceId>,
+}
+
+/// Puts this instance on the list; keeps trying.
+pub(super) async fn enlist(instance: &Instance) {
+    let add = |list: &mut Vec<InstanceId>| {
+        let missing = !list.contains(&instance.id);
+        if missing {
+            list.push(instance.id.clone());
+        }
+        missing
+    };
+    while let Err(error) = change_list(instance, add).await {
+        tracing::warn!(%error, "the list of runners could not be written; trying again");
+        instance.ports.world.sleep(RETRY).await;
+    }
+}
+
+/// Changes the list; `change` says whether it changed anything.
+async fn change_list(instance: &Instance, change: impl Fn(&mut Vec<InstanceId>) -> bool) -> Result<(), PortError> {
+    loop {
+        let found = instance.ports.store.get(LIST_KEY.to_owned()).await?;
+        let (mut list, guard) = match found {
+            Some(found) => (serde_json::from_slice::<List>(&found.value).unwrap_or_default(), Guard::Unchanged(found.etag)),
+            None => (List::default(), Guard::Absent),
+        };
+        if !change(&mut list.instances) {
+            return Ok(());
+        }
+        list.stamp = format!("{}/{}", instance.id.0, instance.ports.world.random());
+        let value =
+            serde_json::to_vec(&list).map_err(|error| PortError { what: "writing the list of runners", reason: error.to_string() })?;
+        let save = Save { key: LIST_KEY.to_owned(), value: value.into(), guard, ttl: None };
+        if instance.ports.store.save(save).await? == Saved::Written {
+            return Ok(());
+        }
+    }
+}
+
+/// Watches the peers for as long as this instance lives, and takes over those that are dead.
+pub(super) async fn watch(instance: &Arc<Instance>, predecessor: Option<InstanceId>) {
+    if let Some(predecessor) = predecessor {
+        take_over(instance, &predecessor).await;
+    }
+    let mut seen: BTreeMap<InstanceId, (ETag, Duration)> = BTreeMap::new();
+    loop {
+        match look(instance, &mut seen).await {
+            Ok(dead) => {
+                for peer in dead {
+                    take_over(instance, &peer).await;
+                    seen.remove(&peer);
+                }
+            }
+            Err(error) => tracing::debug!(%error, "the peers could not be read"),
+        }
+        instance.ports.world.sleep(instance.settings.renew).await;
+    }
+}
+
+/// The peers that are dead: fenced, gone, sitting on this instance's seat, or unchanged for too long by this observer's clock.
+async fn look(instance: &Instance, seen: &mut BTreeMap<InstanceId, (ETag, Duration)>) -> Result<Vec<InstanceId>, PortError> {
+    let Some(found) = instance.ports.store.get(LIST_KEY.to_owned()).await? else { return Ok(Vec::new()) };
+    let mut peers = serde_json::from_slice::<List>(&found.value).unwrap_or_default().instances;
+    peers.retain(|peer| *peer != instance.id);
+    seen.retain(|peer, _| peers.contains(peer));
+    if peers.is_empty() {
+        return Ok(Vec::new());
+    }
+    // What is read now was current no later than now: an unchanged ETag proves no beat since the first look, at the earliest.
+    let now = instance.ports.world.monotonic();
+    let documents = instance.ports.store.get_many(peers.iter().map(lease_key).collect()).await?;
+    let mut dead = Vec::new();
+    for (peer, document) in peers.into_iter().zip(documents) {
+        let Some(document) = document else {
+            dead.push(peer);
+            continue;
+        };
+        let lease = serde_json::from_slice::<LeaseDoc>(&document.value).ok();
+        let over = lease.as_ref().is_none_or(|lease| {
+            let same_seat = lease.seat.is_some() && lease.seat == instance.settings.seat;
+            lease.fenced_by.is_some() || same_seat
+        });
+        let since = match seen.get(&peer) {
+            Some((etag, since)) if *etag == document.etag => *since,
+            _ => {
+                let now = instance.ports.world.monotonic();
+                seen.insert(peer.clone(), (document.etag, now));
+                now
+            }
+        };
+        if over || now.saturating_sub(since) >= instance.settings.stale {
+            dead.push(peer);
+        }
+    }
+    Ok(dead)
+}
+
+/// Takes over everything `dead` was responsible for. Stops half-way when the store fails; the next look goes on with it.
+pub(super) async fn take_over(instance: &Arc<Instance>, dead: &InstanceId) {
+    match try_take_over(instance, dead).await {
+        Ok(Some(count)) => tracing::info!(instance = %dead.0, tasks = count, "took over a runner that is gone"),
+        Ok(None) => tracing::info!(instance = %dead.0, "the runner is alive after all"),
+        Err(error) => tracing::warn!(instance = %dead.0, %error, "takeover interrupted; it will be continued"),
+    }
+}
+
+async fn try_take_over(instance: &Arc<Instance>, dead: &InstanceId) -> Result<Option<usize>, PortError> {
+    let Some(entries) = fence(instance, dead).await? else { return Ok(None) };
+    for tasks in entries.chunks(TAKEN_TOGETHER) {
+        let taken = futures_util::future::join_all(tasks.iter().map(|task| take_task(instance, dead, *task))).await;
+        taken.into_iter().collect::<Result<Vec<()>, PortError>>()?;
+    }
+    let strike = |list: &mut Vec<InstanceId>| {
+        let before = list.len();
+        list.retain(|listed| listed != dead);
+        list.len() != before
+    };
+    change_list(instance, strike).await?;
+    Ok(Some(entries.len()))
+}
+
+/// Marks the dead instance's document; gives its entries, or none when it was not dead.
+async fn fence(instance: &Instance, dead: &InstanceId) -> Result<Option<Vec<TaskId>>, PortError> {
+    let Some(found) = instance.ports.store.get(lease_key(dead)).await? else { return Ok(Some(Vec::new())) };
+    let parse = |error: serde_json::Error| PortError { what: "reading a runner's index", reason: error.to_string() };
+    let mut lease: LeaseDoc = serde_json::from_slice(&found.value).map_err(parse)?;
+    if lease.fenced_by.is_some() {
+        return Ok(Some(lease.entries));
+    }
+    lease.fenced_by = Some(instance.id.clone());
+    lease.beat += 1;
+    let value = serde_json::to_vec(&lease).map_err(parse)?;
+    let ttl = Some(instance.settings.keep_ended);
+    let save = Save { key: lease_key(dead), value: value.into(), guard: Guard::Unchanged(found.etag), ttl };
+    match instance.ports.store.save(save).await? {
+        Saved::Written => Ok(Some(lease.entries)),
+        Saved::Conflict => Ok(None),
+    }
+}
+
+/// One task of the dead instance: written so that its last owner can write no more, and sent on its way.
+async fn take_task(instance: &Arc<Instance>, dead: &InstanceId, task: TaskId) -> Result<(), PortError> {
+    loop {
+        let (mut doc, guard) = match instance.load(task).await? {
+            Some((doc, guard)) => (doc, guard),
+            None => (TaskDoc::blank(task), Guard::Absent),
+        };
+        match &doc.owner {
+            Some(owner) if owner == dead => doc.cut_off(instance.ports.world.now()),
+            Some(_) => return Ok(()),
+            None if doc.ended() => {
+                return send(instance, &doc).await;
+            }
+            None => {}
+        }
+        if let (Saved::Written, doc) = instance.save(doc, guard).await? {
+            return send(instance, &doc).await;
+        }
+    }
+}
+
+async fn send(instance: &Instance, doc: &TaskDoc) -> Result<(), PortError> {
+    if doc.outbox.is_empty() {
+        return Ok(());
+    }
+    instance.ports.outlet.send(outbox::messages(&doc.task_id.to_string().into(), doc.outbox.iter())).await
+}

@@ -1,0 +1,80 @@
+//! The protocol's limits and intervals, in one place.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fte_events::Runtime;
+
+/// What the protocol needs to know of one agent.
+#[derive(Clone, Debug)]
+pub struct AgentLimits {
+    /// Sandboxes it may have at once.
+    pub max: u32,
+    /// What its sandboxes are made of.
+    pub runtime: Runtime,
+    /// Longest time of one try.
+    pub timeout: Duration,
+}
+
+/// Limits and intervals of one runner.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The agents that can be asked for.
+    pub agents: BTreeMap<String, AgentLimits>,
+    /// Who does a task that names no agent.
+    pub default_agent: String,
+    /// Tasks this process may be responsible for at once; more than sandboxes, so that one busy agent does not block the others.
+    pub places: usize,
+    /// Index entries kept free for waking tasks beyond `places`.
+    pub wake_reserve: usize,
+    /// Longest time a delivery is held for a place.
+    pub hold: Duration,
+    /// The lease is renewed this often.
+    pub renew: Duration,
+    /// An owner that could not renew for this long stops itself.
+    pub self_fence: Duration,
+    /// An instance whose lease did not change for this long is taken over.
+    pub stale: Duration,
+    /// Owned documents are read again this often.
+    pub sweep: Duration,
+    /// How long a task keeps its sandbox while a person decides.
+    pub approval_stay: Duration,
+    /// How long a question waits for its answer.
+    pub approval_ttl: Duration,
+    /// Tries per task.
+    pub attempts_max: u32,
+    /// Wait before the second try; doubled for each further one.
+    pub retry_wait: Duration,
+    /// Longest wait before a try.
+    pub retry_wait_max: Duration,
+    /// Least time between two writes of an agent's reports.
+    pub report_every: Duration,
+    /// How long a task's document stays after its end: longer than a trigger can be redelivered.
+    pub keep_ended: Duration,
+    /// Names what only one process can hold at a time (a locked data directory, a pod's name): a predecessor of the same name is dead.
+    pub seat: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            agents: BTreeMap::new(),
+            default_agent: "echo".to_owned(),
+            places: 1024,
+            wake_reserve: 256,
+            hold: Duration::from_secs(20),
+            renew: Duration::from_secs(3),
+            self_fence: Duration::from_secs(10),
+            stale: Duration::from_secs(15),
+            sweep: Duration::from_millis(500),
+            approval_stay: Duration::from_secs(10),
+            approval_ttl: Duration::from_secs(24 * 3600),
+            attempts_max: 3,
+            retry_wait: Duration::from_secs(1),
+            retry_wait_max: Duration::from_secs(30),
+            report_every: Duration::from_millis(250),
+            keep_ended: Duration::from_secs(8 * 24 * 3600),
+            seat: None,
+        }
+    }
+}
