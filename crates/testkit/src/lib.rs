@@ -1,4 +1,4 @@
-//! What tests are made of: events, a fake application behind a sidecar, an HTTP client, the real `fte` process, and patience with a limit.
+//! What tests are made of: events, a fake application, a fake sidecar, an HTTP client, the real `fte` process, and patience with a limit.
 //!
 //! For our own tests that cross crates, and for yours. Everything here is bounded: a wait has a deadline, and when it passes the panic
 //! says what was last seen. Failures panic, as tests want it.
@@ -9,6 +9,7 @@ mod dir;
 mod events;
 mod eventually;
 mod process;
+mod sidecar;
 mod sse;
 
 pub use app::{Answer, FakeApp, Received};
@@ -18,4 +19,5 @@ pub use events::{bare, cloud_event, request, request_for};
 pub use eventually::{PATIENCE, eventually, eventually_within};
 pub use fte_events::sample;
 pub use process::{FteProcess, Ready, built_binary};
+pub use sidecar::{Call, FakeSidecar, Fault, Held, Published};
 pub use sse::{SseEvent, SseStream};
