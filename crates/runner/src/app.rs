@@ -1,0 +1,113 @@
+//! What the sidecar delivers: triggers and timers.
+
+use std::sync::Arc;
+
+use fte_bus::{Bulk, Delivery, Message, Outcome, RawEvent, Rejected, SubscribeOptions, Subscriptions};
+use fte_events::decode::task_of;
+use fte_events::{DeadLettered, Failure, Outgoing, TaskId, Trigger, dead_letters, parse_trigger, triggers};
+use fte_service::{Bus, Secret, Settings};
+use jiff::Timestamp;
+
+use crate::document::SERVICE;
+use crate::protocol::{Admitted, Incoming, Runner};
+
+/// This application's id, which is also its consumer group's.
+const APP_ID: &str = "fte-runner";
+
+/// Why a delivery was not taken.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct NotNow(String);
+
+/// The subscriptions of the runner.
+pub(crate) fn subscriptions(runner: &Arc<Runner>, settings: &Settings, bus: &Bus) -> Subscriptions {
+    let options = SubscribeOptions {
+        bulk: Some(Bulk { max_count: 128, max_await_ms: 20 }),
+        dead_letter_topic: Some(dead_letters::topic(SERVICE)),
+        ..SubscribeOptions::default()
+    };
+    let (triggers, timers) = (Arc::clone(runner), Arc::clone(runner));
+    Subscriptions::new(&settings.pubsub, APP_ID)
+        .app_token(settings.app_token.as_ref().map(Secret::expose).map(str::to_owned))
+        .dead_letters(bus.publisher.clone(), letter)
+        .batches(triggers::TOPIC, options, move |deliveries| handle_all(Arc::clone(&triggers), deliveries))
+        .on_job(move |name| {
+            let runner = Arc::clone(&timers);
+            async move { runner.timer(&name).await.map_or_else(Outcome::retry, |()| Outcome::Done) }
+        })
+}
+
+async fn handle_all(runner: Arc<Runner>, deliveries: Vec<Delivery>) -> Vec<Outcome> {
+    futures_util::future::join_all(deliveries.iter().map(|delivery| handle(&runner, &delivery.event))).await
+}
+
+async fn handle(runner: &Runner, event: &RawEvent) -> Outcome {
+    let incoming = |task_id, turn, request, refusal| Incoming {
+        task_id,
+        turn,
+        request,
+        refusal,
+        event_id: event.id.clone(),
+        traceparent: event.traceparent.clone(),
+    };
+    match parse_trigger(event, Timestamp::now()) {
+        Ok(Trigger::Run(request)) => outcome(runner.deliver(incoming(request.task_id, 0, Some(request), None)).await),
+        Ok(Trigger::Resume(resumed)) => outcome(runner.deliver(incoming(resumed.task_id, resumed.turn, None, None)).await),
+        // What a schedule or an erasure means to this service comes with those features; the audit has recorded the event.
+        Ok(Trigger::Erase(_) | Trigger::Occasion { .. } | Trigger::Unknown) => Outcome::Done,
+        Err(error) if is_request(event) => {
+            // Whoever waits for the task must get an end to it before its request is put aside.
+            let refusal = ("request_unreadable", format!("the request could not be read: {}", fte_service::chain(&error)));
+            match runner.deliver(incoming(task_of(event), 0, None, Some(refusal))).await {
+                Admitted::Done => Outcome::reject(error),
+                Admitted::Retry(reason) => Outcome::retry(NotNow(reason)),
+            }
+        }
+        Err(error) => Outcome::reject(error),
+    }
+}
+
+fn outcome(admitted: Admitted) -> Outcome {
+    match admitted {
+        Admitted::Done => Outcome::Done,
+        Admitted::Retry(reason) => Outcome::retry(NotNow(reason)),
+    }
+}
+
+/// Whether the event asks to run a task, readable or not.
+fn is_request(event: &RawEvent) -> bool {
+    matches!(event.event_type.as_str(), "" | fte_events::decode::BARE_TYPE | "fte.task.requested" | "fte.message.received")
+}
+
+/// The dead letter of a rejected event.
+fn letter(rejected: &Rejected<'_>) -> Message {
+    let body = &rejected.record.body;
+    let now = Timestamp::now();
+    let failure = Failure::new(rejected.code, rejected.reason.clone());
+    let letter = DeadLettered::new(&rejected.record.topic, body, failure, rejected.attempts, now, rejected.consumer);
+    let id = dead_letters::letter_id(rejected.consumer, body);
+    let event = RawEvent::parse(body).ok();
+    let task: Option<TaskId> = event.as_ref().map(task_of);
+    let mut outgoing = Outgoing::new(SERVICE, id, now, &letter);
+    if let Some(task) = task {
+        outgoing = outgoing.about(task);
+    }
+    if let Some(event) = &event {
+        outgoing = outgoing.cause(&event.id);
+    }
+    Message { topic: dead_letters::topic(SERVICE).into(), key: task.map(|task| task.to_string().into()), body: outgoing.to_bytes() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_requests_count_as_requests() {
+        let event = |kind: &str| RawEvent::parse(format!(r#"{{"id":"1","source":"/x","type":"{kind}"}}"#).as_bytes()).unwrap();
+        assert!(is_request(&event("fte.task.requested")));
+        assert!(is_request(&event("com.dapr.event.sent")));
+        assert!(!is_request(&event("fte.task.resumed")));
+        assert!(matches!(parse_trigger(&event("com.dapr.event.sent"), Timestamp::now()), Err(fte_events::TriggerError::NoTask)));
+    }
+}

@@ -1,0 +1,69 @@
+//! The runner's own configuration.
+
+use std::time::Duration;
+
+use fte_service::agents::{Agent, AgentKind};
+use fte_service::{ConfigError, Env};
+
+use crate::settings::{AgentLimits, Settings};
+
+/// Tasks this process may be responsible for at once. Default 1 024.
+pub const ENV_PLACES: &str = "FTE_RUNNER_PLACES";
+/// How long a task keeps its sandbox while a person decides, in milliseconds. Default 10 000.
+pub const ENV_APPROVAL_STAY_MS: &str = "FTE_RUNNER_APPROVAL_STAY_MS";
+/// How long an approval waits for its decision: `24h`.
+pub const ENV_APPROVAL_TTL: &str = "FTE_RUNNER_APPROVAL_TTL";
+/// Names what only one process can hold at a time, such as a locked directory or a pod's name: its last holder is dead, and is taken over
+/// at once instead of after 15 s.
+pub const ENV_SEAT: &str = "FTE_RUNNER_SEAT";
+
+/// What the runner reads from the environment.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// See [`ENV_PLACES`].
+    pub places: usize,
+    /// See [`ENV_APPROVAL_STAY_MS`].
+    pub approval_stay: Duration,
+    /// See [`ENV_APPROVAL_TTL`].
+    pub approval_ttl: Duration,
+    /// See [`ENV_SEAT`].
+    pub seat: Option<String>,
+}
+
+impl Config {
+    /// Reads the environment.
+    pub fn from_env(env: &impl Env) -> Result<Self, ConfigError> {
+        let defaults = Settings::default();
+        let places = env.parsed_or(ENV_PLACES, defaults.places)?;
+        if !(1..=16_384).contains(&places) {
+            return Err(ConfigError::variable(ENV_PLACES, places.to_string(), "1 to 16384"));
+        }
+        Ok(Self {
+            places,
+            approval_stay: env.millis_or(ENV_APPROVAL_STAY_MS, defaults.approval_stay)?,
+            approval_ttl: env.duration_or(ENV_APPROVAL_TTL, defaults.approval_ttl)?,
+            seat: env.parsed(ENV_SEAT)?,
+        })
+    }
+
+    /// The protocol's settings for these agents.
+    pub fn protocol(self, agents: &fte_service::agents::Agents) -> Settings {
+        Settings {
+            agents: agents.agents.iter().map(|(name, agent)| (name.as_str().to_owned(), limits(agent))).collect(),
+            default_agent: agents.default.as_str().to_owned(),
+            places: self.places,
+            approval_stay: self.approval_stay,
+            approval_ttl: self.approval_ttl,
+            seat: self.seat,
+            ..Settings::default()
+        }
+    }
+}
+
+fn limits(agent: &Agent) -> AgentLimits {
+    let runtime = match agent.kind {
+        AgentKind::Builtin(_) => fte_events::Runtime::None,
+        AgentKind::Command(_) | AgentKind::Process(_) => fte_events::Runtime::Process,
+    };
+    AgentLimits { max: agent.max, runtime, timeout: agent.timeout }
+}

@@ -1,0 +1,38 @@
+//! The runner's public routes.
+//!
+//! | route | |
+//! |---|---|
+//! | `POST /v1/tasks/{id}/approval` | a person decides |
+//! | `POST /v1/tasks/{id}/cancel` | somebody calls a task off |
+//! | `GET /v1/agents` | agents, their pools and how they are used |
+
+mod agents;
+mod approval;
+mod cancel;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fte_service::{ApiRoutes, Problem};
+use http::StatusCode;
+use utoipa_axum::routes;
+
+use crate::ports::PortError;
+use crate::protocol::Runner;
+
+/// What handlers need.
+#[derive(Clone)]
+pub(crate) struct AppState {
+    pub(crate) runner: Arc<Runner>,
+    pub(crate) agents: Arc<fte_service::agents::Agents>,
+}
+
+pub(crate) fn router(state: AppState) -> ApiRoutes {
+    ApiRoutes::new().routes(routes!(approval::decide)).routes(routes!(cancel::cancel)).routes(routes!(agents::list)).with_state(state)
+}
+
+/// The state store or this runner cannot take it now.
+fn unavailable(error: &PortError) -> Problem {
+    let detail = "Nothing was changed: the runner could not reach its state, or has its hands full. Send the same request again.";
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "runner_unavailable", detail).retry_after(Duration::from_secs(1)).caused_by(error)
+}

@@ -1,0 +1,81 @@
+//! `POST /v1/tasks/{id}/approval`
+
+use axum::extract::State;
+use fte_events::TaskId;
+use fte_service::extract::{Json, Path};
+use fte_service::{FieldError, Problem};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{AppState, unavailable};
+use crate::protocol::DecideError;
+
+const REASON_CHARS_MAX: usize = 2000;
+const APPROVER_CHARS_MAX: usize = 200;
+
+/// A person's answer to a question.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DecisionRequest {
+    /// Yes or no.
+    approved: bool,
+    /// In their words, for the agent and the audit.
+    reason: Option<String>,
+    /// Who decides.
+    approver: Option<String>,
+}
+
+/// The decision that counts.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DecisionTaken {
+    /// The task.
+    task_id: TaskId,
+    /// Yes or no.
+    approved: bool,
+}
+
+/// Decides a task that awaits approval. The same decision again is 200.
+#[utoipa::path(
+    post, path = "/v1/tasks/{id}/approval", tag = "tasks", request_body = DecisionRequest,
+    params(("id" = String, Path, description = "The task")),
+    responses(
+        (status = 200, description = "The decision counts", body = DecisionTaken),
+        (status = 404, description = "`task_not_found`"),
+        (status = 409, description = "`not_awaiting_approval`, `decided_otherwise`"),
+        (status = 503, description = "`runner_unavailable`: nothing was changed"),
+    )
+)]
+pub(crate) async fn decide(
+    State(app): State<AppState>,
+    Path(id): Path<TaskId>,
+    Json(request): Json<DecisionRequest>,
+) -> Result<Json<DecisionTaken>, Problem> {
+    let approver = request.approver.unwrap_or_else(|| "unknown".to_owned());
+    let too_long =
+        [("/reason", request.reason.as_deref().unwrap_or_default(), REASON_CHARS_MAX), ("/approver", &approver, APPROVER_CHARS_MAX)]
+            .into_iter()
+            .filter(|(_, text, max)| text.chars().count() > *max)
+            .map(|(pointer, _, max)| FieldError { pointer: pointer.to_owned(), detail: format!("at most {max} characters") })
+            .collect::<Vec<_>>();
+    if !too_long.is_empty() {
+        return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_decision", "The decision is too long.").errors(too_long));
+    }
+    match app.runner.decide(id, request.approved, request.reason, approver).await {
+        Ok(_) => Ok(Json(DecisionTaken { task_id: id, approved: request.approved })),
+        Err(DecideError::Unknown(_)) => {
+            let detail = format!("There is no task {id} here; it may not have arrived yet, or it ended more than 8 days ago.");
+            Err(Problem::new(StatusCode::NOT_FOUND, "task_not_found", detail))
+        }
+        Err(DecideError::NotAwaiting(status)) => {
+            let detail = format!("The task does not await approval: it is {status}.");
+            Err(Problem::new(StatusCode::CONFLICT, "not_awaiting_approval", detail).with("status", status))
+        }
+        Err(DecideError::Otherwise { approved, approver }) => {
+            let word = if approved { "approved" } else { "rejected" };
+            let detail = format!("The task was {word} by {approver} already; a decision cannot be changed.");
+            Err(Problem::new(StatusCode::CONFLICT, "decided_otherwise", detail).with("approved", approved))
+        }
+        Err(DecideError::Unavailable(error)) => Err(unavailable(&error)),
+    }
+}

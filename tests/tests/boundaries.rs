@@ -1,0 +1,109 @@
+//! What must never depend on what, read from `cargo metadata`, `Cargo.lock` and the sources.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// Each of our packages with those of ours that it depends on outside tests.
+fn our_dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let metadata = cargo_metadata::MetadataCommand::new().manifest_path(root().join("Cargo.toml")).no_deps().exec().unwrap();
+    let ours: BTreeSet<String> = metadata.packages.iter().map(|package| package.name.to_string()).collect();
+    let edges = metadata.packages.iter().map(|package| {
+        let normal = package.dependencies.iter().filter(|dependency| dependency.kind == cargo_metadata::DependencyKind::Normal);
+        let depends = normal.map(|dependency| dependency.name.clone()).filter(|name| ours.contains(name)).collect();
+        (package.name.to_string(), depends)
+    });
+    edges.collect()
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let edges = our_dependencies();
+    let check = |package: &str, may: &[&str]| {
+        let may: BTreeSet<String> = may.iter().map(|name| (*name).to_owned()).collect();
+        let more: Vec<_> = edges[package].difference(&may).collect();
+        assert!(more.is_empty(), "{package} must not depend on {more:?}");
+    };
+    check("fte-bus", &[]);
+    check("fte-sidecar", &[]);
+    check("fte-events", &["fte-bus"]);
+    check("fte-service", &["fte-bus", "fte-events"]);
+    for service in ["fte-intake", "fte-runner", "fte-status", "fte-audit"] {
+        check(service, &["fte-bus", "fte-events", "fte-service"]);
+    }
+}
+
+#[test]
+fn what_deny_toml_bans_is_not_in_the_lock_file() {
+    let deny: toml::Table = std::fs::read_to_string(root().join("deny.toml")).unwrap().parse().unwrap();
+    let banned: Vec<String> =
+        deny["bans"]["deny"].as_array().unwrap().iter().map(|ban| ban["crate"].as_str().unwrap().to_owned()).collect();
+    assert!(banned.iter().any(|name| name == "rdkafka") && banned.iter().any(|name| name == "aws-lc-sys"));
+    let lock: toml::Table = std::fs::read_to_string(root().join("Cargo.lock")).unwrap().parse().unwrap();
+    let locked: BTreeSet<&str> = lock["package"].as_array().unwrap().iter().map(|package| package["name"].as_str().unwrap()).collect();
+    let found: Vec<_> = banned.iter().filter(|name| locked.contains(name.as_str())).collect();
+    assert!(found.is_empty(), "banned crates in Cargo.lock: {found:?}");
+}
+
+/// The lines of our Rust sources outside tests that contain one of the words, by file.
+fn lines_with(words: &[&str], crates: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for name in crates {
+        let mut folders = vec![root().join("crates").join(name).join("src")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|kind| kind == "rs") && !path.ends_with("tests.rs") {
+                    let text = std::fs::read_to_string(&path).unwrap();
+                    let code = text.split("#[cfg(test)]").next().unwrap();
+                    let hits = code.lines().filter(|line| !line.trim_start().starts_with("//") && words.iter().any(|word| line.contains(word)));
+                    found.extend(hits.map(|line| format!("{}: {}", path.display(), line.trim())));
+                }
+            }
+        }
+    }
+    found
+}
+
+const ALL: [&str; 10] = ["audit", "bus", "cli", "events", "intake", "runner", "service", "sidecar", "status", "testkit"];
+
+fn all_but(exempt: &[&str]) -> Vec<&'static str> {
+    ALL.into_iter().filter(|name| !exempt.contains(name)).collect()
+}
+
+#[test]
+fn only_the_sdk_and_the_sidecar_know_daprs_routes() {
+    // The testkit has a fake application, which a sidecar asks for its subscriptions.
+    let found = lines_with(&["\"/v1.0", "/v1.0-alpha1", "/dapr/subscribe"], &all_but(&["bus", "sidecar", "testkit"]));
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn the_sdk_and_the_sidecar_know_no_topic() {
+    let found = lines_with(&["fte.triggers", "fte.status", "fte.results", "fte.sandbox", "fte.audit.", "fte.handoffs", "fte.deadletter"], &["bus", "sidecar"]);
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn only_the_service_crate_reads_the_environment() {
+    let found = lines_with(&["env::var(", "env::var_os(", "env::vars"], &all_but(&["service"]));
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn only_the_command_handles_signals() {
+    let found = lines_with(&["tokio::signal", "signal::ctrl_c"], &all_but(&["cli"]));
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn the_protocol_knows_neither_http_nor_a_clock() {
+    let mut found = lines_with(&["axum::", "hyper", "tokio::time", "tokio::spawn", "Timestamp::now", "Instant::now", "fastrand"], &["runner"]);
+    found.retain(|line| line.contains("/protocol") || line.contains("/document.rs"));
+    assert!(found.is_empty(), "{found:#?}");
+}
