@@ -1,0 +1,186 @@
+//! The last commits as ready-made frames, shared by all streams of all tasks.
+//!
+//! An event is encoded once, however many listen, and only when somebody does. What is kept is bounded in bytes, not by the slowest listener: who falls
+//! behind what is kept reads on from the store. So a slow client costs no memory and loses nothing. (A broadcast channel was rejected: its
+//! bound is a number of messages, and a lagging receiver cannot tell which ones it missed.)
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use fte_events::TaskId;
+use tokio::sync::watch;
+
+use crate::metrics::OpenStream;
+use crate::reading::Incoming;
+use crate::sse::{Filter, write_frame};
+use crate::wake::TooMany;
+
+/// The live end of the store.
+#[derive(Debug)]
+pub struct Feed {
+    recent: Mutex<Recent>,
+    /// The last committed row.
+    head: watch::Sender<i64>,
+    bytes_max: usize,
+    listeners_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Recent {
+    chunks: VecDeque<Arc<Chunk>>,
+    bytes: usize,
+    listeners: usize,
+}
+
+/// One commit's events.
+#[derive(Debug)]
+pub struct Chunk {
+    /// The rows `after < row <= upto` are in it.
+    after: i64,
+    upto: i64,
+    frames: Bytes,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    row: i64,
+    task: Option<TaskId>,
+    event_type: Box<str>,
+    /// Where its frame ends; it begins where the one before ends.
+    end: usize,
+}
+
+/// A listener's place in the feed.
+#[derive(Debug)]
+pub struct Listener {
+    feed: Arc<Feed>,
+    head: watch::Receiver<i64>,
+    _open: OpenStream,
+}
+
+impl Feed {
+    /// A feed that keeps at most `bytes_max` for at most `listeners_max` listeners.
+    pub fn new(bytes_max: usize, listeners_max: usize) -> Arc<Self> {
+        Arc::new(Self { recent: Mutex::default(), head: watch::Sender::new(0), bytes_max, listeners_max })
+    }
+
+    pub(crate) fn start_at(&self, row: i64) {
+        self.head.send_replace(row);
+    }
+
+    /// Tells the listeners of a commit whose last row is `upto`.
+    pub(crate) fn publish(&self, upto: i64, stored: &[(i64, &Incoming)]) {
+        let after = *self.head.borrow();
+        if upto == after {
+            return;
+        }
+        let mut recent = self.recent();
+        if recent.listeners == 0 {
+            recent.clear();
+        } else {
+            recent.push(Arc::new(Chunk::new(after, upto, stored)), self.bytes_max);
+        }
+        drop(recent);
+        self.head.send_replace(upto);
+    }
+
+    /// Takes a place in the feed.
+    pub fn listen(self: &Arc<Self>) -> Result<Listener, TooMany> {
+        let mut recent = self.recent();
+        if recent.listeners >= self.listeners_max {
+            return Err(TooMany(self.listeners_max));
+        }
+        recent.listeners += 1;
+        Ok(Listener { feed: Arc::clone(self), head: self.head.subscribe(), _open: OpenStream::start("all") })
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Recent {
+    fn push(&mut self, chunk: Arc<Chunk>, bytes_max: usize) {
+        self.bytes += chunk.frames.len();
+        self.chunks.push_back(chunk);
+        while self.bytes > bytes_max
+            && let Some(oldest) = self.chunks.pop_front()
+        {
+            self.bytes -= oldest.frames.len();
+        }
+    }
+
+    fn clear(&mut self) {
+        self.chunks.clear();
+        self.bytes = 0;
+    }
+}
+
+impl Listener {
+    /// The last committed row.
+    pub fn head(&mut self) -> i64 {
+        *self.head.borrow_and_update()
+    }
+
+    /// Waits for a commit after the last call of [`Listener::head`].
+    pub async fn moved(&mut self) {
+        // The sender lives as long as the feed, which this listener holds.
+        let _ = self.head.changed().await;
+    }
+
+    /// The commit that follows `row`, if it is still kept.
+    pub fn chunk_after(&self, row: i64) -> Option<Arc<Chunk>> {
+        let recent = self.feed.recent();
+        let place = recent.chunks.partition_point(|chunk| chunk.upto <= row);
+        recent.chunks.get(place).filter(|chunk| chunk.after <= row).cloned()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let mut recent = self.feed.recent();
+        recent.listeners -= 1;
+        if recent.listeners == 0 {
+            recent.clear();
+        }
+    }
+}
+
+impl Chunk {
+    fn new(after: i64, upto: i64, stored: &[(i64, &Incoming)]) -> Self {
+        let mut frames = Vec::with_capacity(stored.iter().map(|(_, event)| event.body.len() + 96).sum());
+        let mut entries = Vec::with_capacity(stored.len());
+        // An event of no task is on no stream.
+        for (row, event) in stored.iter().filter(|(_, event)| event.task.is_some()) {
+            write_frame(&mut frames, &event.id, &event.event_type, &event.body);
+            entries.push(Entry { row: *row, task: event.task, event_type: event.event_type.clone(), end: frames.len() });
+        }
+        Self { after, upto, frames: frames.into(), entries }
+    }
+
+    /// The last row in it.
+    pub fn upto(&self) -> i64 {
+        self.upto
+    }
+
+    /// The frames after `row` that pass the filter.
+    pub fn frames_after(&self, row: i64, filter: &Filter) -> Bytes {
+        if filter.is_open() {
+            let known = self.entries.partition_point(|entry| entry.row <= row);
+            return self.frames.slice(self.start_of(known)..);
+        }
+        let mut out = Vec::new();
+        for (place, entry) in self.entries.iter().enumerate() {
+            if entry.row > row && filter.passes(&entry.event_type, entry.task) {
+                out.extend_from_slice(&self.frames[self.start_of(place)..entry.end]);
+            }
+        }
+        out.into()
+    }
+
+    fn start_of(&self, place: usize) -> usize {
+        place.checked_sub(1).map_or(0, |before| self.entries[before].end)
+    }
+}

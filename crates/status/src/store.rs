@@ -1,0 +1,198 @@
+//! Where the read model lives: one SQLite file, one thread that writes it, a few connections that read it.
+//!
+//! Always true:
+//! * What was answered `Ok` is on the disk: WAL with `synchronous=FULL`, answered after the commit.
+//! * An event, by (`source`, `id`), is stored and folded once, in one transaction with the task it changes.
+//! * Whoever waits for a task hears of a commit after it can be read.
+//! * A failed write answers its callers with the error and changes nothing; the next one tries anew. Nothing needs a restart.
+//!
+//! Writing is group commit: while a transaction is under way whatever arrives waits in a bounded queue and forms the next one. There is no
+//! timer: an idle store writes at once. One writer thread, because SQLite has one writer anyway, and a queue is a fairer lock than a busy loop.
+
+mod apply;
+mod letters;
+mod reader;
+mod reads;
+mod schema;
+mod sweep;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{mpsc, oneshot};
+
+pub use self::letters::{LetterRow, LetterState, NewLetter};
+pub use self::reads::{Bodies, EventRow, ListQuery, TaskRow};
+pub use self::sweep::{Sweep, Swept};
+use crate::feed::Feed;
+use crate::reading::Incoming;
+use crate::wake::Waiters;
+
+/// How the store is opened.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// The database file; its directory is made when it is missing.
+    pub path: PathBuf,
+    /// Connections that read.
+    pub readers_max: usize,
+    /// Batches that may wait for the writer before their senders are made to wait.
+    pub queue_max: usize,
+    /// Most pages (4 KiB) of the database, 0 for no limit of ours. Read before each transaction, so that it can be raised while the service runs.
+    pub pages_max: Arc<AtomicU32>,
+}
+
+impl StoreOptions {
+    /// The usual limits, at `path`.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), readers_max: 4, queue_max: 256, pages_max: Arc::default() }
+    }
+}
+
+/// A failed read or write.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// The database refused: no space, no permission, a broken disk.
+    #[error("the status database failed")]
+    Database(#[source] Arc<rusqlite::Error>),
+    /// The directory of the database cannot be made.
+    #[error("the directory {} of the status database cannot be made", path.display())]
+    Directory {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Arc<std::io::Error>,
+    },
+    /// The writing thread cannot be started.
+    #[error("the thread that writes the status database cannot be started")]
+    Thread(#[source] Arc<std::io::Error>),
+    /// The file was written by a newer version.
+    #[error("the status database {} has schema {found}, this version reads {known}: use the newer version, or remove the file and rebuild", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// Every reading connection was busy for too long.
+    #[error("the status database is busy: try again")]
+    Busy,
+    /// The writer has ended.
+    #[error("the status database is closed")]
+    Closed,
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(Arc::new(error))
+    }
+}
+
+/// The read model; cheap to clone. The writer ends when the last clone is gone.
+#[derive(Clone)]
+pub struct Store {
+    commands: mpsc::Sender<Command>,
+    readers: Arc<reader::Readers>,
+    health: Arc<Health>,
+    waiters: Arc<Waiters>,
+    feed: Arc<Feed>,
+}
+
+/// What the writer is asked for, with the way to answer.
+enum Command {
+    Events(Vec<Incoming>, oneshot::Sender<Result<(), StoreError>>),
+    Run(Run),
+}
+
+/// Work on the database inside the writer's transaction; it gives back how to answer once the transaction is committed.
+type Run = Box<dyn FnOnce(&rusqlite::Connection) -> rusqlite::Result<Answer> + Send>;
+type Answer = Box<dyn FnOnce() + Send>;
+
+impl Store {
+    /// Opens the database, and makes it when it is not there.
+    pub fn open(options: StoreOptions, waiters: Arc<Waiters>, feed: Arc<Feed>) -> Result<Self, StoreError> {
+        let health = Arc::new(Health::default());
+        let (commands, queue) = mpsc::channel(options.queue_max);
+        let readers = Arc::new(reader::Readers::new(options.path.clone(), options.readers_max));
+        writer::start(options, queue, Arc::clone(&health), Arc::clone(&waiters), Arc::clone(&feed))?;
+        Ok(Self { commands, readers, health, waiters, feed })
+    }
+
+    /// Stores events and folds them into their tasks; `Ok` once that is durable.
+    pub async fn record(&self, events: Vec<Incoming>) -> Result<(), StoreError> {
+        let (reply, outcome) = oneshot::channel();
+        self.commands.send(Command::Events(events, reply)).await.map_err(|_| StoreError::Closed)?;
+        outcome.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Runs `work` in the writer's next transaction; `Ok` once that is durable.
+    async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (reply, outcome) = oneshot::channel();
+        let run: Run = Box::new(move |connection| {
+            let value = work(connection)?;
+            // A caller that went away does not need the answer.
+            Ok(Box::new(move || drop(reply.send(value))))
+        });
+        self.commands.send(Command::Run(run)).await.map_err(|_| StoreError::Closed)?;
+        outcome.await.map_err(|_| self.health.error().map_or(StoreError::Closed, StoreError::Database))
+    }
+
+    /// Runs `work` on a reading connection, away from the async threads.
+    async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.readers.read(work).await
+    }
+
+    /// Why the last write failed, if it did. Then a write is tried, so that a healed disk is noticed without traffic.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        if self.health.error().is_none() {
+            return Ok(());
+        }
+        self.write(|connection| connection.pragma_update(None, "user_version", schema::VERSION)).await
+    }
+
+    /// Who waits for tasks.
+    pub fn waiters(&self) -> &Arc<Waiters> {
+        &self.waiters
+    }
+
+    /// What was committed last.
+    pub fn feed(&self) -> &Arc<Feed> {
+        &self.feed
+    }
+}
+
+/// Whether the last write went well.
+#[derive(Debug, Default)]
+struct Health {
+    error: Mutex<Option<Arc<rusqlite::Error>>>,
+}
+
+impl Health {
+    fn set(&self, error: Option<Arc<rusqlite::Error>>) {
+        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = error;
+    }
+
+    fn error(&self) -> Option<Arc<rusqlite::Error>> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The limit as SQLite wants it.
+fn pages_max(options: &StoreOptions) -> Option<u32> {
+    Some(options.pages_max.load(Ordering::Relaxed)).filter(|pages| *pages > 0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! Dead letters, kept as the records that came, with what was decided about them.
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Store, StoreError};
+
+/// What was decided about a letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LetterState {
+    /// Nothing yet.
+    Open,
+    /// Its event was published again.
+    Replayed,
+    /// Nothing is to be done about it.
+    Discarded,
+}
+
+/// A letter as it arrives.
+#[derive(Debug, Clone)]
+pub struct NewLetter {
+    /// The id of the letter: the same for the same letter, however often it arrives.
+    pub id: String,
+    /// The dead-letter topic.
+    pub topic: std::sync::Arc<str>,
+    /// The record as it came.
+    pub record: Bytes,
+}
+
+/// A letter as it is kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LetterRow {
+    /// Its place in the order of arrival.
+    pub row: i64,
+    /// Its id.
+    pub id: String,
+    /// What was decided.
+    pub state: LetterState,
+    /// When it was stored, in milliseconds since 1970.
+    pub stored_ms: i64,
+    /// When it was decided, in microseconds since 1970.
+    pub decided_us: Option<i64>,
+    /// The dead-letter topic.
+    pub topic: String,
+    /// The record as it came.
+    pub record: Vec<u8>,
+}
+
+const COLUMNS: &str = "seq, id, state, stored, decided, topic, record";
+
+impl Store {
+    /// Stores letters, each once; `Ok` once that is durable. Gives back how many were new.
+    pub async fn record_letters(&self, letters: Vec<NewLetter>) -> Result<usize, StoreError> {
+        self.write(move |connection| {
+            let stored_ms = jiff::Timestamp::now().as_millisecond();
+            let mut statement = connection.prepare_cached(
+                "INSERT INTO letter (id, state, stored, topic, record) VALUES (?1, 0, ?2, ?3, ?4) ON CONFLICT (id) DO NOTHING",
+            )?;
+            let mut new = 0;
+            for letter in &letters {
+                new += statement.execute(params![letter.id, stored_ms, letter.topic, &letter.record[..]])?;
+            }
+            Ok(new)
+        })
+        .await
+    }
+
+    /// A letter.
+    pub async fn letter(&self, id: String) -> Result<Option<LetterRow>, StoreError> {
+        self.read(move |connection| letter(connection, &id)).await
+    }
+
+    /// Letters, newest first: those before a row of an earlier page, in one state or in any.
+    pub async fn letters(&self, state: Option<LetterState>, before: Option<i64>, limit: usize) -> Result<Vec<LetterRow>, StoreError> {
+        self.read(move |connection| {
+            let sql = match state {
+                Some(_) => format!("SELECT {COLUMNS} FROM letter WHERE state = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3"),
+                None => format!("SELECT {COLUMNS} FROM letter WHERE ?1 IS NULL AND seq < ?2 ORDER BY seq DESC LIMIT ?3"),
+            };
+            let mut statement = connection.prepare_cached(&sql)?;
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let rows = statement.query_map(params![state.map(code), before.unwrap_or(i64::MAX), limit], row_of)?;
+            rows.collect()
+        })
+        .await
+    }
+
+    /// Decides an open letter, and gives it back as it is then; one that was decided before stays as it was.
+    pub async fn decide(&self, id: String, state: LetterState, at_us: i64) -> Result<Option<LetterRow>, StoreError> {
+        self.write(move |connection| {
+            connection
+                .prepare_cached("UPDATE letter SET state = ?2, decided = ?3 WHERE id = ?1 AND state = 0")?
+                .execute(params![id, code(state), at_us])?;
+            letter(connection, &id)
+        })
+        .await
+    }
+}
+
+fn letter(connection: &Connection, id: &str) -> rusqlite::Result<Option<LetterRow>> {
+    connection.prepare_cached(&format!("SELECT {COLUMNS} FROM letter WHERE id = ?1"))?.query_row([id], row_of).optional()
+}
+
+fn row_of(row: &Row<'_>) -> rusqlite::Result<LetterRow> {
+    Ok(LetterRow {
+        row: row.get(0)?,
+        id: row.get(1)?,
+        state: match row.get(2)? {
+            0 => LetterState::Open,
+            1 => LetterState::Replayed,
+            2 => LetterState::Discarded,
+            other => return Err(rusqlite::Error::IntegralValueOutOfRange(2, other)),
+        },
+        stored_ms: row.get(3)?,
+        decided_us: row.get(4)?,
+        topic: row.get(5)?,
+        record: row.get(6)?,
+    })
+}
+
+fn code(state: LetterState) -> u8 {
+    match state {
+        LetterState::Open => 0,
+        LetterState::Replayed => 1,
+        LetterState::Discarded => 2,
+    }
+}

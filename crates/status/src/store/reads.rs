@@ -1,0 +1,214 @@
+//! Reading tasks and events. Every query is bounded in rows or bytes and answered from an index.
+
+use fte_events::{Status, TaskId};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::apply::{event_id_of, record_of, status_code};
+use super::{Store, StoreError};
+use crate::model::TaskRecord;
+use crate::reading::EventId;
+use crate::sse::Filter;
+
+/// A task's row and the events it names.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskRow {
+    /// The task.
+    pub id: TaskId,
+    /// What its events add up to.
+    pub record: TaskRecord,
+    /// Its texts.
+    pub bodies: Bodies,
+}
+
+/// The CloudEvents that a task's record names, as they came.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Bodies {
+    /// The request.
+    pub request: Option<Vec<u8>>,
+    /// The step that gives the status.
+    pub step: Option<Vec<u8>>,
+    /// The result.
+    pub result: Option<Vec<u8>>,
+}
+
+/// An event.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EventRow {
+    /// Its place in the order of arrival.
+    pub row: i64,
+    /// Its id.
+    pub id: EventId,
+    /// Its type.
+    pub event_type: String,
+    /// The CloudEvent as it came.
+    pub body: Vec<u8>,
+}
+
+/// Which tasks to list, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct ListQuery {
+    /// Only in this status.
+    pub status: Option<Status>,
+    /// Only of this agent.
+    pub agent: Option<String>,
+    /// Only asked for at or after this, in microseconds since 1970.
+    pub since_us: Option<i64>,
+    /// Only before this task of an earlier page: its creation and its id.
+    pub before: Option<(i64, TaskId)>,
+    /// How many.
+    pub limit: usize,
+}
+
+/// Most bytes of events in one answer of the store.
+const BYTES_MAX: usize = 1024 * 1024;
+/// Most rows looked at for one answer.
+const ROWS_MAX: usize = 2048;
+
+impl Store {
+    /// A task with everything that is known of it.
+    pub async fn task(&self, task: TaskId) -> Result<Option<TaskRow>, StoreError> {
+        self.read(move |connection| {
+            let Some(record) = record(connection, task)? else { return Ok(None) };
+            let bodies = Bodies {
+                request: body(connection, record.request.map(|request| request.row))?,
+                step: body(connection, record.step.map(|step| step.row))?,
+                result: body(connection, record.result.map(|result| result.chosen.row))?,
+            };
+            Ok(Some(TaskRow { id: task, record, bodies }))
+        })
+        .await
+    }
+
+    /// Tasks, newest first, without their results.
+    pub async fn tasks(&self, query: ListQuery) -> Result<Vec<TaskRow>, StoreError> {
+        self.read(move |connection| {
+            let mut rows = Vec::new();
+            for task in newest(connection, &query)? {
+                let Some(record) = record(connection, task)? else { continue };
+                let bodies = Bodies {
+                    request: body(connection, record.request.map(|request| request.row))?,
+                    step: body(connection, record.step.map(|step| step.row))?,
+                    result: None,
+                };
+                rows.push(TaskRow { id: task, record, bodies });
+            }
+            Ok(rows)
+        })
+        .await
+    }
+
+    /// Events of a task after a row, at most `limit` and about 1 MiB, and whether the task was complete before they were read.
+    pub async fn events_of(&self, task: TaskId, after: i64, limit: usize) -> Result<TaskEvents, StoreError> {
+        self.read(move |connection| {
+            // First the record: whatever it counts is among the events read after it.
+            let record = record(connection, task)?;
+            let mut statement =
+                connection.prepare_cached("SELECT seq, id, type, body FROM event WHERE task = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3")?;
+            let mut rows = statement.query(params![&task.as_bytes()[..], after, i64::try_from(limit).unwrap_or(i64::MAX)])?;
+            let (mut events, mut bytes) = (Vec::new(), 0);
+            let mut all = true;
+            while let Some(row) = rows.next()? {
+                if bytes >= BYTES_MAX {
+                    all = false;
+                    break;
+                }
+                let event = EventRow { row: row.get(0)?, id: event_id_of(row.get(1)?), event_type: row.get(2)?, body: row.get(3)? };
+                bytes += event.body.len();
+                events.push(event);
+            }
+            all &= events.len() < limit;
+            let complete = record.as_ref().is_some_and(TaskRecord::is_complete);
+            Ok(TaskEvents { known: record.is_some(), events, all, complete })
+        })
+        .await
+    }
+
+    /// The row of an event of a task, by its id. Where two producers chose the same id for one task, the first.
+    pub async fn row_of(&self, task: Option<TaskId>, event: EventId) -> Result<Option<i64>, StoreError> {
+        self.read(move |connection| {
+            let task = task.as_ref().map(|task| &task.as_bytes()[..]);
+            let mut statement = connection.prepare_cached("SELECT min(seq) FROM event WHERE id = ?1 AND (?2 IS NULL OR task = ?2)")?;
+            statement.query_row(params![event, task], |row| row.get(0))
+        })
+        .await
+    }
+
+    /// Events of all tasks after a row that pass the filter, as frames, and the last row looked at: `head` when there are no more.
+    pub async fn frames_after(&self, after: i64, head: i64, filter: Filter) -> Result<(Vec<u8>, i64), StoreError> {
+        self.read(move |connection| {
+            let rows_max = i64::try_from(ROWS_MAX).unwrap_or(i64::MAX);
+            let mut statement = connection.prepare_cached(match filter.task {
+                Some(_) => "SELECT seq, id, type, body FROM event WHERE task = ?1 AND seq > ?2 AND seq <= ?3 ORDER BY seq LIMIT ?4",
+                None => {
+                    "SELECT seq, id, type, body FROM event
+                     WHERE ?1 IS NULL AND seq > ?2 AND seq <= ?3 AND task IS NOT NULL ORDER BY seq LIMIT ?4"
+                }
+            })?;
+            let task = filter.task.as_ref().map(|task| &task.as_bytes()[..]);
+            let mut rows = statement.query(params![task, after, head, rows_max])?;
+            let (mut frames, mut last, mut looked_at) = (Vec::new(), after, 0);
+            while frames.len() < BYTES_MAX {
+                let Some(row) = rows.next()? else { break };
+                (last, looked_at) = (row.get(0)?, looked_at + 1);
+                let event_type = row.get_ref(2)?.as_str()?;
+                if filter.passes(event_type, filter.task) {
+                    crate::sse::write_frame(&mut frames, &event_id_of(row.get(1)?), event_type, row.get_ref(3)?.as_bytes()?);
+                }
+            }
+            let exhausted = looked_at < ROWS_MAX && frames.len() < BYTES_MAX;
+            Ok((frames, if exhausted { head } else { last }))
+        })
+        .await
+    }
+}
+
+/// Some events of a task.
+#[derive(Debug)]
+pub struct TaskEvents {
+    /// Whether the task is known; it may have events even so.
+    pub known: bool,
+    /// The events, in order of arrival.
+    pub events: Vec<EventRow>,
+    /// Whether there are no more for now.
+    pub all: bool,
+    /// Whether there will be no more, besides these.
+    pub complete: bool,
+}
+
+fn record(connection: &Connection, task: TaskId) -> rusqlite::Result<Option<TaskRecord>> {
+    let mut statement = connection.prepare_cached("SELECT record FROM task WHERE id = ?1")?;
+    statement.query_row([&task.as_bytes()[..]], |row| record_of(row.get_ref(0)?)).optional()
+}
+
+fn body(connection: &Connection, row: Option<i64>) -> rusqlite::Result<Option<Vec<u8>>> {
+    let Some(row) = row else { return Ok(None) };
+    connection.prepare_cached("SELECT body FROM event WHERE seq = ?1")?.query_row([row], |row| row.get(0)).optional()
+}
+
+/// The newest tasks that fit: each status is one range of an index, read from its end; the newest of all of them are the list.
+fn newest(connection: &Connection, query: &ListQuery) -> rusqlite::Result<Vec<TaskId>> {
+    let mut statement = connection.prepare_cached(match query.agent {
+        Some(_) => {
+            "SELECT created, id FROM task WHERE agent = ?1 AND status = ?2 AND created >= ?3 AND (created, id) < (?4, ?5)
+             ORDER BY created DESC, id DESC LIMIT ?6"
+        }
+        None => {
+            "SELECT created, id FROM task WHERE ?1 IS NULL AND status = ?2 AND created >= ?3 AND (created, id) < (?4, ?5)
+             ORDER BY created DESC, id DESC LIMIT ?6"
+        }
+    })?;
+    let (before_us, before_id) = query.before.map_or((i64::MAX, [0xff; 16]), |(created, id)| (created, *id.as_bytes()));
+    let since = query.since_us.unwrap_or(i64::MIN);
+    let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
+    let mut found: Vec<(i64, [u8; 16])> = Vec::new();
+    for status in Status::ALL.into_iter().filter(|status| query.status.is_none_or(|wanted| wanted == *status)) {
+        let columns = params![query.agent, status_code(status), since, before_us, &before_id[..], limit];
+        let rows = statement.query_map(columns, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        for row in rows {
+            found.push(row?);
+        }
+    }
+    found.sort_unstable_by(|one, other| other.cmp(one));
+    found.truncate(query.limit);
+    Ok(found.into_iter().map(|(_, id)| TaskId::from_uuid(uuid::Uuid::from_bytes(id))).collect())
+}

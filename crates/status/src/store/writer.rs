@@ -1,0 +1,151 @@
+//! The thread that writes: takes what waits, makes one transaction of it, answers after the commit.
+//!
+//! After a failure the connection is opened anew before the next transaction, since what an operating system says once about a lost write it may
+//! not say again.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use rusqlite::Connection;
+use tokio::sync::mpsc;
+
+use super::apply::{Applied, Applier};
+use super::{Answer, Command, Health, Run, StoreError, StoreOptions, pages_max, schema};
+use crate::feed::Feed;
+use crate::metrics;
+use crate::reading::Incoming;
+use crate::wake::Waiters;
+
+/// Most events in one transaction, and most bytes of theirs: bounds the time to the next answer and the size of the WAL.
+const EVENTS_MAX: usize = 4096;
+const BYTES_MAX: usize = 8 * 1024 * 1024;
+
+struct Writer {
+    options: StoreOptions,
+    connection: Option<Connection>,
+    pages_max: Option<u32>,
+    /// The last row given to an event.
+    last_row: i64,
+    health: Arc<Health>,
+    waiters: Arc<Waiters>,
+    feed: Arc<Feed>,
+}
+
+/// Opens the database and starts the thread; it ends when all senders of `queue` are gone.
+pub(super) fn start(
+    options: StoreOptions,
+    mut queue: mpsc::Receiver<Command>,
+    health: Arc<Health>,
+    waiters: Arc<Waiters>,
+    feed: Arc<Feed>,
+) -> Result<(), StoreError> {
+    let mut writer = Writer { options, connection: None, pages_max: None, last_row: 0, health, waiters, feed };
+    writer.open()?;
+    writer.feed.start_at(writer.last_row);
+    let work = move || {
+        let mut held = None;
+        while let Some(first) = held.take().or_else(|| queue.blocking_recv()) {
+            let mut commands = vec![first];
+            let (mut events, mut bytes) = commands[0].size();
+            while let Ok(next) = queue.try_recv() {
+                let (more_events, more_bytes) = next.size();
+                if events + more_events > EVENTS_MAX || bytes + more_bytes > BYTES_MAX {
+                    held = Some(next);
+                    break;
+                }
+                (events, bytes) = (events + more_events, bytes + more_bytes);
+                commands.push(next);
+            }
+            writer.write(commands);
+        }
+    };
+    std::thread::Builder::new()
+        .name("status-store".to_owned())
+        .spawn(work)
+        .map_err(|source| StoreError::Thread(Arc::new(source)))?;
+    Ok(())
+}
+
+impl Command {
+    fn size(&self) -> (usize, usize) {
+        match self {
+            Self::Events(events, _) => (events.len(), events.iter().map(|event| event.body.len()).sum()),
+            Self::Run(_) => (1, 0),
+        }
+    }
+}
+
+impl Writer {
+    fn open(&mut self) -> Result<(), StoreError> {
+        let connection = schema::open_to_write(&self.options.path)?;
+        self.last_row = connection.query_row("SELECT coalesce(max(seq), 0) FROM event", [], |row| row.get(0))?;
+        self.pages_max = None;
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    fn write(&mut self, commands: Vec<Command>) {
+        let started = Instant::now();
+        let mut batches = Vec::with_capacity(commands.len());
+        let mut replies = Vec::with_capacity(commands.len());
+        let mut runs = Vec::new();
+        for command in commands {
+            match command {
+                Command::Events(events, reply) => {
+                    batches.push(events);
+                    replies.push(reply);
+                }
+                Command::Run(run) => runs.push(run),
+            }
+        }
+        match self.transact(batches.iter().flatten(), runs) {
+            Ok((applied, answers)) => {
+                metrics::committed(started.elapsed(), applied.stored.len(), applied.doubled);
+                self.health.set(None);
+                self.last_row = applied.last_row;
+                self.waiters.wake(&applied.stored);
+                for reply in replies {
+                    // A caller that went away will be delivered the events again.
+                    let _ = reply.send(Ok(()));
+                }
+                answers.into_iter().for_each(|answer| answer());
+                self.feed.publish(self.last_row, &applied.stored);
+            }
+            Err(error) => {
+                metrics::commit_failed();
+                tracing::error!(error = %fte_service::chain(&error), "the status database cannot be written; events will be delivered again");
+                self.connection = None;
+                if let StoreError::Database(cause) = &error {
+                    self.health.set(Some(Arc::clone(cause)));
+                }
+                for reply in replies {
+                    let _ = reply.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    fn transact<'a>(
+        &mut self,
+        events: impl Iterator<Item = &'a Incoming>,
+        runs: Vec<Run>,
+    ) -> Result<(Applied<'a>, Vec<Answer>), StoreError> {
+        if self.connection.is_none() {
+            self.open()?;
+        }
+        let limit = pages_max(&self.options);
+        let Some(connection) = &mut self.connection else { return Err(StoreError::Closed) };
+        if limit != self.pages_max {
+            connection.pragma_update(None, "max_page_count", limit.unwrap_or(u32::MAX - 1))?;
+            self.pages_max = limit;
+        }
+        let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let applied = Applier::new(&transaction, self.last_row)?.apply(events)?;
+        let mut answers = Vec::with_capacity(runs.len());
+        for run in runs {
+            answers.push(run(&transaction)?);
+        }
+        transaction.commit()?;
+        Ok((applied, answers))
+    }
+}
