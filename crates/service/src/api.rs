@@ -68,3 +68,6 @@ fn about() -> OpenApi {
         .license(Some(License::new("Apache-2.0 OR MIT")));
     OpenApiBuilder::new().info(info.build()).build()
 }
+
+#[cfg(test)]
+mod tests;

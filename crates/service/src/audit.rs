@@ -117,3 +117,6 @@ impl AuditTrail {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -146,3 +146,6 @@ async fn upkeep() -> Result<(), Error> {
         metrics::upkeep();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,9 @@
 
 use std::io::IsTerminal;
 
+use tracing::Dispatch;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use crate::env::{ConfigError, Env};
@@ -51,17 +53,65 @@ impl Logs {
 /// When a logger was installed before.
 pub fn init(logs: Logs) -> Result<(), TryInitError> {
     crate::metrics::install();
-    let builder = tracing_subscriber::fmt().with_env_filter(logs.filter).with_writer(std::io::stderr);
     match logs.format {
-        Format::Pretty => builder.with_ansi(std::io::stderr().is_terminal()).finish().try_init(),
-        Format::Json => builder.json().flatten_event(true).with_current_span(true).with_span_list(false).finish().try_init(),
+        Format::Pretty => pretty(logs.filter, std::io::stderr, std::io::stderr().is_terminal()).try_init(),
+        Format::Json => json(logs.filter, std::io::stderr).try_init(),
     }
+}
+
+fn pretty<W: for<'w> MakeWriter<'w> + Send + Sync + 'static>(filter: EnvFilter, writer: W, colours: bool) -> impl Into<Dispatch> {
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer).with_ansi(colours).finish()
+}
+
+fn json<W: for<'w> MakeWriter<'w> + Send + Sync + 'static>(filter: EnvFilter, writer: W) -> impl Into<Dispatch> {
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    builder.json().flatten_event(true).with_current_span(true).with_span_list(false).finish()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
     use crate::env::MapEnv;
+
+    /// What a log wrote.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Lines {
+        fn of(log: impl FnOnce(EnvFilter, Lines) -> Dispatch) -> String {
+            let lines = Lines::default();
+            tracing::dispatcher::with_default(&log(EnvFilter::new("warn"), lines.clone()), || {
+                let span = tracing::error_span!("request", trace_id = "4bf92f");
+                span.in_scope(|| tracing::warn!(count = 3, "the store is slow"));
+                tracing::info!("not asked for");
+            });
+            let text = lines.0.lock().unwrap().clone();
+            String::from_utf8(text).unwrap()
+        }
+    }
+
+    #[test]
+    fn a_line_carries_its_trace_id_in_both_forms() {
+        let text = Lines::of(|filter, lines| json(filter, move || lines.clone()).into());
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(line["span"]["trace_id"], "4bf92f");
+        assert_eq!((&line["message"], &line["count"], &line["level"]), (&"the store is slow".into(), &3.into(), &"WARN".into()));
+
+        let text = Lines::of(|filter, lines| pretty(filter, move || lines.clone(), false).into());
+        assert!(text.contains("4bf92f") && text.contains("the store is slow") && !text.contains("not asked for"), "{text}");
+    }
 
     #[test]
     fn a_bad_filter_or_format_is_refused_by_name() {

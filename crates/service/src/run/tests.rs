@@ -1,0 +1,174 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::routing::{get, post};
+use fte_testkit::{Client, FakeSidecar, eventually};
+use serde_json::{Value, json};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::env::MapEnv;
+use crate::settings::Ports;
+
+struct Running {
+    api: Client,
+    app: Client,
+    shutdown: oneshot::Sender<()>,
+    ended: JoinHandle<Result<(), Error>>,
+}
+
+fn settings(sidecar: &FakeSidecar, more: &[(&str, &str)]) -> Settings {
+    let mut env = MapEnv::of([("FTE_SIDECAR_URL", &sidecar.url())]);
+    env.0.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    Settings::from_env(&env, Ports { app: 0, api: 0 }).unwrap()
+}
+
+async fn start(settings: Settings, service: impl FnOnce(Service) -> Service) -> Running {
+    let bus = Bus::connect(&settings, "test").unwrap();
+    let (api, app) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let url = |listener: &TcpListener| Client::new(format!("http://{}", listener.local_addr().unwrap()));
+    let (api_client, app_client) = (url(&api), url(&app));
+    let service = service(Service::new("test", &bus));
+    let (shutdown, told) = oneshot::channel::<()>();
+    let ended = tokio::spawn(async move { run(vec![(service, app)], api, &settings, async { drop(told.await) }).await });
+    Running { api: api_client, app: app_client, shutdown, ended }
+}
+
+#[tokio::test]
+async fn both_listeners_have_the_probes_and_readiness_follows_the_sidecar() {
+    let mut sidecar = FakeSidecar::start().await;
+    let running = start(settings(&sidecar, &[]), |service| service).await;
+    for client in [&running.api, &running.app] {
+        client.get("/health").await.unwrap().expect_status(200);
+        client.get("/ready").await.unwrap().expect_status(200);
+        client.get("/metrics").await.unwrap().expect_status(200);
+    }
+    sidecar.stop().await;
+    let not_ready: Value = running.api.get("/ready").await.unwrap().expect_status(503).json();
+    assert_eq!(not_ready["checks"][0]["name"], "test/sidecar");
+    running.app.get("/ready").await.unwrap().expect_status(503);
+    running.api.get("/health").await.unwrap().expect_status(200);
+    sidecar.restart().await;
+    running.api.get("/ready").await.unwrap().expect_status(200);
+}
+
+#[tokio::test]
+async fn the_end_waits_for_what_is_under_way_and_accepts_nothing_new() {
+    let sidecar = FakeSidecar::start().await;
+    let (entered, finish, stopped) = (Arc::new(Notify::new()), Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));
+    let running = start(settings(&sidecar, &[]), |mut service| {
+        let (entered, finish) = (Arc::clone(&entered), Arc::clone(&finish));
+        let slow = async move || {
+            entered.notify_one();
+            finish.notified().await;
+            "done"
+        };
+        service.api = ApiRoutes::default().route("/slow", get(slow));
+        let stopped = Arc::clone(&stopped);
+        service.stop = Some(Box::new(move || Box::pin(async move { stopped.store(true, Ordering::Relaxed) })));
+        service
+    })
+    .await;
+    let (api, base) = (running.api.clone(), running.api.base().to_owned());
+    let slow = tokio::spawn(async move { api.get("/slow").await });
+    entered.notified().await;
+    running.shutdown.send(()).unwrap();
+    eventually(|| async {
+        let fresh = Client::new(base.clone());
+        match fresh.get("/health").await {
+            Err(fte_testkit::ClientError::Unreachable(_)) => Ok(()),
+            answered => Err(format!("{answered:?}")),
+        }
+    })
+    .await;
+    assert!(stopped.load(Ordering::Relaxed));
+    assert!(!running.ended.is_finished());
+    finish.notify_one();
+    assert_eq!(slow.await.unwrap().unwrap().expect_status(200).text(), "done");
+    running.ended.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn the_end_is_bounded_whatever_hangs() {
+    let sidecar = FakeSidecar::start().await;
+    let entered = Arc::new(Notify::new());
+    let running = start(settings(&sidecar, &[("FTE_DRAIN_MS_MAX", "100")]), |mut service| {
+        let entered = Arc::clone(&entered);
+        let hang = async move || {
+            entered.notify_one();
+            std::future::pending::<()>().await;
+        };
+        service.api = ApiRoutes::default().route("/hang", get(hang));
+        service.stop = Some(Box::new(|| Box::pin(std::future::pending())));
+        service.background.push(Box::pin(std::future::pending()));
+        service
+    })
+    .await;
+    let api = running.api.clone();
+    let hanging = tokio::spawn(async move { api.get("/hang").await });
+    entered.notified().await;
+    running.shutdown.send(()).unwrap();
+    running.ended.await.unwrap().unwrap();
+    assert!(hanging.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn work_that_fails_ends_the_process_with_its_reason() {
+    let sidecar = FakeSidecar::start().await;
+    let running = start(settings(&sidecar, &[]), |mut service| {
+        service.background.push(Box::pin(async { Ok(()) }));
+        service.background.push(Box::pin(async { Err("the disk is full".into()) }));
+        service
+    })
+    .await;
+    let error = running.ended.await.unwrap().unwrap_err();
+    assert_eq!(crate::chain(&error), "the background work of test failed: the disk is full");
+}
+
+#[tokio::test]
+async fn connections_past_the_limit_wait_for_a_place() {
+    let sidecar = FakeSidecar::start().await;
+    let (entered, finish) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let running = start(settings(&sidecar, &[("FTE_CONNECTIONS_MAX", "1")]), |mut service| {
+        let (entered, finish) = (Arc::clone(&entered), Arc::clone(&finish));
+        let slow = async move || {
+            entered.notify_one();
+            finish.notified().await;
+            // The client closes too; without this header it might keep the only place.
+            [("connection", "close")]
+        };
+        service.api = ApiRoutes::default().route("/slow", get(slow));
+        service
+    })
+    .await;
+    let api = running.api.clone();
+    let slow = tokio::spawn(async move { api.get("/slow").await });
+    entered.notified().await;
+    let second = Client::new(running.api.base());
+    let mut health = std::pin::pin!(second.get("/health"));
+    assert!(tokio::time::timeout(Duration::from_millis(50), health.as_mut()).await.is_err());
+    finish.notify_one();
+    slow.await.unwrap().unwrap().expect_status(200);
+    health.await.unwrap().expect_status(200);
+}
+
+#[tokio::test]
+async fn a_refusal_is_recorded_where_the_service_says() {
+    let sidecar = FakeSidecar::start().await;
+    let settings = settings(&sidecar, &[]);
+    let trail = AuditTrail::new(Bus::connect(&settings, "test").unwrap().publisher, "test");
+    let running = start(settings, |mut service| {
+        service.api = ApiRoutes::default().route("/do", post(async || ()));
+        service.denials = Some(trail);
+        service
+    })
+    .await;
+    let foreign = running.api.clone().with_header("origin", "https://evil.example");
+    assert_eq!(foreign.post("/do", &json!({})).await.unwrap().expect_status(403).problem_code(), "origin_refused");
+    let event = eventually(|| async { sidecar.published().first().map(|event| event.json()).ok_or("nothing yet") }).await;
+    assert_eq!((&event["data"]["action"], &event["data"]["outcome"]), (&json!("api.denied"), &json!("denied")));
+    assert_eq!(event["data"]["data"]["code"], "origin_refused");
+    assert!(!event.to_string().contains("evil"));
+}
