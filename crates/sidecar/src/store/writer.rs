@@ -1,0 +1,652 @@
+//! The one writer: everything that waits becomes one transaction and one fsync.
+//!
+//! * The next transaction begins as soon as the last one is answered. Load makes batches; nothing waits for a timer.
+//! * What other threads see of a topic (its heads, its recent records) is changed after the commit, never before.
+//! * A transaction that fails as a whole is rolled back and its commands are done again one by one, so that a delete still
+//!   gets through when the disk is too full for the publication beside it. Nothing failed is ever acknowledged.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use rusqlite::Connection;
+use tokio::sync::mpsc::{Receiver, WeakSender};
+use tokio::sync::oneshot;
+
+use super::checkpoint::{self, Checkpoints};
+use super::jobs::{self, After, JobRow};
+use super::log::{self, Cursor, CursorCell, Ends};
+use super::state::{self, Change, Conflict, StateWrite};
+use super::{StoreError, jobs as job_rows};
+use crate::metrics;
+use crate::options::Options;
+use crate::record::{Batch, RecordBuf};
+use crate::topics::Topic;
+
+/// Commands in one transaction.
+const TOGETHER: usize = 512;
+/// Bytes in one transaction, so that those behind do not wait too long.
+const TOGETHER_BYTES: usize = 4 << 20;
+/// Written bytes after which the write-ahead log is moved into the database.
+const CHECKPOINT_BYTES: usize = 24 << 20;
+/// Rows deleted in one go by retention.
+const SWEEP_ROWS: usize = 128;
+/// Such steps before a publication is refused.
+const ROOM_STEPS: usize = 32;
+/// A group that is in use says so at least this often.
+const SEEN_EVERY_MS: i64 = 3_600_000;
+
+type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// What the writer is asked to do.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Publish {
+        topic: Arc<Topic>,
+        records: RecordBuf,
+        reply: Reply<()>,
+    },
+    State {
+        writes: Vec<StateWrite>,
+        atomic: bool,
+        reply: Reply<Vec<Result<(), Conflict>>>,
+    },
+    /// The answer is false when the job exists and was not to be replaced.
+    PutJob {
+        job: JobRow,
+        overwrite: bool,
+        reply: Reply<bool>,
+    },
+    DeleteJob {
+        app: String,
+        name: String,
+        reply: Reply<bool>,
+    },
+    FinishJob {
+        app: String,
+        name: String,
+        version: i64,
+        after: After,
+        reply: Reply<bool>,
+    },
+    EnsureTopic {
+        name: String,
+        partitions: u16,
+        retention: Duration,
+        reply: Reply<Arc<Topic>>,
+    },
+    Join {
+        app: String,
+        topic: u32,
+        reply: Reply<Arc<CursorCell>>,
+    },
+    Flush,
+    Sweep,
+    Checkpoint,
+    Stop {
+        reply: Reply<()>,
+    },
+    Die,
+}
+
+impl Command {
+    /// Commands that share a transaction.
+    fn shares(&self) -> bool {
+        matches!(self, Self::Publish { .. } | Self::State { .. } | Self::PutJob { .. } | Self::DeleteJob { .. } | Self::FinishJob { .. })
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Publish { records, .. } => records.bytes.len(),
+            Self::State { writes, .. } => writes
+                .iter()
+                .map(|write| match &write.change {
+                    Change::Put { value, .. } => value.len() + 4096,
+                    Change::Delete => 4096,
+                })
+                .sum(),
+            _ => 4096,
+        }
+    }
+
+    fn answer(self, outcome: Outcome) {
+        match (self, outcome) {
+            (Self::Publish { reply, .. }, Outcome::Failed(error)) => drop(reply.send(Err(error))),
+            (Self::Publish { reply, .. }, _) => drop(reply.send(Ok(()))),
+            (Self::State { reply, .. }, Outcome::State(each)) => drop(reply.send(Ok(each))),
+            (Self::State { reply, .. }, Outcome::Failed(error)) => drop(reply.send(Err(error))),
+            (Self::PutJob { reply, .. } | Self::DeleteJob { reply, .. } | Self::FinishJob { reply, .. }, outcome) => {
+                drop(reply.send(match outcome {
+                    Outcome::Failed(error) => Err(error),
+                    Outcome::Changed(changed) => Ok(changed > 0),
+                    Outcome::Done | Outcome::State(_) => Ok(true),
+                }))
+            }
+            // Dropping a reply is an answer, too: closed.
+            _ => {}
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Outcome {
+    Done,
+    State(Vec<Result<(), Conflict>>),
+    Changed(usize),
+    Failed(StoreError),
+}
+
+#[derive(Debug)]
+struct TopicLog {
+    topic: Arc<Topic>,
+    ends: Ends,
+    retention_ms: i64,
+}
+
+#[derive(Debug)]
+struct Group {
+    cell: Arc<CursorCell>,
+    /// What the database says.
+    durable: Vec<Cursor>,
+    seen_ms: i64,
+}
+
+/// A batch in the transaction, visible once that is committed.
+#[derive(Debug)]
+struct Staged {
+    batch: Arc<Batch>,
+    topic: u32,
+    at_ms: i64,
+    total: u64,
+}
+
+pub(crate) struct Writer {
+    db: Connection,
+    registry: Arc<RwLock<HashMap<Arc<str>, Arc<Topic>>>>,
+    topics: HashMap<u32, TopicLog>,
+    groups: Vec<Group>,
+    /// Topics in the order their batches came into memory.
+    tail: VecDeque<Arc<Topic>>,
+    tail_bytes: usize,
+    /// Bytes of the event log, in the database.
+    log_bytes: u64,
+    jobs: u64,
+    /// Bytes since the last checkpoint was asked for.
+    unchecked: usize,
+    checkpoints: Checkpoints,
+    queue: WeakSender<Command>,
+    closing: Arc<AtomicBool>,
+    limits: Caps,
+}
+
+#[derive(Debug)]
+struct Caps {
+    log_bytes_max: u64,
+    tail_bytes_max: usize,
+    topics_max: usize,
+    jobs_max: u32,
+    group_expiry_ms: i64,
+}
+
+/// The wall clock, in Unix milliseconds.
+pub(crate) fn now_ms() -> i64 {
+    Timestamp::now().as_millisecond()
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+impl Writer {
+    pub(crate) fn new(
+        db: Connection,
+        options: &Options,
+        registry: Arc<RwLock<HashMap<Arc<str>, Arc<Topic>>>>,
+        checkpoints: Checkpoints,
+        queue: WeakSender<Command>,
+        closing: Arc<AtomicBool>,
+    ) -> Result<Self, StoreError> {
+        let mut writer = Self {
+            registry,
+            topics: HashMap::new(),
+            groups: Vec::new(),
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            log_bytes: 0,
+            jobs: job_rows::count(&db)?,
+            unchecked: 0,
+            checkpoints,
+            queue,
+            closing,
+            limits: Caps {
+                log_bytes_max: options.bytes_max,
+                tail_bytes_max: options.limits.tail_bytes_max,
+                topics_max: options.limits.topics_max,
+                jobs_max: options.limits.jobs_max,
+                group_expiry_ms: millis(options.limits.group_expiry),
+            },
+            db,
+        };
+        for row in log::topics(&writer.db)? {
+            writer.know_topic(&row)?;
+        }
+        for (app, topic, seen_ms, durable) in log::cursors(&writer.db)? {
+            writer.groups.push(Group { cell: Arc::new(CursorCell::new(app.into(), topic, durable.clone())), durable, seen_ms });
+        }
+        Ok(writer)
+    }
+
+    fn know_topic(&mut self, row: &log::TopicRow) -> Result<Arc<Topic>, StoreError> {
+        let ends = log::ends(&self.db, row)?;
+        let name: Arc<str> = row.name.as_str().into();
+        let topic = Arc::new(Topic::new(row.id, name.clone(), ends.last_seq, ends.heads.clone()));
+        self.log_bytes += ends.total - ends.base;
+        self.topics.insert(row.id, TopicLog { topic: topic.clone(), ends, retention_ms: row.retention_ms });
+        self.registry.write().unwrap_or_else(PoisonError::into_inner).insert(name, topic.clone());
+        Ok(topic)
+    }
+
+    /// Works until it is stopped or told to die.
+    pub(crate) fn run(mut self, mut queue: Receiver<Command>) {
+        let mut taken = Vec::with_capacity(TOGETHER);
+        let mut together = Vec::with_capacity(TOGETHER);
+        while queue.blocking_recv_many(&mut taken, TOGETHER) > 0 {
+            if self.closing.load(Ordering::Acquire) {
+                return;
+            }
+            let mut bytes = 0;
+            for command in taken.drain(..) {
+                if command.shares() {
+                    bytes += command.bytes();
+                    together.push(command);
+                    if bytes >= TOGETHER_BYTES {
+                        self.commit(&mut together);
+                        bytes = 0;
+                    }
+                    continue;
+                }
+                self.commit(&mut together);
+                bytes = 0;
+                match command {
+                    Command::Stop { reply } => {
+                        self.flush(true);
+                        if let Err(error) = self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
+                            tracing::warn!(error = %error, "last checkpoint failed; the next start does it");
+                        }
+                        let _ = reply.send(Ok(()));
+                        return;
+                    }
+                    Command::Die => return,
+                    other => self.alone(other),
+                }
+            }
+            self.commit(&mut together);
+        }
+    }
+
+    fn alone(&mut self, command: Command) {
+        match command {
+            Command::EnsureTopic { name, partitions, retention, reply } => {
+                let _ = reply.send(self.ensure_topic(&name, partitions, retention));
+            }
+            Command::Join { app, topic, reply } => {
+                let _ = reply.send(self.join(&app, topic));
+            }
+            Command::Flush => self.flush(false),
+            Command::Sweep => self.sweep(),
+            Command::Checkpoint => self.finish_checkpoint(),
+            _ => {}
+        }
+    }
+
+    /// Makes a topic, or finds it.
+    pub(crate) fn ensure_topic(&mut self, name: &str, partitions: u16, retention: Duration) -> Result<Arc<Topic>, StoreError> {
+        let known = self.registry.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        let retention_ms = millis(retention);
+        if let Some(topic) = known {
+            if topic.partitions != partitions {
+                tracing::warn!(
+                    topic = name,
+                    has = topic.partitions,
+                    asked = partitions,
+                    "the number of partitions of a topic stays: another would break the order of its keys"
+                );
+            }
+            if let Some(log) = self.topics.get_mut(&topic.id)
+                && log.retention_ms != retention_ms
+            {
+                log::put_topic(&self.db, name, topic.partitions, retention_ms)?;
+                log.retention_ms = retention_ms;
+            }
+            return Ok(topic);
+        }
+        if self.topics.len() >= self.limits.topics_max {
+            return Err(StoreError::Topics { topics_max: self.limits.topics_max });
+        }
+        let row = log::put_topic(&self.db, name, partitions.max(1), retention_ms)?;
+        self.know_topic(&row)
+    }
+
+    fn join(&mut self, app: &str, topic: u32) -> Result<Arc<CursorCell>, StoreError> {
+        let now_ms = now_ms();
+        if let Some(group) = self.groups.iter_mut().find(|group| &*group.cell.app == app && group.cell.topic == topic) {
+            group.seen_ms = now_ms;
+            group.cell.mark();
+            return Ok(group.cell.clone());
+        }
+        let Some(log) = self.topics.get(&topic) else {
+            return Err(StoreError::Closed);
+        };
+        let positions: Vec<Cursor> = log.ends.lows.iter().map(|low| Cursor { next: *low, hint: log.ends.first_seq - 1 }).collect();
+        log::put_cursors(&self.db, app, topic, now_ms, &positions)?;
+        let cell = Arc::new(CursorCell::new(app.into(), topic, positions.clone()));
+        self.groups.push(Group { cell: cell.clone(), durable: positions, seen_ms: now_ms });
+        Ok(cell)
+    }
+
+    /// Does `commands` in one transaction and answers them.
+    fn commit(&mut self, commands: &mut Vec<Command>) {
+        if commands.is_empty() {
+            return;
+        }
+        let incoming: usize = commands.iter().map(Command::bytes).sum();
+        if self.log_bytes + incoming as u64 > self.limits.log_bytes_max {
+            self.make_room(incoming as u64);
+        }
+        let began = Instant::now();
+        let result = self.transact(commands);
+        let wrote = Instant::now();
+        match result {
+            Ok((outcomes, staged)) => {
+                let touched = self.publish_staged(staged);
+                for (command, outcome) in commands.drain(..).zip(outcomes) {
+                    command.answer(outcome);
+                }
+                for topic in touched {
+                    topic.wake();
+                }
+                metrics::committed(began, wrote, incoming);
+                self.unchecked += incoming;
+                if self.unchecked >= CHECKPOINT_BYTES {
+                    self.unchecked = 0;
+                    self.checkpoints.ask();
+                }
+            }
+            Err(error) if commands.len() == 1 => {
+                tracing::warn!(error = %crate::chain(&error), "a write failed");
+                metrics::commit_failed();
+                for command in commands.drain(..) {
+                    command.answer(Outcome::Failed(error.clone()));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = %crate::chain(&error), commands = commands.len(), "writes failed together; each is tried alone");
+                for command in std::mem::take(commands) {
+                    self.commit(&mut vec![command]);
+                }
+            }
+        }
+    }
+
+    fn transact(&mut self, commands: &[Command]) -> Result<(Vec<Outcome>, Vec<Staged>), StoreError> {
+        self.db.execute_batch("BEGIN IMMEDIATE")?;
+        let done = self.work(commands).and_then(|done| {
+            self.db.execute_batch("COMMIT")?;
+            Ok(done)
+        });
+        if done.is_err() && !self.db.is_autocommit() {
+            // Some errors roll back by themselves, others leave that to us.
+            let _ = self.db.execute_batch("ROLLBACK");
+        }
+        let (outcomes, staged, jobs) = done?;
+        self.jobs = jobs;
+        Ok((outcomes, staged))
+    }
+
+    #[expect(clippy::type_complexity, reason = "one private caller")]
+    fn work(&self, commands: &[Command]) -> Result<(Vec<Outcome>, Vec<Staged>, u64), StoreError> {
+        let now_ms = now_ms();
+        let mut log_bytes = self.log_bytes;
+        let mut jobs = self.jobs;
+        let mut outcomes = Vec::with_capacity(commands.len());
+        // In order of first use, so that the same commands give the same rows.
+        let mut parts: Vec<(u32, Vec<&RecordBuf>)> = Vec::new();
+        for command in commands {
+            outcomes.push(match command {
+                Command::Publish { topic, records, .. } => {
+                    log_bytes += records.bytes.len() as u64;
+                    if log_bytes > self.limits.log_bytes_max {
+                        log_bytes -= records.bytes.len() as u64;
+                        Outcome::Failed(StoreError::Cap { bytes_max: self.limits.log_bytes_max })
+                    } else {
+                        match parts.iter_mut().find(|(id, _)| *id == topic.id) {
+                            Some((_, parts)) => parts.push(records),
+                            None => parts.push((topic.id, vec![records])),
+                        }
+                        Outcome::Done
+                    }
+                }
+                Command::State { writes, atomic, .. } => Outcome::State(if *atomic {
+                    state::write_all(&self.db, writes, now_ms)?
+                } else {
+                    state::write_each(&self.db, writes, now_ms)?
+                }),
+                Command::PutJob { job, overwrite, .. } => {
+                    if jobs >= u64::from(self.limits.jobs_max) && jobs::get(&self.db, &job.app, &job.name)?.is_none() {
+                        Outcome::Failed(StoreError::Jobs { jobs_max: self.limits.jobs_max })
+                    } else {
+                        // Counts a replaced job twice until the next start: the limit is a safeguard, not a quota.
+                        let changed = jobs::put(&self.db, job, *overwrite)?;
+                        jobs += changed as u64;
+                        Outcome::Changed(changed)
+                    }
+                }
+                Command::DeleteJob { app, name, .. } => {
+                    let changed = jobs::delete(&self.db, app, name)?;
+                    jobs = jobs.saturating_sub(changed as u64);
+                    Outcome::Changed(changed)
+                }
+                Command::FinishJob { app, name, version, after, .. } => {
+                    let changed = jobs::finish(&self.db, app, name, *version, *after)?;
+                    if *after == After::Over {
+                        jobs = jobs.saturating_sub(changed as u64);
+                    }
+                    Outcome::Changed(changed)
+                }
+                _ => Outcome::Done,
+            });
+        }
+        let mut staged = Vec::with_capacity(parts.len());
+        for (topic, parts) in parts {
+            let Some(log) = self.topics.get(&topic) else {
+                return Err(StoreError::Closed);
+            };
+            let batch = Batch::build(log.ends.last_seq + 1, &log.ends.heads, parts.iter().copied());
+            let total = log.ends.total + batch.data.len() as u64;
+            log::put_batch(&self.db, topic, &batch, now_ms, total)?;
+            staged.push(Staged { batch: Arc::new(batch), topic, at_ms: now_ms, total });
+        }
+        Ok((outcomes, staged, jobs))
+    }
+
+    /// Makes committed batches visible; returns the topics to wake once the publishers are answered.
+    fn publish_staged(&mut self, staged: Vec<Staged>) -> Vec<Arc<Topic>> {
+        let mut touched = Vec::with_capacity(staged.len());
+        for Staged { batch, topic, at_ms, total } in staged {
+            let Some(log) = self.topics.get_mut(&topic) else {
+                continue;
+            };
+            self.log_bytes += total - log.ends.total;
+            if log.ends.last_seq == 0 {
+                log.ends.first_at_ms = at_ms;
+            }
+            log.ends.last_seq = batch.seq;
+            log.ends.total = total;
+            for (head, place) in log.ends.heads.iter_mut().zip(&batch.places) {
+                *head = place.next;
+            }
+            self.tail_bytes += batch.memory();
+            log.topic.append(batch);
+            self.tail.push_back(log.topic.clone());
+            touched.push(log.topic.clone());
+        }
+        while self.tail_bytes > self.limits.tail_bytes_max {
+            let Some(topic) = self.tail.pop_front() else {
+                break;
+            };
+            self.tail_bytes = self.tail_bytes.saturating_sub(topic.evict());
+        }
+        touched
+    }
+
+    /// Makes positions durable that moved. A failure leaves them to the next time.
+    fn flush(&mut self, all: bool) {
+        let now_ms = now_ms();
+        let mut moved = Vec::new();
+        for (index, group) in self.groups.iter_mut().enumerate() {
+            if all || (group.cell.users.load(Ordering::Acquire) > 0 && now_ms - group.seen_ms > SEEN_EVERY_MS) {
+                group.cell.mark();
+            }
+            if let Some(positions) = group.cell.take_dirty()
+                && (positions != group.durable || now_ms - group.seen_ms > SEEN_EVERY_MS)
+            {
+                moved.push((index, positions));
+            }
+        }
+        if moved.is_empty() {
+            return;
+        }
+        let written = (|| -> rusqlite::Result<()> {
+            let tx = self.db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            for (index, positions) in &moved {
+                let cell = &self.groups[*index].cell;
+                log::put_cursors(&tx, &cell.app, cell.topic, now_ms, positions)?;
+            }
+            tx.commit()
+        })();
+        match written {
+            Ok(()) => {
+                for (index, positions) in moved {
+                    self.groups[index].durable = positions;
+                    self.groups[index].seen_ms = now_ms;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "positions of consumers were not written; tried again before long");
+                for (index, _) in moved {
+                    self.groups[index].cell.mark();
+                }
+            }
+        }
+    }
+
+    /// Deletes a bounded piece of what is too old or too much, and asks for another turn if there is more.
+    fn sweep(&mut self) {
+        self.flush(false);
+        match self.sweep_step(0) {
+            Ok(true) => {
+                if let Some(queue) = self.queue.upgrade() {
+                    let _ = queue.try_send(Command::Sweep);
+                }
+            }
+            Ok(false) => {}
+            Err(error) => tracing::warn!(error = %error, "retention could not delete; tried again before long"),
+        }
+    }
+
+    /// Deletes what every group has read, before a publication is refused for want of room.
+    fn make_room(&mut self, incoming: u64) {
+        self.flush(false);
+        for _ in 0..ROOM_STEPS {
+            match self.sweep_step(incoming) {
+                Ok(true) if self.log_bytes + incoming > self.limits.log_bytes_max => {}
+                Ok(_) => return,
+                Err(error) => {
+                    tracing::warn!(error = %error, "room in the event log could not be made");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// One bounded step; `incoming` bytes want room. Returns whether there is more to delete.
+    fn sweep_step(&mut self, incoming: u64) -> rusqlite::Result<bool> {
+        let now_ms = now_ms();
+        self.forget_groups(now_ms)?;
+        let mut more = state::expire(&self.db, now_ms, SWEEP_ROWS)? == SWEEP_ROWS;
+        // From 95 % of the cap down to 90 %, so that it is not done for every publication.
+        let wanted = self.log_bytes + incoming;
+        let cap = self.limits.log_bytes_max;
+        let mut over = if wanted > cap / 20 * 19 { wanted.saturating_sub(cap / 10 * 9) } else { 0 };
+        let mut by_age: Vec<u32> = self.topics.keys().copied().collect();
+        by_age.sort_by_key(|id| self.topics[id].ends.first_at_ms);
+        for id in by_age {
+            let floor = self
+                .groups
+                .iter()
+                .filter(|group| group.cell.topic == id)
+                .flat_map(|group| group.durable.iter().map(|cursor| cursor.hint))
+                .min()
+                .unwrap_or(u64::MAX);
+            let Some(log) = self.topics.get_mut(&id) else {
+                continue;
+            };
+            let too_old = now_ms.saturating_sub(log.retention_ms);
+            // The last batch stays: it knows the heads.
+            let floor = floor.min(log.ends.last_seq.saturating_sub(1));
+            if floor < log.ends.first_seq || (over == 0 && log.ends.first_at_ms >= too_old) {
+                continue;
+            }
+            // One row more than is deleted in a step: there is always one that stays and becomes the oldest.
+            let mut last = None;
+            let mut base = log.ends.base;
+            for (index, (seq, at_ms, total, places)) in log::oldest(&self.db, id, SWEEP_ROWS + 1)?.into_iter().enumerate() {
+                if index < SWEEP_ROWS && seq <= floor && (at_ms < too_old || over > 0) {
+                    over = over.saturating_sub(total - base);
+                    base = total;
+                    last = Some(seq);
+                    continue;
+                }
+                more |= index == SWEEP_ROWS;
+                let Some(last) = last else {
+                    break;
+                };
+                log::delete_up_to(&self.db, id, last)?;
+                self.log_bytes -= base - log.ends.base;
+                log.ends.base = base;
+                log.ends.first_seq = seq;
+                log.ends.first_at_ms = at_ms;
+                log.ends.lows = places.iter().map(|place| place.first()).collect();
+                break;
+            }
+        }
+        Ok(more)
+    }
+
+    /// Forgets groups that nobody has used for long: they would keep records for ever.
+    fn forget_groups(&mut self, now_ms: i64) -> rusqlite::Result<()> {
+        let expiry = self.limits.group_expiry_ms;
+        let mut index = 0;
+        while index < self.groups.len() {
+            let group = &self.groups[index];
+            let unused = group.cell.users.load(Ordering::Acquire) == 0;
+            if unused && now_ms - group.seen_ms > expiry {
+                tracing::warn!(app = %group.cell.app, topic = group.cell.topic, "consumer group was not used for long and is forgotten");
+                log::delete_cursors(&self.db, &group.cell.app, group.cell.topic)?;
+                self.groups.swap_remove(index);
+            } else {
+                index += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies what came into the write-ahead log while the other thread copied the rest.
+    fn finish_checkpoint(&self) {
+        if let Err(error) = checkpoint::passive(&self.db) {
+            tracing::warn!(error = %error, "checkpoint failed; it is tried again");
+        }
+    }
+}
