@@ -1,0 +1,12 @@
+//! The SDK against a sidecar that misbehaves.
+
+mod publishing;
+mod state;
+mod subscribing;
+
+use fte_bus::{Sidecar, SidecarConfig};
+use fte_testkit::FakeSidecar;
+
+fn sidecar(fake: &FakeSidecar) -> Sidecar {
+    Sidecar::new(SidecarConfig::at(fake.url())).unwrap()
+}

@@ -1,0 +1,81 @@
+use bytes::Bytes;
+use fte_bus::{Guard, Save, Saved, StateStore};
+use fte_testkit::{Call, FakeSidecar, Fault};
+use futures_util::future::join_all;
+
+use super::sidecar;
+
+fn save(key: &str, writer: &str, guard: Guard) -> Save {
+    Save { key: key.to_owned(), value: Bytes::from(format!(r#"{{"writer":"{writer}"}}"#)), guard, ttl: None }
+}
+
+#[tokio::test]
+async fn of_many_writers_one_wins_and_the_others_know() {
+    let fake = FakeSidecar::start().await;
+    let store = StateStore::new(sidecar(&fake), "statestore");
+    let writers: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+    let outcomes = join_all(writers.iter().map(|writer| store.save(save("k", writer, Guard::Absent)))).await;
+    let won: Vec<_> = outcomes.into_iter().enumerate().filter(|(_, outcome)| matches!(outcome, Ok(Saved::Written))).collect();
+    assert_eq!(won.len(), 1);
+    assert_eq!(fake.document("k").unwrap()["writer"], won[0].0.to_string());
+}
+
+#[tokio::test]
+async fn one_conflict_in_a_batch_does_not_touch_the_others() {
+    let fake = FakeSidecar::start().await;
+    let store = StateStore::new(sidecar(&fake), "statestore");
+    store.save(save("taken", "other", Guard::Absent)).await.unwrap();
+    let held = fake.hold(Call::Write);
+    let first = tokio::spawn({
+        let store = store.clone();
+        async move { store.save(save("first", "me", Guard::Absent)).await }
+    });
+    fte_testkit::eventually(|| async { if fake.calls(Call::Write) == 2 { Ok(()) } else { Err(fake.calls(Call::Write)) } }).await;
+    let rest = tokio::spawn({
+        let store = store.clone();
+        async move { store.save_many(["a", "taken", "b"].map(|key| save(key, "me", Guard::Absent)).into()).await }
+    });
+    tokio::task::yield_now().await;
+    drop(held);
+    assert_eq!(first.await.unwrap().unwrap(), Saved::Written);
+    let outcomes: Vec<Saved> = rest.await.unwrap().into_iter().map(Result::unwrap).collect();
+    assert_eq!(outcomes, [Saved::Written, Saved::Conflict, Saved::Written]);
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_looked_up() {
+    let fake = FakeSidecar::start().await;
+    let store = StateStore::new(sidecar(&fake), "statestore");
+    fake.next(Call::Write, [Some(Fault::LoseAnswer)]);
+    assert_eq!(store.save(save("k", "me", Guard::Absent)).await.unwrap(), Saved::Written);
+    fake.next(Call::Write, [Some(Fault::Break)]);
+    let unchanged = store.get("k").await.unwrap().unwrap().etag;
+    assert!(store.save(save("k", "again", Guard::Unchanged(unchanged.clone()))).await.is_err(), "it did not happen, and that is said");
+    // Some stores answer a conflict with 500.
+    store.save(save("k", "other", Guard::Unchanged(unchanged.clone()))).await.unwrap();
+    fake.next(Call::Write, [Some(Fault::Refuse(500))]);
+    assert_eq!(store.save(save("k", "late", Guard::Unchanged(unchanged))).await.unwrap(), Saved::Conflict);
+}
+
+#[tokio::test]
+async fn concurrent_reads_travel_together() {
+    let fake = FakeSidecar::start().await;
+    let store = StateStore::new(sidecar(&fake), "statestore");
+    for key in ["a", "b"] {
+        store.save(save(key, key, Guard::Absent)).await.unwrap();
+    }
+    let keys: Vec<String> = (0..100).map(|number| ["a", "b", "missing"][number % 3].to_owned()).collect();
+    let found = join_all(keys.iter().map(|key| store.get(key))).await;
+    for (key, found) in keys.iter().zip(found) {
+        assert_eq!(found.unwrap().is_some(), key != "missing", "{key}");
+    }
+    assert!(fake.calls(Call::Read) < 10, "{} calls for 100 reads", fake.calls(Call::Read));
+}
+
+#[tokio::test]
+async fn a_key_that_dapr_would_misread_is_refused() {
+    let fake = FakeSidecar::start().await;
+    let store = StateStore::new(sidecar(&fake), "statestore");
+    assert!(store.save(save("a||b", "me", Guard::Absent)).await.is_err());
+    assert_eq!(fake.calls(Call::Write), 0);
+}

@@ -1,0 +1,101 @@
+//! People decide: yes, no, twice, too late; and people call tasks off.
+
+use serde_json::{Value, json};
+
+use crate::world::{Fte, echo};
+
+async fn decide(fte: &Fte, task: &str, approved: bool) -> fte_testkit::Response {
+    fte.api().post(&format!("/v1/tasks/{task}/approval"), &json!({ "approved": approved, "approver": "ada" })).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_yes_lets_the_task_run_and_a_second_yes_changes_nothing() {
+    let fte = Fte::start().await;
+    let task = fte.post(json!({ "task": "spend money", "require_approval": true })).await;
+    let waiting = fte.in_status(&task, "awaiting_approval").await;
+    assert!(waiting["approval"]["expires_at"].is_string(), "{waiting}");
+    decide(&fte, &task, true).await.expect_status(200);
+    decide(&fte, &task, true).await.expect_status(200);
+    assert_eq!(decide(&fte, &task, false).await.expect_status(409).problem_code(), "decided_otherwise");
+    assert_eq!(fte.result(&task).await["status"], "completed");
+}
+
+#[tokio::test]
+async fn a_no_ends_the_task() {
+    let fte = Fte::start().await;
+    let task = fte.post(json!({ "task": "spend money", "require_approval": true })).await;
+    fte.in_status(&task, "awaiting_approval").await;
+    decide(&fte, &task, false).await.expect_status(200);
+    let result = fte.result(&task).await;
+    assert_eq!(result["status"], "rejected");
+    assert!(result["error"]["message"].as_str().unwrap().contains("ada"), "{result}");
+    decide(&fte, &task, false).await.expect_status(200);
+    assert_eq!(decide(&fte, &task, true).await.expect_status(409).problem_code(), "decided_otherwise");
+}
+
+#[tokio::test]
+async fn an_agent_that_asks_goes_on_after_a_yes_with_or_without_its_sandbox() {
+    for stay_ms in ["60000", "0"] {
+        let fte = Fte::start_with(&[], &[("FTE_RUNNER_APPROVAL_STAY_MS", stay_ms)]).await;
+        let task = fte.post(json!({ "task": "show", "agent": "demo", "context": { "demo": { "step_ms": 1 } } })).await;
+        fte.in_status(&task, "awaiting_approval").await;
+        decide(&fte, &task, true).await.expect_status(200);
+        let result = fte.result(&task).await;
+        assert_eq!(result["status"], "completed", "{result}");
+        assert_eq!(result["artifacts"].as_array().unwrap().len(), 1, "{result}");
+    }
+}
+
+#[tokio::test]
+async fn an_approval_that_nobody_gives_runs_out() {
+    let fte = Fte::start_with(&[], &[("FTE_RUNNER_APPROVAL_TTL", "1s")]).await;
+    let task = fte.post(json!({ "task": "spend money", "require_approval": true })).await;
+    let result = fte.result(&task).await;
+    assert_eq!((&result["status"], &result["error"]["code"]), (&json!("timed_out"), &json!("approval_expired")));
+    assert_eq!(decide(&fte, &task, true).await.expect_status(409).problem_code(), "not_awaiting_approval");
+}
+
+#[tokio::test]
+async fn a_cancel_counts_before_during_and_not_after() {
+    let agents = r#"
+        default = "slow"
+        [agents.slow]
+        kind = "command"
+        command = ["sleep", "600"]
+        [agents.echo]
+        kind = "builtin"
+    "#;
+    let fte = Fte::with_agents(agents, &[]).await;
+    let api = fte.api();
+    let cancel = |task: String| {
+        let api = api.clone();
+        async move { api.post(&format!("/v1/tasks/{task}/cancel"), &json!({})).await.unwrap() }
+    };
+
+    // Before the runner has met it.
+    let request = fte_testkit::request("never");
+    let early = request.task_id.to_string();
+    cancel(early.clone()).await.expect_status(202);
+    fte.publish("fte.triggers.inbound", &serde_json::to_value(fte_testkit::cloud_event(&request)).unwrap()).await;
+    assert_eq!(fte.result(&early).await["status"], "cancelled");
+
+    // While it runs.
+    let running = fte.post(json!({ "task": "sleep" })).await;
+    fte.in_status(&running, "running").await;
+    cancel(running.clone()).await.expect_status(202);
+    assert_eq!(fte.result(&running).await["status"], "cancelled");
+
+    // Afterwards.
+    let done = fte.post(echo("done")).await;
+    fte.result(&done).await;
+    assert_eq!(cancel(done).await.expect_status(409).problem_code(), "task_ended");
+}
+
+#[tokio::test]
+async fn nobody_can_decide_what_is_not_there() {
+    let fte = Fte::start().await;
+    let task = fte_events::TaskId::now().to_string();
+    assert_eq!(decide(&fte, &task, true).await.expect_status(404).problem_code(), "task_not_found");
+    let shown: Value = fte.api().get("/v1/agents").await.unwrap().expect_status(200).json();
+    assert!(shown["items"].as_array().unwrap().iter().any(|agent| agent["name"] == "echo"), "{shown}");
+}

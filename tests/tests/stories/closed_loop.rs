@@ -1,0 +1,52 @@
+//! One POST, and the loop visibly closes.
+
+use serde_json::Value;
+
+use crate::trail::{entries, histories};
+use crate::world::{Fte, echo};
+
+#[tokio::test]
+async fn one_post_gives_one_result_and_a_whole_trail() {
+    let fte = Fte::start().await;
+    let task = fte.post(echo("summarise the minutes")).await;
+    let result = fte.result(&task).await;
+    assert_eq!(result["status"], "completed");
+    assert_eq!(result["result"]["echo"], "summarise the minutes");
+
+    let api = fte.api();
+    let history: Value = fte_testkit::eventually(|| async {
+        let history: Value = api.get(&format!("/v1/audit/tasks/{task}")).await.unwrap().expect_status(200).json();
+        if history["complete"] == true { Ok(history) } else { Err(history) }
+    })
+    .await;
+    assert_eq!(history["missing"], serde_json::json!([]), "{history}");
+    let trail = histories(&entries(&api).await);
+    let told = &trail[&task];
+    assert_eq!(told.faults(), Vec::<String>::new());
+    assert_eq!(told.statuses.values().map(String::as_str).collect::<Vec<_>>(), ["running", "completed"]);
+    assert_eq!(told.claimed.len(), 1);
+
+    let shown = fte.in_status(&task, "completed").await;
+    assert_eq!(shown["agent"], "echo");
+    assert_eq!(shown["attempt"], 1);
+    let events: Value = api.get(&format!("/v1/tasks/{task}/events")).await.unwrap().expect_status(200).json();
+    assert_eq!(events["items"].as_array().unwrap().len(), 6, "{events}");
+}
+
+#[tokio::test]
+async fn a_stop_and_a_start_lose_nothing() {
+    let mut fte = Fte::start().await;
+    let task = fte.post(echo("before")).await;
+    assert!(fte.process.stop().await.success());
+    fte.process.restart().await;
+    assert_eq!(fte.result(&task).await["status"], "completed");
+    let after = fte.post(echo("after")).await;
+    assert_eq!(fte.result(&after).await["status"], "completed");
+}
+
+#[tokio::test]
+async fn every_topic_of_the_catalogue_has_its_subscribers() {
+    let fte = Fte::start().await;
+    let listed: Value = fte.process.sidecar().get("/v1.0/metadata").await.unwrap().expect_status(200).json();
+    assert_eq!(listed["id"], "fte-local");
+}

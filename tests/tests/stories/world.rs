@@ -1,0 +1,78 @@
+//! The vocabulary of the stories: start FTE, post a task, wait for its result.
+
+use std::time::Duration;
+
+use fte_testkit::{Client, Dir, FteProcess, built_binary, eventually};
+use serde_json::{Value, json};
+
+/// A running FTE on a directory of its own.
+pub(crate) struct Fte {
+    pub(crate) process: FteProcess,
+    pub(crate) dir: Dir,
+}
+
+impl Fte {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(&[], &[]).await
+    }
+
+    pub(crate) async fn start_with(args: &[&str], env: &[(&str, &str)]) -> Self {
+        let dir = Dir::new();
+        let process = FteProcess::start_with(built_binary(), dir.join("data"), args, env.iter().copied()).await;
+        Self { process, dir }
+    }
+
+    /// With this `agents.toml`.
+    pub(crate) async fn with_agents(agents: &str, env: &[(&str, &str)]) -> Self {
+        let dir = Dir::new();
+        let file = dir.write("agents.toml", agents);
+        let args = ["--agents", file.to_str().unwrap()];
+        let process = FteProcess::start_with(built_binary(), dir.join("data"), args, env.iter().copied()).await;
+        Self { process, dir }
+    }
+
+    pub(crate) fn api(&self) -> Client {
+        self.process.api()
+    }
+
+    /// Posts a task that must be accepted, and gives its id.
+    pub(crate) async fn post(&self, body: Value) -> String {
+        let answer = self.api().post("/v1/tasks", &body).await.unwrap().expect_status(202);
+        answer.json::<Value>()["task_id"].as_str().unwrap().to_owned()
+    }
+
+    /// The data of the task's result event, once it is there.
+    pub(crate) async fn result(&self, task: &str) -> Value {
+        let api = self.api();
+        eventually(|| async {
+            let answer = api.get(&format!("/v1/tasks/{task}/result?wait=10s")).await.map_err(|error| error.to_string())?;
+            if answer.status == 200 { Ok(answer.json::<Value>()) } else { Err(answer.text()) }
+        })
+        .await
+    }
+
+    /// The task, once it has this status.
+    pub(crate) async fn in_status(&self, task: &str, status: &str) -> Value {
+        let api = self.api();
+        eventually(|| async {
+            let shown = api.get(&format!("/v1/tasks/{task}")).await.map_err(|error| error.to_string())?;
+            let shown: Value = if shown.status == 200 { shown.json() } else { return Err(shown.text()) };
+            if shown["status"] == status { Ok(shown) } else { Err(shown.to_string()) }
+        })
+        .await
+    }
+
+    /// Publishes an event through the sidecar's own API, as an outside system would.
+    pub(crate) async fn publish(&self, topic: &str, event: &Value) {
+        let path = format!("/v1.0/publish/pubsub/{topic}");
+        self.process.sidecar().post_as(&path, "application/cloudevents+json", event).await.unwrap().expect_status(204);
+    }
+}
+
+/// The simplest task.
+pub(crate) fn echo(text: &str) -> Value {
+    json!({ "task": text, "agent": "echo" })
+}
+
+/// How long a story waits for a whole load to settle.
+pub(crate) const LOAD_PATIENCE: Duration = Duration::from_secs(120);
