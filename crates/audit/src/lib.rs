@@ -1,1 +1,112 @@
-//! Records every event exactly once, durably, before it is acknowledged.
+//! The audit service: it records every event of every topic exactly once, durably, before it acknowledges it, and answers who did what and when.
+//!
+//! Always true:
+//! * An event is acknowledged to the sidecar only when it is durable and numbered. The service rejects nothing, drops nothing and has no
+//!   dead-letter topic: what is no event is kept as evidence, and a full disk makes the topics wait.
+//! * Each (`source`, `id`) is one entry, whatever comes twice, at the same time, after a restart, or in a replay from the first offset.
+//! * The same identity with other content is an entry of its own, of kind `conflict`, and an alarm.
+//! * Entries are numbered without a gap in the order in which they were logged, and no route changes or removes one.
+//!
+//! Where entries are kept stands behind [`log::Log`]; today that is SQLite, which the log's owner could change unnoticed. A log that
+//! proves itself (Merkle tree, signed checkpoints) is to take its place there.
+//!
+//! The way of an event: [`subscribe`] takes its bytes as they are on the topic, [`reading`] reads them, [`entry`] gives it its identity,
+//! [`sqlite`] writes it with all that is waiting, and [`routes`] shows it; [`history`] says whether a task's is whole.
+
+pub mod canonical;
+pub mod config;
+pub mod entry;
+pub mod history;
+pub mod log;
+pub mod metrics;
+pub mod reading;
+pub mod routes;
+pub mod sqlite;
+pub mod subscribe;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use fte_service::{AuditTrail, Bus, Service, Settings, chain, check};
+
+pub use self::config::Config;
+use self::log::{Log, LogError};
+use self::sqlite::{SqliteLog, SqliteOptions};
+
+/// Its name; its app id is `fte-audit`.
+pub const NAME: &str = "audit";
+
+/// Why it cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the data directory {} cannot be made", path.display())]
+    Directory { path: PathBuf, source: std::io::Error },
+    #[error("the audit log cannot be opened")]
+    Log(#[from] LogError),
+    #[error("the thread that works on the audit log has ended")]
+    Ended,
+}
+
+/// Opens the log in the data directory and gives the service that records into it.
+pub async fn start(config: Config, settings: &Settings, bus: Bus) -> Result<Service, Error> {
+    let path = settings.data_dir.clone();
+    let opening = tokio::task::spawn_blocking(move || {
+        std::fs::create_dir_all(&path).map_err(|source| Error::Directory { path: path.clone(), source })?;
+        let Config { cache_kib, readers_max } = config;
+        let options = SqliteOptions { cache_kib, readers_max, ..SqliteOptions::at(path.join("audit.sqlite")) };
+        SqliteLog::open(options).map_err(Error::from)
+    });
+    let log = opening.await.map_err(|_| Error::Ended)??;
+    let ended = log.ended();
+    let log: Arc<dyn Log> = Arc::new(log);
+
+    let mut service = Service::new(NAME, &bus);
+    service.background.push(Box::pin(async move {
+        ended.await;
+        Err(Error::Ended.into())
+    }));
+    service.app = subscribe::subscriptions(settings, &log).router();
+    service.api = routes::routes(&log);
+    service.checks.push((
+        "log",
+        check(move || {
+            let ready = log.ready().map_err(|error| chain(&error));
+            async { ready }
+        }),
+    ));
+    service.denials = Some(AuditTrail::new(bus.publisher, NAME));
+    Ok(service)
+}
+
+#[cfg(test)]
+mod tests {
+    use fte_service::{Env, MapEnv};
+
+    use super::*;
+
+    fn settings(data: &std::path::Path) -> Settings {
+        let env = MapEnv::of([("FTE_DATA", &data.to_string_lossy())]);
+        assert!(env.get("FTE_DATA").is_some());
+        Settings::from_env(&env, config::PORTS).unwrap()
+    }
+
+    #[tokio::test]
+    async fn it_starts_on_an_empty_directory_and_is_ready_to_record() {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = settings(&directory.path().join("new"));
+        let service = start(Config::default(), &settings, Bus::connect(&settings, NAME).unwrap()).await.unwrap();
+        assert!(settings.data_dir.join("audit.sqlite").exists());
+        let (_, ready) = service.checks.iter().find(|(name, _)| *name == "log").unwrap();
+        ready().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_data_directory_that_cannot_be_used_ends_the_start_with_a_reason() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let settings = settings(&file);
+        let error = start(Config::default(), &settings, Bus::connect(&settings, NAME).unwrap()).await.err().unwrap();
+        assert!(chain(&error).contains("cannot be made"), "{}", chain(&error));
+    }
+}

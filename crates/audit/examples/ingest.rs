@@ -1,0 +1,191 @@
+//! Measures the way into the log: reading, recognising, numbering, committing.
+//!
+//! `cargo run --profile bench -p fte-audit --example ingest -- [events] [deliveries at once] [events each] [directory] [duplicates in %] [ids] [way]`
+//!
+//! Events look like those of tasks that pass through an embedded sidecar: six of each task, with the attributes that a sidecar adds. `ids` are
+//! those of the catalogue (`task`) or `random`, as those of outside systems may be. The way is `direct`, or `bulk`: through the route that
+//! a sidecar calls, with its JSON and base64, but without HTTP.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::http::Request;
+use bytes::Bytes;
+use fte_audit::entry::NewEntry;
+use fte_audit::log::Log;
+use fte_audit::sqlite::{SqliteLog, SqliteOptions};
+use fte_bus::Record;
+use fte_events::{EventName, TaskId, event_id};
+use fte_service::{MapEnv, Settings};
+use hdrhistogram::Histogram;
+use http_body_util::BodyExt;
+use tower::ServiceExt;
+
+struct Plan {
+    events: usize,
+    at_once: usize,
+    each: usize,
+    directory: PathBuf,
+    duplicates_pct: usize,
+    random: bool,
+    bulk: bool,
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |place: usize, default: usize| arguments.get(place).and_then(|text| text.parse().ok()).unwrap_or(default);
+    let plan = Plan {
+        events: number(0, 1_000_000),
+        at_once: number(1, 16),
+        each: number(2, 256),
+        directory: arguments.get(3).map_or_else(|| PathBuf::from("audit-ingest"), PathBuf::from),
+        duplicates_pct: number(4, 0),
+        random: arguments.get(5).is_some_and(|text| text == "random"),
+        bulk: arguments.get(6).is_some_and(|text| text == "bulk"),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    runtime.block_on(run(plan));
+}
+
+async fn run(plan: Plan) {
+    std::fs::create_dir_all(&plan.directory).expect("a directory to measure in");
+    let log: Arc<dyn Log> = Arc::new(SqliteLog::open(SqliteOptions::at(plan.directory.join("audit.sqlite"))).expect("the log opens"));
+    let plan = Arc::new(plan);
+    // Made before the clock runs: what is measured is the log.
+    let mut batches: Vec<Vec<Bytes>> = batches(&plan);
+    let total: usize = batches.iter().map(Vec::len).sum();
+    let bytes: usize = batches.iter().flatten().map(Bytes::len).sum();
+    if plan.bulk {
+        batches = batches.iter().map(|batch| vec![bulk_body(batch)]).collect();
+    }
+    let batches = Arc::new(batches);
+    let next = Arc::new(AtomicUsize::new(0));
+
+    let settings = Settings::from_env(&MapEnv::default(), fte_audit::config::PORTS).expect("default settings");
+    let router = fte_audit::subscribe::subscriptions(&settings, &log).router();
+    let bulk = plan.bulk;
+
+    let (cpu, started, resident_before) = (cpu_time(), Instant::now(), resident_mib("VmRSS"));
+    let workers: Vec<_> = (0..plan.at_once)
+        .map(|_| {
+            let (log, batches, next, router) = (Arc::clone(&log), Arc::clone(&batches), Arc::clone(&next), router.clone());
+            tokio::spawn(async move {
+                let topic: Arc<str> = "fte.status.updates".into();
+                let mut waits = Histogram::<u64>::new(3).expect("a histogram");
+                while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let asked = Instant::now();
+                    if bulk {
+                        deliver(&router, batch[0].clone()).await;
+                        waits.record(u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX)).expect("a wait");
+                        continue;
+                    }
+                    let read = |(offset, body): (usize, &Bytes)| {
+                        let offset = i64::try_from(offset).ok();
+                        NewEntry::read(Record { topic: Arc::clone(&topic), body: body.clone(), partition: Some(3), offset, key: None })
+                    };
+                    let entries = batch.iter().enumerate().map(read).collect();
+                    log.append(entries).await.expect("the log takes entries");
+                    waits.record(u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX)).expect("a wait");
+                }
+                waits
+            })
+        })
+        .collect();
+    let mut waits = Histogram::<u64>::new(3).expect("a histogram");
+    for worker in workers {
+        waits.add(worker.await.expect("a worker ends")).expect("histograms of one kind");
+    }
+    let (took, cpu) = (started.elapsed(), cpu_time() - cpu);
+    let rate = total as f64 / took.as_secs_f64();
+    let disk: u64 =
+        std::fs::read_dir(&plan.directory).expect("the directory").flatten().flat_map(|file| file.metadata()).map(|m| m.len()).sum();
+    let ms = |quantile| waits.value_at_quantile(quantile) as f64 / 1000.0;
+    #[expect(clippy::print_stdout, reason = "this is what it is for")]
+    {
+        println!("{total} events of {} bytes in {:.2} s: {rate:.0}/s", bytes / total.max(1), took.as_secs_f64());
+        println!(
+            "CPU {:.2} µs an event: {:.0} % of a core at 30 000/s",
+            cpu.as_secs_f64() * 1e6 / total as f64,
+            cpu.as_secs_f64() / total as f64 * 3e6
+        );
+        println!("acknowledged in ms: p50 {:.1}, p99 {:.1}, max {:.1}", ms(0.5), ms(0.99), ms(1.0));
+        println!(
+            "{} bytes on disk an event, {} MiB resident more than before",
+            disk / total as u64,
+            resident_mib("VmHWM") - resident_before
+        );
+    }
+}
+
+/// Deliveries of events in the order in which tasks make them.
+fn batches(plan: &Plan) -> Vec<Vec<Bytes>> {
+    let mut events = Vec::with_capacity(plan.events);
+    let mut running = Vec::new();
+    while events.len() < plan.events {
+        // A few hundred tasks are under way at a time.
+        let at = jiff::Timestamp::from_millisecond(1_782_900_000_000 + i64::try_from(events.len() / 30).unwrap_or(0)).expect("a time");
+        running.push((TaskId::mint(at, fastrand::u128(..)), 0));
+        let place = if running.len() > 200 { 0 } else { fastrand::usize(..running.len()) };
+        let (task, step) = &mut running[place];
+        *step += 1;
+        events.push(event(*task, *step, plan.random));
+        if *step == 6 {
+            running.swap_remove(place);
+        }
+        if events.len() > 1000 && fastrand::usize(..100) < plan.duplicates_pct {
+            let again = events[events.len() - 1 - fastrand::usize(..1000)].clone();
+            events.push(again);
+        }
+    }
+    events.chunks(plan.each).map(<[Bytes]>::to_vec).collect()
+}
+
+fn event(task: TaskId, step: u64, random: bool) -> Bytes {
+    let id = if random { uuid::Uuid::from_u128(fastrand::u128(..)) } else { event_id(task, EventName::Status { sequence: step }) };
+    let text = format!(
+        r#"{{"data":{{"agent":"echo","attempt":1,"details":{{"tokens":1234,"cached":true,"ratio":0.5}},"message":"The agent has read the minutes and writes the summary now.","progress_pct":50,"sequence":{step},"stage":"writing","status":"running","task_id":"{task}"}},"datacontenttype":"application/json","ftecause":"{id}","ftetenant":"default","fteversion":"1","id":"{id}","pubsubname":"pubsub","source":"/fte/runner","specversion":"1.0","subject":"{task}","time":"2026-07-01T10:00:00.123456Z","topic":"fte.status.updates","traceid":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01","traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01","tracestate":"","type":"fte.status.changed"}}"#
+    );
+    Bytes::from(text)
+}
+
+/// A delivery as Dapr makes it in bulk with `rawPayload`.
+fn bulk_body(events: &[Bytes]) -> Bytes {
+    let mut body = String::from(r#"{"id":"9f0f3d8a-3f5c-4d1c-9d1b-7a4a7c0b2f11","entries":["#);
+    for (place, event) in events.iter().enumerate() {
+        let comma = if place > 0 { "," } else { "" };
+        let event = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, event);
+        body.push_str(&format!(
+            r#"{comma}{{"entryId":"{place}","event":"{event}","contentType":"application/octet-stream","metadata":{{"__key":"01980000-0000-7000-8000-000000000001","__offset":"{place}","__partition":"3","__timestamp":"1782900000000","__topic":"fte.status.updates","pubsubName":"pubsub"}}}}"#
+        ));
+    }
+    body.push_str(
+        r#"],"topic":"fte.status.updates","metadata":{"pubsubName":"pubsub"},"pubsubname":"pubsub","type":"com.dapr.event.sent.bulk"}"#,
+    );
+    Bytes::from(body)
+}
+
+async fn deliver(router: &axum::Router, body: Bytes) {
+    let request = Request::post("/events/fte.status.updates").header("content-type", "application/json");
+    let request = request.body(Body::from(body)).expect("a request");
+    let response = router.clone().oneshot(request).await.expect("an answer");
+    let answer = response.into_body().collect().await.expect("a body").to_bytes();
+    assert!(!answer.windows(5).any(|text| text == b"RETRY"), "the log takes entries");
+}
+
+/// CPU time of this process.
+fn cpu_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<i64> = stat.rsplit(')').next().unwrap_or_default().split(' ').filter_map(|field| field.parse().ok()).collect();
+    // After the state's letter: utime and stime are the 11th and 12th numbers, in ticks of 10 ms.
+    let ticks = fields.get(10).unwrap_or(&0) + fields.get(11).unwrap_or(&0);
+    Duration::from_millis(u64::try_from(ticks).unwrap_or(0) * 10)
+}
+
+fn resident_mib(which: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with(which)).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) / 1024
+}

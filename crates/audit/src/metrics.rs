@@ -1,0 +1,30 @@
+//! The names of this crate's metrics. Labels are bounded: kinds, never ids.
+
+use std::time::Duration;
+
+use crate::entry::Kind;
+
+/// Entries written, by `kind` (`event`, `unparsed`, `conflict`).
+pub const ENTRIES: &str = "fte_audit_entries_total";
+/// Records that were in the log before.
+pub const DUPLICATES: &str = "fte_audit_duplicates_total";
+/// Seconds from the begin of a group's transaction to its commit; a histogram.
+pub const COMMIT_SECONDS: &str = "fte_audit_commit_sec";
+/// Numbers of the publishers' counters on the actions topic that have not arrived.
+pub const ACTIONS_MISSING: &str = "fte_audit_actions_missing";
+
+pub(crate) fn committed(took: Duration, new: &[u64; 3], known: u64) {
+    for (kind, count) in Kind::ALL.into_iter().zip(new) {
+        if *count > 0 {
+            metrics::counter!(ENTRIES, "kind" => kind.as_str()).increment(*count);
+        }
+    }
+    if known > 0 {
+        metrics::counter!(DUPLICATES).increment(known);
+    }
+    metrics::histogram!(COMMIT_SECONDS).record(took.as_secs_f64());
+}
+
+pub(crate) fn actions_missing(count: u64) {
+    metrics::gauge!(ACTIONS_MISSING).set(count as f64);
+}

@@ -1,0 +1,62 @@
+//! The public routes, all of them for reading:
+//!
+//! | route | meaning |
+//! |---|---|
+//! | `GET /v1/audit/entries` | entries in log order, by filters |
+//! | `GET /v1/audit/entries/{shard}/{index}` | one entry |
+//! | `GET /v1/audit/tasks/{id}` | a task's history, and what it lacks |
+//!
+//! There is no route that changes or removes an entry; every other method is answered with 405.
+
+mod entries;
+mod tasks;
+mod view;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use fte_service::{ApiRoutes, Problem};
+use utoipa_axum::routes;
+
+use crate::entry::Position;
+use crate::log::{Log, LogError};
+
+/// What the handlers work with.
+pub(crate) type App = Arc<dyn Log>;
+
+/// The routes over a log.
+pub fn routes(log: &App) -> ApiRoutes {
+    ApiRoutes::<App>::new()
+        .routes(routes!(entries::list))
+        .routes(routes!(entries::one))
+        .routes(routes!(tasks::history))
+        .with_state(Arc::clone(log))
+}
+
+/// A log that cannot be read now: the caller may try again, and the operator sees why.
+fn unreadable(error: &LogError) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "audit_unavailable", "The audit log cannot be read now; try again.")
+        .retry_after(Duration::from_secs(1))
+        .caused_by(error)
+}
+
+/// The place that `after` names.
+fn position(after: Option<&str>) -> Result<Option<Position>, Problem> {
+    let parse = |text: &str| {
+        text.parse()
+            .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "invalid_cursor", format!("{error}: take next_cursor as it is.")))
+    };
+    after.filter(|text| !text.is_empty()).map(parse).transpose()
+}
+
+/// A number of items to answer with.
+fn limit(asked: Option<usize>, default: usize, max: usize) -> Result<usize, Problem> {
+    match asked.unwrap_or(default) {
+        limit if (1..=max).contains(&limit) => Ok(limit),
+        _ => Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_query", format!("limit: expected a whole number from 1 to {max}."))),
+    }
+}
+
+#[cfg(test)]
+mod tests;

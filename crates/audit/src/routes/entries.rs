@@ -1,0 +1,105 @@
+//! `GET /v1/audit/entries` and `GET /v1/audit/entries/{shard}/{index}`.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use fte_service::Problem;
+use fte_service::extract::{Json, Path, Query};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::view::AuditEntry;
+use super::{App, limit, position, unreadable};
+use crate::entry::{Position, Task};
+use crate::log;
+
+const LIMIT_DEFAULT: usize = 100;
+const LIMIT_MAX: usize = 1000;
+
+/// Which entries to list. An unknown filter is refused: an answer that ignored it would say too much.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Filters {
+    /// Of this task.
+    task_id: Option<String>,
+    /// Of this agent.
+    agent: Option<String>,
+    /// Of this action, such as `tool.called`, or of events of this type.
+    action: Option<String>,
+    /// By this actor or requester (its id).
+    actor: Option<String>,
+    /// `success`, `failure` or `denied`.
+    outcome: Option<String>,
+    /// Logged at this time (RFC 3339) or later.
+    from: Option<Timestamp>,
+    /// Logged before this time (RFC 3339).
+    to: Option<Timestamp>,
+    /// After this place: a `next_cursor`, or `shard-index` of an entry.
+    #[param(example = "2026-17")]
+    after: Option<String>,
+    /// At most this many, 100 by default.
+    #[param(maximum = 1000, minimum = 1)]
+    limit: Option<usize>,
+}
+
+impl Filters {
+    fn query(self) -> Result<log::Query, Problem> {
+        let text = |text: Option<String>| text.filter(|text| !text.is_empty());
+        Ok(log::Query {
+            task: text(self.task_id).map(|task| Task::from(task.as_str())),
+            agent: text(self.agent),
+            action: text(self.action),
+            actor: text(self.actor),
+            outcome: text(self.outcome),
+            from_ms: self.from.map(first_ms),
+            to_ms: self.to.map(first_ms),
+            after: position(self.after.as_deref())?,
+            limit: limit(self.limit, LIMIT_DEFAULT, LIMIT_MAX)?,
+        })
+    }
+}
+
+/// The first millisecond that is not before a time.
+fn first_ms(time: Timestamp) -> i64 {
+    let ms = time.as_millisecond();
+    match Timestamp::from_millisecond(ms) {
+        Ok(rounded) if rounded < time => ms + 1,
+        _ => ms,
+    }
+}
+
+/// Entries in log order.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct AuditEntries {
+    items: Vec<AuditEntry>,
+    /// Give it as `after` to go on; absent once the end of the log is reached. A page may be short, even empty, and not be the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+    /// How many numbers of the publishers' counters on `fte.audit.actions` have not arrived: 0 when no action is known to be lost or late.
+    actions_missing: u64,
+}
+
+/// List audit entries in the order in which they were logged.
+#[utoipa::path(
+    get, path = "/v1/audit/entries", tag = "audit", params(Filters),
+    responses((status = 200, body = AuditEntries), (status = 400, body = Problem), (status = 503, body = Problem)),
+)]
+pub(crate) async fn list(State(app): State<App>, Query(filters): Query<Filters>) -> Result<Json<AuditEntries>, Problem> {
+    let page = app.entries(filters.query()?).await.map_err(|error| unreadable(&error))?;
+    let items = page.entries.into_iter().map(AuditEntry::from).collect();
+    Ok(Json(AuditEntries { items, next_cursor: page.next.map(|next| next.to_string()), actions_missing: page.actions_missing }))
+}
+
+/// One audit entry, by its place.
+#[utoipa::path(
+    get, path = "/v1/audit/entries/{shard}/{index}", tag = "audit",
+    params(("shard" = u16, Path, description = "The shard: a year"), ("index" = u64, Path, description = "The place in it, from 0")),
+    responses((status = 200, body = AuditEntry), (status = 400, body = Problem), (status = 404, body = Problem), (status = 503, body = Problem)),
+)]
+pub(crate) async fn one(State(app): State<App>, Path((shard, index)): Path<(u16, u64)>) -> Result<Json<AuditEntry>, Problem> {
+    let at = Position { shard, index };
+    let entry = app.entry(at).await.map_err(|error| unreadable(&error))?;
+    let entry = entry.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "entry_not_found", format!("The log has no entry {at}.")))?;
+    Ok(Json(AuditEntry::from(entry)))
+}
