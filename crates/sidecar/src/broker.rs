@@ -61,6 +61,8 @@ pub(crate) struct Call {
     /// On a retry: the offsets still open.
     pub(crate) only: Option<Arc<[u64]>>,
     pub(crate) timeout: Option<Duration>,
+    /// Whether the subscription that is called has a dead-letter topic.
+    pub(crate) dead_letter: bool,
 }
 
 /// Publish records of one partition to the dead-letter topic of `instance`. Ends with [`Group::dead_lettered`].
@@ -266,6 +268,7 @@ impl Group {
                 records_max: mode.bulk.unwrap_or(1),
                 only,
                 timeout: self.policy.timeout,
+                dead_letter: mode.dead_letter,
             }));
         }
         None
@@ -307,7 +310,8 @@ impl Group {
     /// A call was answered: `verdicts` names every record that was sent, ascending. `jitter` is uniform in 0..1.
     /// Without verdicts nothing could be read, and the call is made again a little later.
     pub(crate) fn answered(&mut self, call: &Call, verdicts: &[(u64, Verdict)], now: Instant, jitter: f64) -> Settled {
-        let dead_letter = self.mode(call.instance).is_some_and(|mode| mode.dead_letter);
+        // As it was when the call was made: the instance may be gone by now.
+        let dead_letter = call.dead_letter;
         let partition = &mut self.partitions[usize::from(call.partition)];
         let mut settled = Settled::default();
         let Some((last, _)) = verdicts.last() else {

@@ -33,7 +33,7 @@ pub(crate) struct Surroundings<'a> {
 /// An event as the publisher gave it.
 #[derive(Debug)]
 pub(crate) enum Event<'a> {
-    CloudEvent(&'a [u8]),
+    Envelope(&'a [u8]),
     Json(&'a [u8]),
     Text(Cow<'a, str>),
     Binary(Cow<'a, [u8]>),
@@ -84,7 +84,7 @@ pub(crate) fn write(
         Timestamp::from_second(expires_s).unwrap_or(Timestamp::MAX)
     });
     match event {
-        Event::CloudEvent(body) => keep(out, body, ttl, around),
+        Event::Envelope(body) => keep(out, body, ttl, around),
         other => {
             wrap(out, other, content_type, metadata, ttl, around);
             Ok(ttl.map_or(0, Timestamp::as_millisecond))
@@ -231,7 +231,7 @@ fn wrap(out: &mut Vec<u8>, event: &Event<'_>, content_type: &str, metadata: &Pai
         member(out, "expiration", &at.to_string());
     }
     match event {
-        Event::CloudEvent(json) | Event::Json(json) => {
+        Event::Envelope(json) | Event::Json(json) => {
             if serde_json::from_slice::<&RawValue>(json).is_ok() {
                 out.extend_from_slice(b",\"data\":");
                 out.extend_from_slice(json.trim_ascii());
@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn a_cloudevent_keeps_what_it_says_except_where_it_goes() {
         let body = br#" {"id":"1","topic":"x","time":"t","source":null,"mine":{"a":[1]},"traceparent":"p"} "#;
-        let (event, _) = published(&Event::CloudEvent(body), "application/cloudevents+json", &json!({}));
+        let (event, _) = published(&Event::Envelope(body), "application/cloudevents+json", &json!({}));
         assert_eq!(
             event,
             json!({"id":"1","topic":"orders","pubsubname":"pubsub","time":"t","source":"Dapr","mine":{"a":[1]},
@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn an_empty_cloudevent_is_filled_in_without_an_id() {
         for body in [&b"{}"[..], b"{ }\n"] {
-            let (event, _) = published(&Event::CloudEvent(body), "", &json!({}));
+            let (event, _) = published(&Event::Envelope(body), "", &json!({}));
             assert_eq!(event["topic"], "orders");
             assert_eq!(event["time"], "2026-01-02T03:04:05Z");
             assert!(event.get("id").is_none());
@@ -338,12 +338,12 @@ mod tests {
     #[test]
     fn time_to_live_becomes_an_expiration() {
         let at: Timestamp = "2026-01-02T03:04:15Z".parse().unwrap();
-        for event in [Event::Json(b"1"), Event::CloudEvent(br#"{"expiration":"2020-01-01T00:00:00Z"}"#)] {
+        for event in [Event::Json(b"1"), Event::Envelope(br#"{"expiration":"2020-01-01T00:00:00Z"}"#)] {
             let (envelope, expires_ms) = published(&event, "x/y", &json!({"ttlInSeconds":"10"}));
             assert_eq!(envelope["expiration"], "2026-01-02T03:04:15Z");
             assert_eq!(expires_ms, at.as_millisecond());
         }
-        let (_, expires_ms) = published(&Event::CloudEvent(br#"{"expiration":"2026-01-02T03:04:15Z"}"#), "", &json!({}));
+        let (_, expires_ms) = published(&Event::Envelope(br#"{"expiration":"2026-01-02T03:04:15Z"}"#), "", &json!({}));
         assert_eq!(expires_ms, at.as_millisecond());
     }
 
@@ -360,7 +360,7 @@ mod tests {
                 now_text: "",
             };
             let mut out = Vec::new();
-            assert!(write(&mut out, &Event::CloudEvent(body), "", &Pairs::default(), &around).is_err());
+            assert!(write(&mut out, &Event::Envelope(body), "", &Pairs::default(), &around).is_err());
         }
     }
 }

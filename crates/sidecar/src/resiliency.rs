@@ -25,7 +25,7 @@ pub enum ResiliencyError {
     #[error("resources in {} cannot be read", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("resiliency file{} is not valid YAML", at(file))]
-    Yaml { file: Option<PathBuf>, source: serde_saphyr::Error },
+    Yaml { file: Option<PathBuf>, source: Box<serde_saphyr::Error> },
     #[error("resiliency{}: {what}", at(file))]
     Value { file: Option<PathBuf>, what: String },
 }
@@ -130,12 +130,13 @@ impl Resiliency {
 
     fn add(&mut self, text: &str, file: Option<PathBuf>) -> Result<(), ResiliencyError> {
         for part in documents(text) {
-            let kind: Kind = serde_saphyr::from_str(&part).map_err(|source| ResiliencyError::Yaml { file: file.clone(), source })?;
+            let kind: Kind =
+                serde_saphyr::from_str(&part).map_err(|source| ResiliencyError::Yaml { file: file.clone(), source: Box::new(source) })?;
             if kind.kind.as_deref() != Some("Resiliency") {
                 continue;
             }
             let document: Document =
-                serde_saphyr::from_str(&part).map_err(|source| ResiliencyError::Yaml { file: file.clone(), source })?;
+                serde_saphyr::from_str(&part).map_err(|source| ResiliencyError::Yaml { file: file.clone(), source: Box::new(source) })?;
             let bad = |what| ResiliencyError::Value { file: file.clone(), what };
             document.check().map_err(bad)?;
             if !document.spec.policies.circuit_breakers.is_empty() {

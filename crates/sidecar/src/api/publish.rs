@@ -154,7 +154,7 @@ pub(super) async fn single(
                 return Ok(0);
             }
             let event = match cloudevent::kind(content_type) {
-                Kind::CloudEvent => Event::CloudEvent(&body.bytes),
+                Kind::CloudEvent => Event::Envelope(&body.bytes),
                 Kind::Json => Event::Json(&body.bytes),
                 Kind::Binary => Event::Binary(Cow::Borrowed(&body.bytes)),
                 Kind::Text => Event::Text(String::from_utf8_lossy(&body.bytes)),
@@ -266,7 +266,7 @@ pub(super) async fn bulk(
         };
         let opaque = raw
             && match &event {
-                Event::CloudEvent(bytes) | Event::Json(bytes) => !is_object(bytes),
+                Event::Envelope(bytes) | Event::Json(bytes) => !is_object(bytes),
                 Event::Text(text) => !is_object(text.as_bytes()),
                 Event::Binary(bytes) => !is_object(bytes),
             };
@@ -280,7 +280,7 @@ pub(super) async fn bulk(
             .push(target.partition, head, |out| {
                 if raw {
                     match &event {
-                        Event::CloudEvent(bytes) | Event::Json(bytes) => out.extend_from_slice(bytes),
+                        Event::Envelope(bytes) | Event::Json(bytes) => out.extend_from_slice(bytes),
                         Event::Text(text) => out.extend_from_slice(text.as_bytes()),
                         Event::Binary(bytes) => out.extend_from_slice(bytes),
                     }
@@ -316,7 +316,7 @@ fn event_of<'a>(event: &'a RawValue, content_type: &str) -> Result<Event<'a>, St
     };
     let media = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     Ok(match cloudevent::kind(content_type) {
-        Kind::CloudEvent => Event::CloudEvent(event.get().as_bytes()),
+        Kind::CloudEvent => Event::Envelope(event.get().as_bytes()),
         Kind::Json => Event::Json(event.get().as_bytes()),
         Kind::Binary => {
             let bytes = STANDARD.decode(text()?.as_bytes()).map_err(|_| "event is not base64".to_owned())?;

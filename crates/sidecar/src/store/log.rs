@@ -183,16 +183,26 @@ pub(crate) fn read_batches(db: &Connection, topic: u32, seq: u64, mut enough: im
     Ok(())
 }
 
-/// The oldest batches of a topic: number, time, total and directory.
-pub(crate) fn oldest(db: &Connection, topic: u32, rows_max: usize) -> rusqlite::Result<Vec<(u64, i64, u64, Box<[crate::record::Place]>)>> {
+/// One of the oldest batches of a topic.
+pub(crate) struct Oldest {
+    pub(crate) seq: u64,
+    pub(crate) at_ms: i64,
+    pub(crate) total: u64,
+    /// Offsets at which it starts.
+    pub(crate) lows: Vec<u64>,
+}
+
+/// The oldest batches of a topic.
+pub(crate) fn oldest(db: &Connection, topic: u32, rows_max: usize) -> rusqlite::Result<Vec<Oldest>> {
     db.prepare_cached("SELECT id, at_ms, total, places FROM batches WHERE id > ?1 AND id < ?2 ORDER BY id LIMIT ?3")?
         .query_map(params![row_id(topic, 0), row_id(topic + 1, 0), rows_max as i64], |row| {
-            Ok((
-                seq_of(row.get(0)?),
-                row.get(1)?,
-                row.get::<_, i64>(2)?.cast_unsigned(),
-                Batch::places(row.get_ref(3)?.as_blob().unwrap_or_default()),
-            ))
+            let places = Batch::places(row.get_ref(3)?.as_blob().unwrap_or_default());
+            Ok(Oldest {
+                seq: seq_of(row.get(0)?),
+                at_ms: row.get(1)?,
+                total: row.get::<_, i64>(2)?.cast_unsigned(),
+                lows: places.iter().map(|place| place.first()).collect(),
+            })
         })?
         .collect()
 }
@@ -216,8 +226,17 @@ pub(crate) fn put_cursors(db: &Connection, app: &str, topic: u32, seen_ms: i64, 
     Ok(())
 }
 
-/// All groups: app, topic, when it was last used, positions.
-pub(crate) fn cursors(db: &Connection) -> rusqlite::Result<Vec<(String, u32, i64, Vec<Cursor>)>> {
+/// A group as stored.
+pub(crate) struct GroupRow {
+    pub(crate) app: String,
+    pub(crate) topic: u32,
+    /// When it was last in use.
+    pub(crate) seen_ms: i64,
+    pub(crate) positions: Vec<Cursor>,
+}
+
+/// All groups.
+pub(crate) fn groups(db: &Connection) -> rusqlite::Result<Vec<GroupRow>> {
     db.prepare("SELECT app, topic, seen_ms, positions FROM cursors")?
         .query_map([], |row| {
             let bytes: Vec<u8> = row.get(3)?;
@@ -231,7 +250,7 @@ pub(crate) fn cursors(db: &Connection) -> rusqlite::Result<Vec<(String, u32, i64
                     }
                 })
                 .collect();
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, positions))
+            Ok(GroupRow { app: row.get(0)?, topic: row.get(1)?, seen_ms: row.get(2)?, positions })
         })?
         .collect()
 }

@@ -232,7 +232,7 @@ impl Writer {
         for row in log::topics(&writer.db)? {
             writer.know_topic(&row)?;
         }
-        for (app, topic, seen_ms, durable) in log::cursors(&writer.db)? {
+        for log::GroupRow { app, topic, seen_ms, positions: durable } in log::groups(&writer.db)? {
             writer.groups.push(Group { cell: Arc::new(CursorCell::new(app.into(), topic, durable.clone())), durable, seen_ms });
         }
         Ok(writer)
@@ -405,7 +405,6 @@ impl Writer {
         Ok((outcomes, staged))
     }
 
-    #[expect(clippy::type_complexity, reason = "one private caller")]
     fn work(&self, commands: &[Command]) -> Result<(Vec<Outcome>, Vec<Staged>, u64), StoreError> {
         let now_ms = now_ms();
         let mut log_bytes = self.log_bytes;
@@ -602,7 +601,7 @@ impl Writer {
             // One row more than is deleted in a step: there is always one that stays and becomes the oldest.
             let mut last = None;
             let mut base = log.ends.base;
-            for (index, (seq, at_ms, total, places)) in log::oldest(&self.db, id, SWEEP_ROWS + 1)?.into_iter().enumerate() {
+            for (index, log::Oldest { seq, at_ms, total, lows }) in log::oldest(&self.db, id, SWEEP_ROWS + 1)?.into_iter().enumerate() {
                 if index < SWEEP_ROWS && seq <= floor && (at_ms < too_old || over > 0) {
                     over = over.saturating_sub(total - base);
                     base = total;
@@ -618,7 +617,7 @@ impl Writer {
                 log.ends.base = base;
                 log.ends.first_seq = seq;
                 log.ends.first_at_ms = at_ms;
-                log.ends.lows = places.iter().map(|place| place.first()).collect();
+                log.ends.lows = lows;
                 break;
             }
         }

@@ -1,5 +1,7 @@
 //! The sidecar as an app sees it: real HTTP over loopback, a real database, a small app as subscriber.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 mod delivery;
 mod durability;
 mod failures;

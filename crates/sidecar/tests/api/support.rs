@@ -317,13 +317,12 @@ impl Daprd {
         let mut options = options(dir.path(), apps);
         change(&mut options);
         let sidecar = fte_sidecar::start(options).await.unwrap();
-        let daprd = Self {
+        Self {
             addrs: sidecar.http_addrs().to_vec(),
             sidecar: Some(sidecar),
             dir,
             client: Client::builder(TokioExecutor::new()).build_http(),
-        };
-        daprd
+        }
     }
 
     /// Waits until every app is up and listed.
