@@ -85,7 +85,9 @@ struct State {
     calls: BTreeMap<Call, usize>,
     next: BTreeMap<Call, VecDeque<Option<Fault>>>,
     always: BTreeMap<Call, Fault>,
-    held: BTreeMap<Call, watch::Receiver<()>>,
+    held: BTreeMap<Call, (watch::Receiver<()>, usize)>,
+    /// How many calls of any kind still go well, how the one after goes, and how all later ones go.
+    outage: Option<(usize, Fault, Fault)>,
 }
 
 /// A running fake sidecar. Dropping it stops it.
@@ -151,9 +153,31 @@ impl FakeSidecar {
 
     /// Holds back calls of this kind, before they take effect, until the guard is dropped.
     pub fn hold(&self, call: Call) -> Held {
+        self.hold_some(call, usize::MAX)
+    }
+
+    /// Holds back the next call of this kind only.
+    pub fn hold_next(&self, call: Call) -> Held {
+        self.hold_some(call, 1)
+    }
+
+    fn hold_some(&self, call: Call, count: usize) -> Held {
         let (sender, receiver) = watch::channel(());
-        self.lock().held.insert(call, receiver);
+        self.lock().held.insert(call, (receiver, count));
         Held(sender)
+    }
+
+    /// After `good` more calls of any kind, one goes like `first` and all later ones like `then`, until [`FakeSidecar::heal`].
+    pub fn fail_after(&self, good: usize, first: Fault, then: Fault) {
+        self.lock().outage = Some((good, first, then));
+    }
+
+    /// Everything goes well again.
+    pub fn heal(&self) {
+        let mut state = self.lock();
+        state.outage = None;
+        state.next.clear();
+        state.always.clear();
     }
 
     /// How many calls of this kind have arrived.
@@ -169,6 +193,14 @@ impl FakeSidecar {
     /// The document under a key.
     pub fn document(&self, key: &str) -> Option<Value> {
         self.lock().rows.get(key).map(|row| row.value.clone())
+    }
+
+    /// Puts a document under a key, whatever is there.
+    pub fn put(&self, key: &str, value: Value) {
+        let mut state = self.lock();
+        state.writes += 1;
+        let etag = state.writes;
+        state.rows.insert(key.to_owned(), Row { value, etag, ttl_s: None });
     }
 
     /// How long the document under a key is kept, in seconds.
@@ -241,7 +273,8 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         *state.calls.entry(call).or_default() += 1;
         let next = state.next.get_mut(&call).and_then(VecDeque::pop_front);
-        (state.held.get(&call).cloned(), next.unwrap_or_else(|| state.always.get(&call).copied()))
+        let fault = next.unwrap_or_else(|| state.always.get(&call).copied()).or_else(|| state.outage());
+        (state.holding(call), fault)
     };
     if let Some(mut held) = held {
         // Fails when the guard is dropped, which is what is waited for.
@@ -270,6 +303,21 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
 }
 
 impl State {
+    fn holding(&mut self, call: Call) -> Option<watch::Receiver<()>> {
+        let (receiver, left) = self.held.get_mut(&call)?;
+        *left = left.checked_sub(1)?;
+        Some(receiver.clone())
+    }
+
+    fn outage(&mut self) -> Option<Fault> {
+        let (good, first, then) = self.outage.as_mut()?;
+        if *good > 0 {
+            *good -= 1;
+            return None;
+        }
+        Some(std::mem::replace(first, *then))
+    }
+
     fn publish(&mut self, topic: &str, key: Option<String>, body: Bytes) -> Answer {
         assert!(self.published.len() < PUBLISHED_MAX, "a fake sidecar keeps at most {PUBLISHED_MAX} events");
         self.published.push(Published { topic: topic.to_owned(), key, body });

@@ -1,0 +1,179 @@
+//! One key, one task: what is remembered about an `Idempotency-Key`, and for how long.
+//!
+//! The record is one document of the state store, created before anything is published. It holds **the event's own bytes**, so that a repeat
+//! publishes the very same event even after an upgrade or a change of the agents file; building it again from the repeated body would not
+//! promise that. Once the event is out, the record becomes `sent` and lets go of them. Crash at any line:
+//!
+//! | before | what a repeat finds | what it does |
+//! |---|---|---|
+//! | the record is created | nothing | starts afresh; nothing was published |
+//! | the event is published | `pending` | publishes the event of the record |
+//! | the record is `sent` | `pending` | publishes it again: the same id, which every consumer recognises |
+//! | 202 | `sent` | answers with the task of the record |
+//!
+//! Creating is create-only: of two requests at the same time one creates, the other finds its record and helps to finish. A create that arrives late
+//! finds a record and does nothing.
+//!
+//! A body is *the same* when its JSON means the same: the digest is over the parsed body with sorted keys and no spaces, so that layout, order
+//! and escapes do not count, but every value does (`1` and `1.0`, `null` and absent, a default that is said and one that is not are different). The
+//! parsed body and not the task it means, because a later version may read more out of the same body.
+
+use std::time::Duration;
+
+use fte_events::{TENANT, TaskId};
+use http::{HeaderMap, StatusCode};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
+
+use fte_service::Problem;
+
+/// How long a key is remembered after its last write.
+pub(crate) const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+/// The header.
+pub(crate) const HEADER: &str = "idempotency-key";
+/// Longest key.
+const KEY_CHARS_MAX: usize = 200;
+
+/// A caller's key: 1 to 200 visible ASCII characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Key(String);
+
+impl Key {
+    /// The request's key, if it has one.
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
+        let mut given = headers.get_all(HEADER).iter();
+        let Some(key) = given.next() else {
+            return Ok(None);
+        };
+        let sound = (1..=KEY_CHARS_MAX).contains(&key.len()) && key.as_bytes().iter().all(u8::is_ascii_graphic);
+        match key.to_str() {
+            Ok(key) if sound && given.next().is_none() => Ok(Some(Self(key.to_owned()))),
+            _ => {
+                let detail = "The Idempotency-Key must be one text of 1 to 200 visible ASCII characters without spaces, such as a UUID.";
+                Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_idempotency_key", detail))
+            }
+        }
+    }
+
+    /// The name of its record. Hashed: keys may hold anything, names may not, and nobody reads keys out of the store.
+    pub(crate) fn record_name(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(TENANT);
+        hash.update([0]);
+        hash.update(&self.0);
+        format!("idem/{}", hex(&hash.finalize()))
+    }
+}
+
+/// The digest of what a body means.
+pub(crate) fn digest(body: &Map<String, Value>) -> String {
+    struct Hashed(Sha256);
+    impl std::io::Write for Hashed {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.update(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut hashed = Hashed(Sha256::new());
+    // A map keeps its keys sorted, and hashing cannot fail.
+    let _ = serde_json::to_writer(&mut hashed, body);
+    hex(&hashed.0.finalize())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digits = b"0123456789abcdef";
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|half| char::from(digits[usize::from(half)])).collect()
+}
+
+/// What is remembered about a key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// The task that the key stands for. Every request mints its own, so that no two write the same record.
+    pub(crate) task_id: TaskId,
+    /// What the body meant.
+    pub(crate) body_sha256: String,
+    /// When the task was submitted.
+    pub(crate) accepted_at: Timestamp,
+    /// How far it got.
+    #[serde(flatten)]
+    pub(crate) progress: Progress,
+}
+
+/// How far it got.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "progress", rename_all = "lowercase")]
+pub(crate) enum Progress {
+    /// The event may or may not be out.
+    Pending {
+        /// Its exact bytes, as text: a store may rewrite JSON, but not a string.
+        event: String,
+    },
+    /// The event is out.
+    Sent,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &str) -> Result<Option<Key>, Problem> {
+        let value = http::HeaderValue::from_bytes(text.as_bytes()).unwrap();
+        Key::of(&HeaderMap::from_iter([(http::HeaderName::from_static(HEADER), value)]))
+    }
+
+    #[test]
+    fn a_key_is_1_to_200_visible_characters() {
+        assert_eq!(Key::of(&HeaderMap::new()).unwrap(), None);
+        for good in ["a", "\"quoted\"", "0198-…".trim_end_matches('…'), &"k".repeat(200)] {
+            assert_eq!(key(good).unwrap(), Some(Key(good.to_owned())));
+        }
+        for bad in ["", "two words", "ü", "tab\tbed", &"k".repeat(201)] {
+            assert_eq!(key(bad).unwrap_err().code, "invalid_idempotency_key", "{bad}");
+        }
+        let mut twice = HeaderMap::new();
+        twice.append(HEADER, "a".parse().unwrap());
+        twice.append(HEADER, "a".parse().unwrap());
+        assert_eq!(Key::of(&twice).unwrap_err().code, "invalid_idempotency_key");
+    }
+
+    #[test]
+    fn a_record_s_name_hides_the_key() {
+        let name = key("secret/../x").unwrap().unwrap().record_name();
+        assert!(name.len() == 5 + 64 && name.starts_with("idem/") && !name.contains("secret"));
+        assert_ne!(name, key("other").unwrap().unwrap().record_name());
+    }
+
+    #[test]
+    fn the_digest_is_of_the_meaning() {
+        let digest = |text: &str| digest(&serde_json::from_str(text).unwrap());
+        let base = digest(r#"{"task":"caf\u00e9","context":{"a":1,"b":[1,2]}}"#);
+        assert_eq!(base, digest("{ \"context\" : {\"b\":[1, 2],\"a\":1},\n \"task\":\"café\" }"));
+        for other in [
+            r#"{"task":"cafe","context":{"a":1,"b":[1,2]}}"#,
+            r#"{"task":"café","context":{"a":1,"b":[2,1]}}"#,
+            r#"{"task":"café","context":{"a":1.0,"b":[1,2]}}"#,
+            r#"{"task":"café","context":{"a":1,"b":[1,2]},"priority":"P2"}"#,
+        ] {
+            assert_ne!(base, digest(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_record_reads_as_it_was_written_even_by_a_later_version() {
+        let record = Record {
+            task_id: fte_events::sample::task_id(),
+            body_sha256: "ab".to_owned(),
+            accepted_at: fte_events::sample::time(0),
+            progress: Progress::Pending { event: r#"{"a": 1}"#.to_owned() },
+        };
+        let mut json = serde_json::to_value(&record).unwrap();
+        assert_eq!((&json["progress"], &json["event"]), (&"pending".into(), &r#"{"a": 1}"#.into()));
+        json["later"] = 1.into();
+        assert_eq!(serde_json::from_value::<Record>(json).unwrap(), record);
+    }
+}
