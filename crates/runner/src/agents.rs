@@ -1,0 +1,160 @@
+//! Starts agents, of every kind: parts of this program (`echo`, `demo`), any command, and programs that speak JSON lines. `docs/agents.md` is for who writes one.
+//!
+//! Always true, for every kind: what an agent says is bounded in size and number, and waits where the runner is slower; what it makes is kept before it is
+//! named; when its session is dropped it is killed with all it started, and its workspace removed; it dies with the runner, also when that is killed.
+//!
+//! How a program is held apart from the rest of the machine is the matter of a [`Launcher`].
+
+mod artifacts;
+mod command;
+mod demo;
+mod echo;
+mod group;
+mod launch;
+mod limits;
+mod lines;
+mod process;
+mod program;
+mod session;
+mod watchdog;
+mod wire;
+mod workspace;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fte_events::{AgentName, Runtime};
+use fte_service::Env;
+use fte_service::agents::{self as config, AgentKind, Builtin};
+use tokio::sync::mpsc;
+
+pub use self::launch::{Launch, Launcher, PlainProcess};
+pub use self::limits::Limits;
+
+use self::artifacts::ArtifactStore;
+use self::session::{ProgramAgent, Talk};
+use self::watchdog::Watchdog;
+use crate::ports::{Agents, Pending, Session, Start, StartError, Tell};
+
+/// Where programs are looked for when the runner itself was not told.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// All configured agents.
+pub struct AgentHost {
+    agents: BTreeMap<AgentName, Worker>,
+    shared: Arc<Shared>,
+    /// Leads nowhere: for agents that listen to nothing.
+    deaf: mpsc::Sender<Tell>,
+}
+
+/// Who does the work.
+enum Worker {
+    Echo,
+    Demo,
+    Program(Arc<ProgramAgent>),
+}
+
+/// What all sessions use.
+struct Shared {
+    artifacts: ArtifactStore,
+    workspaces: PathBuf,
+    launcher: Box<dyn Launcher>,
+    watchdog: Arc<Watchdog>,
+    limits: Limits,
+}
+
+impl AgentHost {
+    /// The agents of the configuration. `beside` is the directory of `agents.toml`: arguments that are the names of files there become absolute, since an
+    /// agent runs in its own workspace. `data` is where workspaces and artifacts go. `env` is read now and for the names on the agents' lists only.
+    pub fn new(agents: &config::Agents, beside: Option<&Path>, data: &Path, env: &impl Env, limits: Limits) -> io::Result<Self> {
+        Self::with_launcher(agents, beside, data, env, limits, Box::new(PlainProcess))
+    }
+
+    /// The same, with programs started by another launcher.
+    pub fn with_launcher(
+        agents: &config::Agents,
+        beside: Option<&Path>,
+        data: &Path,
+        env: &impl Env,
+        limits: Limits,
+        launcher: Box<dyn Launcher>,
+    ) -> io::Result<Self> {
+        let data = std::path::absolute(data)?;
+        let beside = beside.map(std::path::absolute).transpose()?;
+        let worker = |(name, agent): (&AgentName, &config::Agent)| {
+            let program = |talk, command: &[String]| {
+                let command = command.iter().enumerate().map(|(at, argument)| absolute(at, argument, beside.as_deref())).collect();
+                let env = environment(&agent.env, env);
+                Worker::Program(Arc::new(ProgramAgent { name: name.to_string(), agent: agent.clone(), talk, command, env }))
+            };
+            let worker = match &agent.kind {
+                AgentKind::Builtin(Builtin::Echo) => Worker::Echo,
+                AgentKind::Builtin(Builtin::Demo) => Worker::Demo,
+                AgentKind::Command(command) => program(Talk::Command, command),
+                AgentKind::Process(command) => program(Talk::Process, command),
+            };
+            (name.clone(), worker)
+        };
+        let shared = Shared {
+            artifacts: ArtifactStore::new(data.join("artifacts"), limits.artifact_bytes_max),
+            workspaces: data.join("workspaces"),
+            launcher,
+            watchdog: Arc::default(),
+            limits,
+        };
+        Ok(Self { agents: agents.agents.iter().map(worker).collect(), shared: Arc::new(shared), deaf: mpsc::channel(1).0 })
+    }
+
+    /// Removes what a killed predecessor left in the data directory. Only for who knows that no other runner uses it: before the first start, under the
+    /// directory's lock.
+    pub fn sweep(&self) -> io::Result<()> {
+        workspace::sweep(&self.shared.workspaces)?;
+        self.shared.artifacts.sweep()
+    }
+
+    /// What the sandboxes of an agent are made of; `None` where there is no such agent.
+    pub fn runtime(&self, agent: &str) -> Option<Runtime> {
+        self.agents.get(agent).map(|worker| match worker {
+            Worker::Echo | Worker::Demo => Runtime::None,
+            Worker::Program(_) => self.shared.launcher.runtime(),
+        })
+    }
+}
+
+impl Agents for AgentHost {
+    fn start(&self, agent: &str, start: Start) -> Pending<Result<Session, StartError>> {
+        match self.agents.get(agent) {
+            Some(Worker::Echo) => Box::pin(std::future::ready(Ok(echo::start(start, &self.deaf)))),
+            Some(Worker::Demo) => Box::pin(std::future::ready(Ok(demo::start(start, Arc::clone(&self.shared))))),
+            Some(Worker::Program(program)) => Box::pin(session::start(Arc::clone(program), start, Arc::clone(&self.shared))),
+            None => {
+                let error = StartError { agent: agent.to_owned(), reason: "it is not configured".to_owned(), retryable: false };
+                Box::pin(std::future::ready(Err(error)))
+            }
+        }
+    }
+}
+
+/// Makes the name of a file that stands beside `agents.toml` absolute. A program without a slash stays as it is, to be found in `PATH`.
+fn absolute(at: usize, argument: &str, beside: Option<&Path>) -> String {
+    let bare = argument.is_empty() || argument.starts_with('-') || (at == 0 && !argument.contains('/'));
+    let Some(beside) = beside.filter(|_| !bare) else { return argument.to_owned() };
+    let file = beside.join(argument);
+    match file.to_str() {
+        Some(absolute) if file.is_file() => absolute.to_owned(),
+        _ => argument.to_owned(),
+    }
+}
+
+/// The variables on an agent's list, and where to find programs.
+fn environment(allowed: &[String], env: &impl Env) -> Vec<(String, String)> {
+    let path = ("PATH".to_owned(), env.get("PATH").unwrap_or_else(|| PATH.to_owned()));
+    let own = ["PATH", "HOME", "TMPDIR"];
+    let allowed = allowed.iter().filter(|name| !own.contains(&name.as_str()));
+    std::iter::once(path).chain(allowed.filter_map(|name| Some((name.clone(), env.get(name)?)))).collect()
+}
+
+#[cfg(test)]
+mod test_support;

@@ -1,0 +1,330 @@
+//! A started program: its pipes, its group, its workspace, and what happens to it, one thing at a time.
+//!
+//! Always true: what it may write is bounded in all, and read only as fast as it is dealt with; after its leader's end the rest of the group is killed, what
+//! is still in the pipes is read, and then it has ended; whatever happens, [`Program::finish`] or a drop ends it and removes its workspace.
+
+use std::io;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use rustix::process::Signal;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
+use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::group::Group;
+use super::launch::{Launch, Launcher};
+use super::lines::Tail;
+use super::watchdog::Watchdog;
+use super::workspace::Workspace;
+use crate::ports::Tell;
+
+const READ_BYTES: usize = 16 << 10;
+/// A buffer with less room gets a new one.
+const READ_BYTES_MIN: usize = 1 << 10;
+/// Past this much unread input the runner's next word waits.
+const UNREAD_BYTES_MAX: usize = 4 << 20;
+/// A killed process is gone in no time; one that hangs in the kernel is not waited for longer than this.
+const GONE: Duration = Duration::from_secs(10);
+
+/// What happened.
+#[derive(Debug)]
+pub(super) enum Happening {
+    /// It wrote to its standard output.
+    Output(Bytes),
+    /// The runner has a word for it.
+    Told(Tell),
+    /// It wrote more than it may.
+    Flood,
+    /// It wrote nothing for too long.
+    Silent,
+    /// It has ended and all it wrote was read.
+    Ended(ExitStatus),
+}
+
+/// Times at which something is done about it.
+#[derive(Debug, Default)]
+struct Alarms {
+    terminate: Option<Instant>,
+    kill: Option<Instant>,
+    /// What others hold open after its end is closed.
+    close: Option<Instant>,
+    silent: Option<Instant>,
+}
+
+/// A started program.
+#[derive(Debug)]
+pub(super) struct Program {
+    group: Arc<Group>,
+    /// Rings whenever some child of this process ends.
+    children: Signals,
+    workspace: Option<Workspace>,
+    stdin: Option<ChildStdin>,
+    unread: BytesMut,
+    close_stdin: bool,
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
+    out: BytesMut,
+    err: BytesMut,
+    tail: Tail,
+    output_bytes: u64,
+    output_bytes_max: u64,
+    status: Option<ExitStatus>,
+    alarms: Alarms,
+    silence_max: Duration,
+    leave: Duration,
+    deaf: bool,
+}
+
+/// How a program is dealt with.
+pub(super) struct Terms {
+    pub(super) output_bytes_max: u64,
+    pub(super) silence_max: Duration,
+    pub(super) leave: Duration,
+}
+
+impl Program {
+    /// Starts it. Blocks for as long as that takes; needs the runtime's context.
+    pub(super) fn spawn(
+        launcher: &dyn Launcher,
+        launch: &Launch<'_>,
+        watchdog: &Arc<Watchdog>,
+        workspace: Workspace,
+        terms: Terms,
+    ) -> io::Result<Self> {
+        watchdog.ready()?;
+        let children = signal(SignalKind::child())?;
+        let mut command = launcher.command(launch)?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
+        let mut child = command.spawn()?;
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let group = Arc::new(Group::new(child, Arc::clone(watchdog))?);
+        let alarms = Alarms { silent: Some(Instant::now() + terms.silence_max), ..Alarms::default() };
+        Ok(Self {
+            group,
+            children,
+            workspace: Some(workspace),
+            stdin,
+            unread: BytesMut::new(),
+            close_stdin: false,
+            stdout,
+            stderr,
+            out: BytesMut::new(),
+            err: BytesMut::new(),
+            tail: Tail::default(),
+            output_bytes: 0,
+            output_bytes_max: terms.output_bytes_max,
+            status: None,
+            alarms,
+            silence_max: terms.silence_max,
+            leave: terms.leave,
+            deaf: false,
+        })
+    }
+
+    pub(super) fn group(&self) -> Arc<Group> {
+        Arc::clone(&self.group)
+    }
+
+    pub(super) fn workspace(&self) -> Option<&Workspace> {
+        self.workspace.as_ref()
+    }
+
+    /// Its last words on standard error, after `what`.
+    pub(super) fn last_words(&self, what: &str) -> String {
+        self.tail.after(what)
+    }
+
+    /// Writes to its standard input when it reads.
+    pub(super) fn write(&mut self, bytes: &[u8]) {
+        if self.stdin.is_some() && !self.close_stdin {
+            self.unread.extend_from_slice(bytes);
+        }
+    }
+
+    /// Closes its standard input after what was written.
+    pub(super) fn close_stdin(&mut self) {
+        self.close_stdin = true;
+        if self.unread.is_empty() {
+            self.stdin = None;
+        }
+    }
+
+    /// It may be silent from now on, or no more.
+    pub(super) fn may_be_silent(&mut self, may: bool) {
+        self.alarms.silent = if may { None } else { Some(Instant::now() + self.silence_max) };
+    }
+
+    /// It is asked to leave after `first` and made to after `then` more.
+    pub(super) fn end_after(&mut self, first: Duration, then: Duration) {
+        let now = Instant::now();
+        self.alarms.terminate = Some(now + first);
+        self.alarms.kill = Some(now + first + then);
+    }
+
+    /// It has a moment to leave by itself.
+    pub(super) fn let_leave(&mut self) {
+        self.alarms.silent = None;
+        self.alarms.kill = Some(Instant::now() + self.leave);
+    }
+
+    /// The next thing that happens. Safe to drop in between: nothing read is lost.
+    pub(super) async fn next(&mut self, tell: &mut mpsc::Receiver<Tell>) -> Happening {
+        loop {
+            if let (Some(status), None, None) = (self.status, &self.stdout, &self.stderr) {
+                return Happening::Ended(status);
+            }
+            let alarm = self.alarms.next();
+            // Output before alarms: what it wrote in time counts, however late we come to read it. A flood of output ends at its limit.
+            tokio::select! {
+                biased;
+                told = tell.recv(), if !self.deaf && self.unread.len() < UNREAD_BYTES_MAX => match told {
+                    Some(told) => return Happening::Told(told),
+                    None => self.deaf = true,
+                },
+                _ = self.children.recv(), if self.status.is_none() => self.look(),
+                written = write_some(&mut self.stdin, &self.unread), if self.stdin.is_some() && !self.unread.is_empty() => self.written(written),
+                read = read_some(&mut self.stderr, &mut self.err), if self.stderr.is_some() => {
+                    let chunk = self.err.split();
+                    if read == 0 {
+                        self.stderr = None;
+                    }
+                    self.tail.push(&chunk);
+                    tracing::debug!(text = %String::from_utf8_lossy(&chunk).trim_end(), "agent's standard error");
+                    if self.count(read) {
+                        return Happening::Flood;
+                    }
+                }
+                read = read_some(&mut self.stdout, &mut self.out), if self.stdout.is_some() => {
+                    let chunk = self.out.split();
+                    if read == 0 {
+                        self.stdout = None;
+                        self.look();
+                        continue;
+                    }
+                    return if self.count(read) { Happening::Flood } else { Happening::Output(chunk.freeze()) };
+                }
+                () = at(alarm), if alarm.is_some() => {
+                    if self.ring() {
+                        return Happening::Silent;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends it if it has not ended, and removes its workspace once all of it is gone.
+    pub(super) async fn finish(mut self) {
+        self.group.signal(Signal::KILL);
+        let gone = async {
+            while self.group.ended().is_none() {
+                self.children.recv().await;
+            }
+        };
+        if tokio::time::timeout(GONE, gone).await.is_err() {
+            tracing::warn!("an agent's process does not end although it was killed");
+        }
+        if let Some(workspace) = self.workspace.take() {
+            // Removing may take a while where there are many files.
+            drop(tokio::task::spawn_blocking(move || drop(workspace)).await);
+        }
+    }
+
+    fn look(&mut self) {
+        if self.status.is_none() {
+            self.status = self.group.ended();
+            if self.status.is_some() {
+                self.alarms = Alarms { close: Some(Instant::now() + self.leave), ..Alarms::default() };
+            } else if self.stdout.is_none() && self.alarms.kill.is_none() {
+                // It can say nothing any more.
+                self.let_leave();
+            }
+        }
+    }
+
+    /// Whether that was too much.
+    fn count(&mut self, bytes: usize) -> bool {
+        self.output_bytes += bytes as u64;
+        if self.alarms.silent.is_some() {
+            self.may_be_silent(false);
+        }
+        self.output_bytes > self.output_bytes_max
+    }
+
+    fn written(&mut self, written: io::Result<usize>) {
+        match written {
+            Ok(bytes) => self.unread.advance(bytes),
+            // It closed its standard input, which is its right.
+            Err(_) => {
+                self.unread.clear();
+                self.close_stdin = true;
+            }
+        }
+        if self.unread.is_empty() && self.close_stdin {
+            self.stdin = None;
+        }
+    }
+
+    /// Does what is due; whether it was silent for too long.
+    fn ring(&mut self) -> bool {
+        let now = Instant::now();
+        let due = |alarm: &mut Option<Instant>| alarm.take_if(|at| *at <= now).is_some();
+        if due(&mut self.alarms.terminate) {
+            self.group.signal(Signal::TERM);
+        }
+        if due(&mut self.alarms.kill) {
+            self.group.signal(Signal::KILL);
+        }
+        if due(&mut self.alarms.close) {
+            (self.stdout, self.stderr) = (None, None);
+        }
+        due(&mut self.alarms.silent)
+    }
+}
+
+impl Alarms {
+    fn next(&self) -> Option<Instant> {
+        [self.terminate, self.kill, self.close, self.silent].into_iter().flatten().min()
+    }
+}
+
+async fn at(alarm: Option<Instant>) {
+    match alarm {
+        Some(alarm) => tokio::time::sleep_until(alarm).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// How much was read; nothing at the end and after an error, which for a pipe is the same.
+async fn read_some(pipe: &mut Option<impl AsyncRead + Unpin>, into: &mut BytesMut) -> usize {
+    match pipe {
+        Some(pipe) => {
+            if into.capacity() - into.len() < READ_BYTES_MIN {
+                into.reserve(READ_BYTES);
+            }
+            pipe.read_buf(into).await.unwrap_or(0)
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn write_some(pipe: &mut Option<ChildStdin>, bytes: &[u8]) -> io::Result<usize> {
+    match pipe {
+        Some(pipe) => pipe.write(bytes).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// In words, as `exited with status 3`.
+pub(super) fn in_words(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exited with status {code}"),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, None) => "ended".to_owned(),
+    }
+}

@@ -1,0 +1,156 @@
+//! A session with an agent that is a program: starts it, lets its kind talk with it, and ends all of it, in this order, whoever goes away first.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use fte_service::agents::Agent;
+use rustix::process::Signal;
+use tokio::sync::{mpsc, oneshot};
+
+use super::group::Group;
+use super::launch::Launch;
+use super::limits::CHANNEL;
+use super::program::{Program, Terms};
+use super::workspace::Workspace;
+use super::{Shared, command, process};
+use crate::ports::{Said, Session, Start, StartError};
+
+/// Nobody listens any more.
+#[derive(Debug)]
+pub(super) struct Gone;
+
+/// Says it, waiting for room.
+pub(super) async fn say(said: &mpsc::Sender<Said>, word: Said) -> Result<(), Gone> {
+    said.send(word).await.map_err(|_| Gone)
+}
+
+/// Ends a task of the runtime with the session.
+pub(super) struct AbortOnDrop(pub(super) tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// How a program is talked with.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Talk {
+    Command,
+    Process,
+}
+
+/// An agent that is a program.
+#[derive(Debug)]
+pub(super) struct ProgramAgent {
+    pub(super) name: String,
+    pub(super) agent: Agent,
+    pub(super) talk: Talk,
+    pub(super) command: Vec<String>,
+    pub(super) env: Vec<(String, String)>,
+}
+
+/// Kills all of it at once. What remains (waiting for it, its workspace) is done behind it.
+struct EndOnDrop {
+    group: Arc<Group>,
+    _held: oneshot::Sender<()>,
+}
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.group.signal(Signal::KILL);
+    }
+}
+
+pub(super) async fn start(agent: Arc<ProgramAgent>, start: Start, shared: Arc<Shared>) -> Result<Session, StartError> {
+    let spawn = {
+        let (agent, start, shared) = (Arc::clone(&agent), start.clone(), Arc::clone(&shared));
+        move || spawn(&agent, &start, &shared)
+    };
+    let program = tokio::task::spawn_blocking(spawn).await.map_err(io::Error::other).flatten();
+    let program = program.map_err(|error| StartError {
+        agent: agent.name.clone(),
+        reason: error.to_string(),
+        // A program that is not there will not be there at the next try; a full disk or process table may heal.
+        retryable: !matches!(
+            error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput | io::ErrorKind::ArgumentListTooLong
+        ),
+    })?;
+    let (said, hear) = mpsc::channel(CHANNEL);
+    let (tell, told) = mpsc::channel(CHANNEL);
+    let (held, dropped) = oneshot::channel();
+    let guard = EndOnDrop { group: program.group(), _held: held };
+    tokio::spawn(Conversation { agent, start, shared, program, told, said }.run(dropped));
+    Ok(Session { said: hear, tell, guard: Box::new(guard) })
+}
+
+fn spawn(agent: &ProgramAgent, start: &Start, shared: &Shared) -> io::Result<Program> {
+    let workspace = Workspace::create(&shared.workspaces, start.task_id, start.attempt)?;
+    let path: PathBuf = workspace.path().to_owned();
+    let (command, env) = match agent.talk {
+        Talk::Process => (agent.command.clone(), agent.env.clone()),
+        Talk::Command => command::prepare(agent, start, &path)?,
+    };
+    let launch = Launch { agent: &agent.agent, command: &command, env: &env, workspace: &path };
+    let limits = &shared.limits;
+    let terms = Terms { output_bytes_max: limits.output_bytes_max, silence_max: agent.agent.timeout, leave: limits.leave };
+    Program::spawn(shared.launcher.as_ref(), &launch, &shared.watchdog, workspace, terms)
+}
+
+/// Everything that a kind needs to talk with its program.
+pub(super) struct Conversation {
+    pub(super) agent: Arc<ProgramAgent>,
+    pub(super) start: Start,
+    pub(super) shared: Arc<Shared>,
+    pub(super) program: Program,
+    pub(super) told: mpsc::Receiver<crate::ports::Tell>,
+    pub(super) said: mpsc::Sender<Said>,
+}
+
+impl Conversation {
+    async fn run(mut self, dropped: oneshot::Receiver<()>) {
+        let talk = async {
+            let last = match self.agent.talk {
+                Talk::Command => command::talk(&mut self).await,
+                Talk::Process => process::talk(&mut self).await,
+            };
+            if let Ok(last) = last {
+                drop(say(&self.said, last).await);
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = dropped => {}
+            () = talk => {}
+        }
+        // The runner goes on with the last word while the rest is cleared away.
+        let Self { program, said, .. } = self;
+        drop(said);
+        program.finish().await;
+    }
+}
+
+/// An error that ends the session.
+pub(super) fn error(code: &str, message: impl Into<String>, retryable: bool) -> Said {
+    Said::Error { code: code.to_owned(), message: message.into(), retryable }
+}
+
+/// Too much output.
+pub(super) fn flood(shared: &Shared) -> Said {
+    let message = format!("the agent wrote more than {} bytes; large output travels as an artifact", shared.limits.output_bytes_max);
+    error("output_too_large", message, false)
+}
+
+/// A result past its limit.
+pub(super) fn result_too_large(shared: &Shared) -> Said {
+    let message =
+        format!("the result is larger than {} bytes; keep it as an artifact and name that in the result", shared.limits.data_bytes_max);
+    error("result_too_large", message, false)
+}
+
+/// Silence past the agent's time-out.
+pub(super) fn silent(agent: &ProgramAgent) -> Said {
+    error("agent_silent", format!("the agent wrote nothing for {} s", agent.agent.timeout.as_secs_f64()), true)
+}
