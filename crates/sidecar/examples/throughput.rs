@@ -1,7 +1,7 @@
 //! How much the sidecar carries, and at what cost: bulk publish → bulk delivery to three groups, and state beside it.
 //!
 //! ```text
-//! cargo run --profile bench -p fte-sidecar --example throughput -- [events/s] [state ops/s] [seconds] [event bytes] [connections]
+//! cargo run --profile bench -p fte-sidecar --example throughput -- [events/s] [state ops/s] [seconds] [event bytes] [connections] [bulk calls]
 //! ```
 //!
 //! A rate of 0 is flat out, `-` is none. The sidecar runs in a process of its own, so that its CPU time and memory are told
@@ -28,6 +28,10 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use tokio::net::TcpListener;
+
+/// As in the `fte` binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const TOPICS: usize = 6;
 const BATCH: usize = 32;
@@ -58,6 +62,7 @@ async fn sidecar(args: &[String]) {
             app_token: None,
         })
         .collect();
+    options.limits.bulk_calls_max = args[1 + GROUPS.len()].parse().unwrap();
     options.topics = (0..TOPICS).map(|n| TopicSpec { name: format!("topic-{n}"), partitions: 12, retention: None }).collect();
     let sidecar = fte_sidecar::start(options).await.unwrap();
     for addr in sidecar.http_addrs() {
@@ -98,6 +103,7 @@ async fn load(args: &[String]) {
         .arg("sidecar")
         .arg(dir.path())
         .args(apps.iter().map(ToString::to_string))
+        .arg(rate(5, "4").unwrap().to_string())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
