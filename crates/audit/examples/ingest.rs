@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::http::Request;
 use bytes::Bytes;
-use fte_audit::entry::NewEntry;
-use fte_audit::log::Log;
+use fte_audit::entry::{Entry, NewEntry, Position};
+use fte_audit::log::{Log, Query};
 use fte_audit::sqlite::{SqliteLog, SqliteOptions};
 use fte_bus::Record;
 use fte_events::{EventName, TaskId, event_id};
@@ -68,7 +68,7 @@ async fn run(plan: Plan) {
     let router = fte_audit::subscribe::subscriptions(&settings, &log).router();
     let bulk = plan.bulk;
 
-    let (cpu, started, resident_before) = (cpu_time(), Instant::now(), resident_mib("VmRSS"));
+    let (cpu, started, resident_before) = (cpu_time(), Instant::now(), resident_mib());
     let workers: Vec<_> = (0..plan.at_once)
         .map(|_| {
             let (log, batches, next, router) = (Arc::clone(&log), Arc::clone(&batches), Arc::clone(&next), router.clone());
@@ -98,7 +98,8 @@ async fn run(plan: Plan) {
     for worker in workers {
         waits.add(worker.await.expect("a worker ends")).expect("histograms of one kind");
     }
-    let (took, cpu) = (started.elapsed(), cpu_time() - cpu);
+    let (took, cpu, resident_after) = (started.elapsed(), cpu_time() - cpu, resident_mib());
+    let histories = ask(&*log).await;
     let rate = total as f64 / took.as_secs_f64();
     let disk: u64 =
         std::fs::read_dir(&plan.directory).expect("the directory").flatten().flat_map(|file| file.metadata()).map(|m| m.len()).sum();
@@ -112,10 +113,12 @@ async fn run(plan: Plan) {
             cpu.as_secs_f64() / total as f64 * 3e6
         );
         println!("acknowledged in ms: p50 {:.1}, p99 {:.1}, max {:.1}", ms(0.5), ms(0.99), ms(1.0));
+        let ms = |quantile| histories.value_at_quantile(quantile) as f64 / 1000.0;
+        println!("a task's history in ms: p50 {:.2}, p99 {:.2}, max {:.2}", ms(0.5), ms(0.99), ms(1.0));
         println!(
             "{} bytes on disk an event, {} MiB resident more than before",
             disk / total as u64,
-            resident_mib("VmHWM") - resident_before
+            resident_after.saturating_sub(resident_before)
         );
     }
 }
@@ -124,9 +127,11 @@ async fn run(plan: Plan) {
 fn batches(plan: &Plan) -> Vec<Vec<Bytes>> {
     let mut events = Vec::with_capacity(plan.events);
     let mut running = Vec::new();
+    // Later runs into the same directory go on where earlier ones ended, as time does.
+    let now = jiff::Timestamp::now().as_millisecond();
     while events.len() < plan.events {
         // A few hundred tasks are under way at a time.
-        let at = jiff::Timestamp::from_millisecond(1_782_900_000_000 + i64::try_from(events.len() / 30).unwrap_or(0)).expect("a time");
+        let at = jiff::Timestamp::from_millisecond(now + i64::try_from(events.len() / 30).unwrap_or(0)).expect("a time");
         running.push((TaskId::mint(at, fastrand::u128(..)), 0));
         let place = if running.len() > 200 { 0 } else { fastrand::usize(..running.len()) };
         let (task, step) = &mut running[place];
@@ -149,6 +154,40 @@ fn event(task: TaskId, step: u64, random: bool) -> Bytes {
         r#"{{"data":{{"agent":"echo","attempt":1,"details":{{"tokens":1234,"cached":true,"ratio":0.5}},"message":"The agent has read the minutes and writes the summary now.","progress_pct":50,"sequence":{step},"stage":"writing","status":"running","task_id":"{task}"}},"datacontenttype":"application/json","ftecause":"{id}","ftetenant":"default","fteversion":"1","id":"{id}","pubsubname":"pubsub","source":"/fte/runner","specversion":"1.0","subject":"{task}","time":"2026-07-01T10:00:00.123456Z","topic":"fte.status.updates","traceid":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01","traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01","tracestate":"","type":"fte.status.changed"}}"#
     );
     Bytes::from(text)
+}
+
+/// Asks for the histories of tasks from all over the log.
+async fn ask(log: &dyn Log) -> Histogram<u64> {
+    let mut waits = Histogram::<u64>::new(3).expect("a histogram");
+    let page = log.entries(Query { limit: 1, ..Query::default() }).await.expect("a page");
+    let Some(Entry { position: first, .. }) = page.entries.first() else {
+        return waits;
+    };
+    // Gapless numbers make the end easy to find: double, then halve.
+    let is_there = async |index| log.entry(Position { index, ..*first }).await.expect("an answer").is_some();
+    let (mut low, mut high) = (0, 1);
+    while is_there(high).await {
+        (low, high) = (high, high * 2);
+    }
+    while low + 1 < high {
+        let middle = low + (high - low) / 2;
+        if is_there(middle).await {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    for _ in 0..500 {
+        let at = Position { index: fastrand::u64(..high), ..*first };
+        let Some(task) = log.entry(at).await.expect("an answer").and_then(|entry| entry.task) else {
+            continue;
+        };
+        let asked = Instant::now();
+        let history = fte_audit::history::of(log, task, None, 10_000).await.expect("a history");
+        assert!(history.is_some(), "an entry's task has a history");
+        waits.record(u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX)).expect("a wait");
+    }
+    waits
 }
 
 /// A delivery as Dapr makes it in bulk with `rawPayload`.
@@ -184,8 +223,8 @@ fn cpu_time() -> Duration {
     Duration::from_millis(u64::try_from(ticks).unwrap_or(0) * 10)
 }
 
-fn resident_mib(which: &str) -> u64 {
+fn resident_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with(which)).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or_default();
     line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) / 1024
 }

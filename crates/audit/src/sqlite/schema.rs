@@ -9,7 +9,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::log::LogError;
 
 /// Pages of the write-ahead log after which it is moved into the database.
-const CHECKPOINT_PAGES: u32 = 4000;
+const CHECKPOINT_PAGES: u32 = 2000;
 /// Bytes that the write-ahead log's file keeps once it has been moved.
 const WAL_BYTES_KEPT: u32 = 64 * 1024 * 1024;
 /// Longest wait for another connection's lock.
