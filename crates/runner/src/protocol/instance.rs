@@ -84,6 +84,9 @@ impl Runner {
             self.current.send_replace(Some(Arc::clone(&instance)));
             instance.live(predecessor.take()).await;
             self.current.send_replace(None);
+            if self.stopping.load(Ordering::Acquire) {
+                break;
+            }
             tracing::warn!(instance = %instance.id.0, "cut off from the lease; going on under a new instance");
             predecessor = Some(instance.id.clone());
         }

@@ -69,7 +69,7 @@ pub(crate) async fn decide(
         }
         Err(DecideError::NotAwaiting(status)) => {
             let detail = format!("The task does not await approval: it is {status}.");
-            Err(Problem::new(StatusCode::CONFLICT, "not_awaiting_approval", detail).with("status", status))
+            Err(Problem::new(StatusCode::CONFLICT, "not_awaiting_approval", detail).with("task_status", status))
         }
         Err(DecideError::Otherwise { approved, approver }) => {
             let word = if approved { "approved" } else { "rejected" };

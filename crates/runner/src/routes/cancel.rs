@@ -35,7 +35,7 @@ pub(crate) async fn cancel(State(app): State<AppState>, Path(id): Path<TaskId>) 
         Ok(()) => Ok((StatusCode::ACCEPTED, Json(CancelAccepted { task_id: id, result: format!("/v1/tasks/{id}/result") }))),
         Err(CancelError::Ended(kind)) => {
             let detail = format!("The task has ended already: it is {kind}.");
-            Err(Problem::new(StatusCode::CONFLICT, "task_ended", detail).with("status", kind.status().as_str()))
+            Err(Problem::new(StatusCode::CONFLICT, "task_ended", detail).with("task_status", kind.status().as_str()))
         }
         Err(CancelError::Unavailable(error)) => Err(unavailable(&error)),
     }
