@@ -1,0 +1,245 @@
+//! `fte doctor`: looks at an instance and its sidecar, and says what to do about what it finds.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use fte_bus::{Metadata, Sidecar, SidecarConfig};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::client::Client;
+use crate::error::{Error, Exit};
+use crate::output::{Output, printable, shortened};
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// The sidecar to look at
+    #[arg(long, env = "FTE_SIDECAR_URL", hide_env_values = true, default_value = "http://127.0.0.1:3500", value_name = "URL")]
+    sidecar_url: String,
+    /// The token of the sidecar's API
+    #[arg(long, env = "DAPR_API_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    sidecar_token: Option<String>,
+    /// Also send a task through the whole system
+    #[arg(long)]
+    probe: bool,
+    /// The agent that does the probe's task
+    #[arg(long, default_value = "echo", value_name = "NAME")]
+    probe_agent: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Health {
+    Ok,
+    Warning,
+    Bad,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Finding {
+    check: &'static str,
+    health: Health,
+    found: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    advice: String,
+    #[serde(skip)]
+    exit: Option<Exit>,
+}
+
+impl Finding {
+    fn ok(check: &'static str, found: impl Into<String>) -> Self {
+        Self { check, health: Health::Ok, found: found.into(), advice: String::new(), exit: None }
+    }
+
+    fn bad(check: &'static str, exit: Exit, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { check, health: Health::Bad, found: found.into(), advice: advice.into(), exit: Some(exit) }
+    }
+
+    fn warning(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { check, health: Health::Warning, found: found.into(), advice: advice.into(), exit: None }
+    }
+}
+
+impl Doctor {
+    pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
+        let (instance, sidecar) = tokio::join!(instance(&client), self.sidecar());
+        let instance_is_up = instance.iter().all(|finding| finding.health != Health::Bad);
+        let mut findings = instance;
+        findings.extend(sidecar);
+        if self.probe && instance_is_up {
+            findings.push(probe(&client, &self.probe_agent).await);
+        }
+        if output.json {
+            output.json_line(&findings)?;
+        } else {
+            for finding in &findings {
+                output.line(line(finding))?;
+            }
+        }
+        let bad: Vec<_> = findings.iter().filter(|finding| finding.health == Health::Bad).collect();
+        let text = format!("{} of {} checks failed", bad.len(), findings.len());
+        match bad.first().and_then(|finding| finding.exit) {
+            None => Ok(()),
+            Some(Exit::Unavailable) => Err(Error::Unreachable { url: client.base().to_owned(), source: text.into() }),
+            Some(_) => Err(Error::Failed(text)),
+        }
+    }
+
+    async fn sidecar(&self) -> Vec<Finding> {
+        const CHECK: &str = "sidecar";
+        let config = SidecarConfig {
+            api_token: self.sidecar_token.clone(),
+            call_timeout: Duration::from_secs(5),
+            ..SidecarConfig::at(self.sidecar_url.as_str())
+        };
+        let sidecar = match Sidecar::new(config) {
+            Ok(sidecar) => sidecar,
+            Err(error) => {
+                return vec![Finding::bad(CHECK, Exit::Usage, chain(&error), "set FTE_SIDECAR_URL to a URL like http://127.0.0.1:3500")];
+            }
+        };
+        if let Err(error) = sidecar.outbound_ready().await {
+            let advice = "`fte up` and `fte sidecar` bring one; FTE_SIDECAR_URL names another, DAPR_API_TOKEN is its token";
+            return vec![Finding::bad(CHECK, Exit::Unavailable, format!("{}: {}", self.sidecar_url, chain(&error)), advice)];
+        }
+        match sidecar.metadata().await {
+            Ok(metadata) => metadata_findings(&metadata),
+            Err(error) => vec![Finding::bad(CHECK, Exit::Failed, chain(&error), "look at the sidecar's log")],
+        }
+    }
+}
+
+async fn instance(client: &Client) -> Vec<Finding> {
+    let started = Instant::now();
+    let health = match client.get("/health").await {
+        Ok(answer) => answer,
+        Err(error) => {
+            let advice = "`fte up` starts one on this machine; FTE_URL names another";
+            return vec![Finding::bad("instance", Exit::Unavailable, chain(&error), advice)];
+        }
+    };
+    let version = health.json::<Value>().ok().and_then(|body| body.get("version")?.as_str().map(str::to_owned));
+    let version = version.map_or_else(String::new, |version| format!(", version {version}"));
+    let found = format!("{} answers in {} ms{version}", client.base(), started.elapsed().as_millis());
+    let mut findings = vec![Finding::ok("instance", found)];
+    findings.push(match client.get("/ready").await {
+        Ok(_) => Finding::ok("ready", "every check passes"),
+        Err(Error::Refused(problem)) => {
+            let mut reasons: Vec<_> = problem.errors.iter().map(|error| format!("{}: {}", error.pointer, error.detail)).collect();
+            if reasons.is_empty() {
+                reasons.push(if problem.detail.is_empty() { problem.title.clone() } else { problem.detail.clone() });
+            }
+            Finding::bad("ready", Exit::Unavailable, reasons.join("; "), "the named part has to come back; it recovers by itself")
+        }
+        Err(error) => Finding::bad("ready", Exit::Unavailable, chain(&error), "look at the instance's log"),
+    });
+    findings
+}
+
+fn metadata_findings(metadata: &Metadata) -> Vec<Finding> {
+    let Metadata { id, runtime_version, rest } = metadata;
+    let mut findings = vec![Finding::ok("sidecar", format!("serves app {id}, version {runtime_version}"))];
+    if is_older_than_1_14(runtime_version) {
+        findings.push(Finding::warning(
+            "sidecar version",
+            runtime_version.clone(),
+            "services need Dapr 1.14 or later; 1.18.3 is recommended",
+        ));
+    }
+    let components = rest.get("components").and_then(Value::as_array);
+    for (kind, prefix) in [("pubsub", "pubsub."), ("statestore", "state.")] {
+        let found = components.into_iter().flatten().find(|component| {
+            component.get("type").and_then(Value::as_str).is_some_and(|component_type| component_type.starts_with(prefix))
+        });
+        findings.push(match found {
+            Some(component) => {
+                let text = |field: &str| component.get(field).and_then(Value::as_str).unwrap_or_default();
+                Finding::ok(kind, format!("component {} of type {}", text("name"), text("type")))
+            }
+            None => {
+                Finding::bad(kind, Exit::Failed, format!("the sidecar has no {kind} component"), "give it one: see dapr/ in the repository")
+            }
+        });
+    }
+    findings
+}
+
+fn is_older_than_1_14(version: &str) -> bool {
+    let mut numbers = version.trim_start_matches('v').split('.').map_while(|part| part.parse::<u32>().ok());
+    matches!((numbers.next(), numbers.next()), (Some(major), Some(minor)) if (major, minor) < (1, 14))
+}
+
+/// A task from POST to result.
+async fn probe(client: &Client, agent: &str) -> Finding {
+    const CHECK: &str = "probe task";
+    #[derive(Deserialize)]
+    struct Accepted {
+        task_id: String,
+    }
+    let started = Instant::now();
+    let submit = async {
+        let request = json!({"task": "fte doctor's probe", "agent": agent});
+        let accepted: Accepted = client.post("/v1/tasks", Some(&request), &[]).await?.json()?;
+        let path = format!("/v1/tasks/{}/result?wait=30s", crate::client::escaped(&accepted.task_id));
+        Ok::<_, Error>((client.get(&path).await?, accepted.task_id))
+    };
+    match submit.await {
+        Err(error) => Finding::bad(CHECK, error.exit(), chain(&error), "the findings above may say why; the instance's log does"),
+        Ok((answer, id)) if answer.status != http::StatusCode::OK => Finding::bad(
+            CHECK,
+            Exit::Failed,
+            format!("task {id} has no result after 30 s"),
+            format!("`fte watch {id}` shows where it stands"),
+        ),
+        Ok((answer, id)) => match answer.json::<Value>().ok().as_ref().and_then(|data| data.get("status")?.as_str()) {
+            Some("completed") => Finding::ok(CHECK, format!("completed in {} ms", started.elapsed().as_millis())),
+            status => Finding::bad(
+                CHECK,
+                Exit::Failed,
+                format!("task {id} ended as {}", status.unwrap_or("?")),
+                format!("`fte watch {id}` says why"),
+            ),
+        },
+    }
+}
+
+fn line(finding: &Finding) -> String {
+    let mark = match finding.health {
+        Health::Ok => "ok      ",
+        Health::Warning => "warning ",
+        Health::Bad => "BAD     ",
+    };
+    let mut line = format!("{mark} {:<15}  {}", finding.check, printable(&shortened(&finding.found, 400)));
+    if !finding.advice.is_empty() {
+        line.push_str("\n          → ");
+        line.push_str(&finding.advice);
+    }
+    line
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers_and_unknown_ones_are_let_be() {
+        for (version, is_old) in [("1.9.0", true), ("1.14.0", false), ("v1.13.4", true), ("2.0", false), ("edge", false), ("", false)] {
+            assert_eq!(is_older_than_1_14(version), is_old, "{version}");
+        }
+    }
+}

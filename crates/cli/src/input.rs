@@ -1,0 +1,68 @@
+//! What people type: durations, points in time, JSON.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value};
+
+/// `30s`, `500ms`, `1h 30m`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: SignedDuration = text.parse().map_err(|_| "write it like 30s, 500ms, 15m or 2h".to_owned())?;
+    Duration::try_from(parsed).map_err(|_| "a duration is not negative".to_owned())
+}
+
+/// The form in which the API takes a duration.
+pub(crate) fn duration_text(duration: Duration) -> String {
+    if duration.subsec_nanos() == 0 { format!("{}s", duration.as_secs()) } else { format!("{}ms", duration.as_millis()) }
+}
+
+/// A point in time in the future: RFC 3339, or a duration from now.
+pub(crate) fn time_ahead(text: &str) -> Result<Timestamp, String> {
+    time(text, 1)
+}
+
+/// A point in time in the past: RFC 3339, or a duration until now.
+pub(crate) fn time_ago(text: &str) -> Result<Timestamp, String> {
+    time(text, -1)
+}
+
+fn time(text: &str, sign: i32) -> Result<Timestamp, String> {
+    if let Ok(at) = text.parse() {
+        return Ok(at);
+    }
+    let wrong = |_| "write it like 2026-01-31T09:00:00Z, or as a duration like 15m".to_owned();
+    let span = SignedDuration::try_from(duration(text).map_err(|_| "").map_err(wrong)?).map_err(|_| "").map_err(wrong)?;
+    Timestamp::now().checked_add(span * sign).map_err(|_| "it is beyond the calendar".to_owned())
+}
+
+/// A JSON object.
+pub(crate) fn object(text: &str) -> Result<Map<String, Value>, String> {
+    match serde_json::from_str(text) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err("it is not a JSON object; write it like '{\"key\": \"value\"}'".to_owned()),
+        Err(error) => Err(format!("it is not JSON: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_what_people_write() {
+        for (text, expected) in [("30s", "30s"), ("500ms", "500ms"), ("1h 30m", "5400s"), ("15m", "900s"), ("0s", "0s")] {
+            assert_eq!(duration(text).map(duration_text).as_deref(), Ok(expected), "{text}");
+        }
+        for text in ["", "30", "-5s", "soon"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_are_absolute_or_from_now() {
+        assert_eq!(time_ago("2026-01-31T09:00:00Z").unwrap().to_string(), "2026-01-31T09:00:00Z");
+        let now = Timestamp::now();
+        assert!(time_ago("1h").unwrap() < now && time_ahead("1h").unwrap() > now);
+        assert!(time_ahead("tomorrow").is_err());
+    }
+}

@@ -1,0 +1,30 @@
+//! The verbs on tasks.
+
+pub(crate) mod approve;
+pub(crate) mod cancel;
+mod follow;
+mod lines;
+pub(crate) mod list;
+pub(crate) mod submit;
+pub(crate) mod watch;
+
+use serde::Deserialize;
+
+/// A task as the commands read it; `--json` shows the whole answer instead.
+#[derive(Debug, Deserialize)]
+struct Task {
+    #[serde(default)]
+    task_id: String,
+    #[serde(default)]
+    status: String,
+    #[serde(default)]
+    agent: Option<String>,
+    #[serde(default)]
+    stage: Option<String>,
+    #[serde(default)]
+    progress_pct: Option<u8>,
+    #[serde(default)]
+    updated_at: Option<String>,
+    #[serde(default)]
+    message: Option<String>,
+}

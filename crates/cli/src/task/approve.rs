@@ -1,0 +1,46 @@
+//! `fte approve`: a person's decision on a task that awaits it.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::Task;
+use crate::client::{Client, escaped};
+use crate::error::Error;
+use crate::output::{Output, printable};
+
+#[derive(Debug, Args)]
+pub(crate) struct Approve {
+    /// The task's id
+    id: String,
+    /// Say no
+    #[arg(long)]
+    reject: bool,
+    /// Why, for the agent and for the record
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Who decides; an instance with API keys takes the key's owner instead
+    #[arg(long, value_name = "NAME")]
+    approver: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Decision<'a> {
+    approved: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approver: Option<&'a str>,
+}
+
+impl Approve {
+    pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
+        let decision = Decision { approved: !self.reject, reason: self.reason.as_deref(), approver: self.approver.as_deref() };
+        let answer = client.post(&format!("/v1/tasks/{}/approval", escaped(&self.id)), Some(&decision), &[]).await?;
+        if output.json {
+            return output.answer(&answer.body);
+        }
+        let task: Task = answer.json()?;
+        let word = if self.reject { "rejected" } else { "approved" };
+        output.line(format!("{}  {word}  {}", printable(&self.id), printable(&task.status)).trim_end())
+    }
+}

@@ -1,0 +1,123 @@
+//! Follows one task's event stream to its end, through cuts: each event once, in order.
+//!
+//! The server ends the stream when nothing more will come. An end before the result and the terminal status is a cut, and the stream is
+//! opened again behind the last event that was seen.
+
+use std::time::{Duration, Instant};
+
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+
+use super::lines::Event;
+use crate::client::{Client, escaped};
+use crate::error::{Error, Exit};
+use crate::sse::Frames;
+
+/// A stream without even a keep-alive for this long is taken for dead.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// So long an instance that went away may take to come back.
+const AWAY_MAX: Duration = Duration::from_secs(120);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// How a task ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// `completed`, `failed`, …
+    pub(super) status: String,
+    /// The data of the result event.
+    pub(super) data: serde_json::Value,
+}
+
+impl Ended {
+    /// Success is only a completed task.
+    pub(super) fn into_outcome(self, task_id: &str) -> Result<(), Error> {
+        if self.status == "completed" { Ok(()) } else { Err(Error::Failed(format!("task {task_id} ended as {}", self.status))) }
+    }
+}
+
+/// Calls `each` with every event and its JSON text until the task has ended, or `limit` is over.
+pub(super) async fn follow(
+    client: &Client,
+    task_id: &str,
+    limit: Option<Duration>,
+    each: impl FnMut(&Event, &[u8]) -> Result<(), Error>,
+) -> Result<Ended, Error> {
+    let mut following =
+        Following { path: format!("/v1/tasks/{}/events", escaped(task_id)), each, last_id: None, result: None, is_terminal: false };
+    let run = following.run(client);
+    match limit {
+        None => run.await,
+        Some(limit) => tokio::time::timeout(limit, run).await.unwrap_or_else(|_| {
+            Err(Error::Incomplete {
+                what: format!("task {task_id} has not ended within {limit:?}"),
+                advice: format!("it goes on without you: `fte watch {task_id}`"),
+            })
+        }),
+    }
+}
+
+struct Following<F> {
+    path: String,
+    each: F,
+    last_id: Option<String>,
+    result: Option<Ended>,
+    is_terminal: bool,
+}
+
+impl<F: FnMut(&Event, &[u8]) -> Result<(), Error>> Following<F> {
+    async fn run(&mut self, client: &Client) -> Result<Ended, Error> {
+        let mut away_since: Option<Instant> = None;
+        let mut pause = Duration::from_millis(100);
+        loop {
+            match client.stream(&self.path, self.last_id.as_deref()).await {
+                Ok(stream) => {
+                    away_since = None;
+                    if self.read(stream).await? > 0 {
+                        pause = Duration::from_millis(100);
+                    }
+                    if self.is_terminal
+                        && let Some(ended) = self.result.take()
+                    {
+                        return Ok(ended);
+                    }
+                }
+                // The first call says what is wrong at once; later an instance may be restarting.
+                Err(error) if self.last_id.is_none() || error.exit() != Exit::Unavailable => return Err(error),
+                Err(error) => {
+                    if away_since.get_or_insert_with(Instant::now).elapsed() > AWAY_MAX {
+                        return Err(error);
+                    }
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Reads until the stream ends or is cut; returns how many events came.
+    async fn read(&mut self, mut stream: Incoming) -> Result<u64, Error> {
+        let mut frames = Frames::default();
+        let mut count = 0;
+        while let Ok(Some(Ok(piece))) = tokio::time::timeout(SILENCE_MAX, stream.frame()).await {
+            let Some(bytes) = piece.data_ref() else { continue };
+            frames.push(bytes).map_err(|error| Error::Failed(error.to_string()))?;
+            while let Some(frame) = frames.next() {
+                if !frame.id.is_empty() {
+                    self.last_id = Some(String::from_utf8_lossy(frame.id).into_owned());
+                }
+                // Events without JSON are not of the task: a server may add its own words to a stream.
+                let Ok(event) = serde_json::from_slice::<Event>(frame.data) else { continue };
+                count += 1;
+                (self.each)(&event, frame.data)?;
+                let is_terminal =
+                    event.status().and_then(|status| status.parse::<fte_events::Status>().ok()).is_some_and(|s| s.is_terminal());
+                self.is_terminal |= is_terminal;
+                if event.is_result() {
+                    let status = event.data.get("status").and_then(serde_json::Value::as_str).unwrap_or("?").to_owned();
+                    self.result = Some(Ended { status, data: event.data });
+                }
+            }
+        }
+        Ok(count)
+    }
+}

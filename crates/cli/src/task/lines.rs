@@ -1,0 +1,160 @@
+//! An event about a task as one line for a person.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::output::{printable, shortened};
+
+/// What the commands read of a CloudEvent.
+#[derive(Debug, Deserialize)]
+pub(super) struct Event {
+    #[serde(rename = "type", default)]
+    pub(super) event_type: String,
+    #[serde(default)]
+    time: String,
+    #[serde(default)]
+    pub(super) data: Value,
+}
+
+const DETAIL_CHARS_MAX: usize = 160;
+
+impl Event {
+    fn text(&self, field: &str) -> Option<&str> {
+        self.data.get(field)?.as_str()
+    }
+
+    /// The status that this event gives the task, if it gives one.
+    pub(super) fn status(&self) -> Option<&str> {
+        self.text("status").filter(|_| self.event_type == "fte.status.changed")
+    }
+
+    pub(super) fn is_result(&self) -> bool {
+        self.event_type.starts_with("fte.result.")
+    }
+
+    /// `09:15:02.123  running  agent writer`.
+    pub(super) fn line(&self, task_id: &str) -> String {
+        let clock = self.time.split_once('T').map_or(self.time.as_str(), |(_, clock)| clock);
+        let clock: String = clock.trim_end_matches('Z').chars().take(12).collect();
+        let (word, detail) = self.words(task_id);
+        let line = format!("{clock:<12}  {word:<17}  {}", shortened(&detail, DETAIL_CHARS_MAX));
+        printable(line.trim_end()).into_owned()
+    }
+
+    fn words(&self, task_id: &str) -> (String, String) {
+        let agent = self.text("agent").map(|agent| format!("agent {agent}"));
+        match self.event_type.as_str() {
+            "fte.task.requested" => ("requested".to_owned(), joined([agent, self.text("task").map(str::to_owned)])),
+            "fte.task.resumed" => ("resumed".to_owned(), joined([self.text("reason").map(str::to_owned), self.number("turn", "turn")])),
+            "fte.status.changed" => (self.text("status").unwrap_or("?").to_owned(), self.status_detail(task_id)),
+            "fte.sandbox.claimed" => {
+                let warm = self.data.get("warm").and_then(Value::as_bool).unwrap_or(false);
+                let warm = warm.then(|| "warm".to_owned());
+                ("sandbox claimed".to_owned(), joined([agent, warm, self.number("waited_ms", "waited ms")]))
+            }
+            "fte.sandbox.released" => ("sandbox released".to_owned(), joined([self.text("reason").map(str::to_owned)])),
+            "fte.sandbox.expired" => ("sandbox expired".to_owned(), joined([self.text("reason").map(str::to_owned)])),
+            "fte.handoff.requested" => (
+                "handed off".to_owned(),
+                joined([self.text("to_agent").map(|to| format!("to {to}")), self.text("task").map(str::to_owned)]),
+            ),
+            result if result.starts_with("fte.result.") => ("result".to_owned(), self.result_detail()),
+            other => (other.strip_prefix("fte.").unwrap_or(other).to_owned(), String::new()),
+        }
+    }
+
+    fn status_detail(&self, task_id: &str) -> String {
+        let attempt = self.data.get("attempt").and_then(Value::as_u64).filter(|attempt| *attempt > 1).map(|n| format!("attempt {n}"));
+        let progress = self.data.get("progress_pct").and_then(Value::as_u64).map(|pct| format!("{pct} %"));
+        let error = self.data.get("error").and_then(|error| error.get("message")?.as_str()).map(str::to_owned);
+        let hint = (self.status() == Some("awaiting_approval")).then(|| {
+            let reason = self.data.get("approval").and_then(|approval| approval.get("reason")?.as_str()).unwrap_or_default();
+            format!("{reason} → fte approve {task_id} [--reject]").trim_start().to_owned()
+        });
+        let agent = (self.status() == Some("running") && self.text("stage").is_none()).then(|| self.text("agent")).flatten();
+        joined([
+            agent.map(|agent| format!("agent {agent}")),
+            attempt,
+            self.text("stage").map(str::to_owned),
+            progress,
+            self.text("message").map(str::to_owned),
+            error,
+            hint,
+        ])
+    }
+
+    fn result_detail(&self) -> String {
+        let duration = self.number("duration_ms", "in ms");
+        joined([self.text("status").map(str::to_owned), duration])
+    }
+
+    fn number(&self, field: &str, label: &str) -> Option<String> {
+        self.data.get(field).and_then(Value::as_u64).map(|number| match label.split_once(" ms") {
+            Some((before, _)) => format!("{before} {number} ms"),
+            None => format!("{label} {number}"),
+        })
+    }
+}
+
+/// The result of a result event as text: what the agent said, or why there is none.
+pub(super) fn result_text(data: &Value) -> String {
+    let error = || {
+        let error = data.get("error")?;
+        let code = error.get("code").and_then(Value::as_str).unwrap_or("error");
+        Some(format!("{code}: {}", error.get("message").and_then(Value::as_str).unwrap_or_default()))
+    };
+    let text = match data.get("result") {
+        None | Some(Value::Null) => error().unwrap_or_default(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => serde_json::to_string_pretty(other).unwrap_or_default(),
+    };
+    printable(&text).into_owned()
+}
+
+fn joined<const N: usize>(parts: [Option<String>; N]) -> String {
+    parts.into_iter().flatten().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(event: &str, expected: &str) {
+        let event: Event = serde_json::from_str(event).unwrap();
+        assert_eq!(event.line("T"), expected);
+    }
+
+    #[test]
+    fn events_read_as_lines() {
+        check(
+            r#"{"type":"fte.task.requested","time":"2026-01-02T09:15:02.123456Z","data":{"task":"Say\nhello","agent":"echo"}}"#,
+            "09:15:02.123  requested          agent echo, Say hello",
+        );
+        check(
+            r#"{"type":"fte.status.changed","time":"2026-01-02T09:15:02Z","data":{"status":"running","attempt":2,"stage":"drafting","progress_pct":40}}"#,
+            "09:15:02      running            attempt 2, drafting, 40 %",
+        );
+        check(
+            r#"{"type":"fte.status.changed","time":"","data":{"status":"awaiting_approval","attempt":1,"approval":{"reason":"costs 5 USD"}}}"#,
+            "              awaiting_approval  costs 5 USD → fte approve T [--reject]",
+        );
+        check(
+            r#"{"type":"fte.sandbox.claimed","data":{"agent":"echo","warm":true,"waited_ms":3}}"#,
+            "              sandbox claimed    agent echo, warm, waited 3 ms",
+        );
+        check(
+            r#"{"type":"fte.result.completed","data":{"status":"completed","duration_ms":12}}"#,
+            "              result             completed, in 12 ms",
+        );
+        check(r#"{"type":"fte.something.new","data":{}}"#, "              something.new");
+    }
+
+    #[test]
+    fn a_result_is_what_the_agent_said_or_why_there_is_none() {
+        let text = |json: &str| result_text(&serde_json::from_str(json).unwrap());
+        assert_eq!(text(r#"{"result":"hello\nyou"}"#), "hello\nyou");
+        assert_eq!(text(r#"{"result":{"a":1}}"#), "{\n  \"a\": 1\n}");
+        assert_eq!(text(r#"{"error":{"code":"agent_crashed","message":"exit 1"}}"#), "agent_crashed: exit 1");
+        assert_eq!(text("{}"), "");
+    }
+}

@@ -1,0 +1,231 @@
+//! Each client: what it asks, what it prints, how it ends.
+
+use crate::fake::{Fake, json, problem, stream};
+use crate::run::fte;
+
+const ID: &str = "01980000-0000-7000-8000-000000000001";
+const ACCEPTED: &str = r#"{"task_id":"01980000-0000-7000-8000-000000000001","status":"accepted"}"#;
+const RUNNING: &str = r#"{"type":"fte.status.changed","time":"2026-01-02T09:15:02.1Z","data":{"status":"running","agent":"echo"}}"#;
+const COMPLETED: &str = r#"{"type":"fte.status.changed","time":"2026-01-02T09:15:03Z","data":{"status":"completed"}}"#;
+const RESULT: &str =
+    r#"{"type":"fte.result.completed","time":"2026-01-02T09:15:03Z","data":{"status":"completed","result":"hello","duration_ms":9}}"#;
+const FAILED: &str = r#"{"type":"fte.status.changed","time":"2026-01-02T09:15:03Z","data":{"status":"failed"}}"#;
+const FAILURE: &str = r#"{"type":"fte.result.failed","time":"2026-01-02T09:15:03Z","data":{"status":"failed","error":{"code":"agent_crashed","message":"exit 1"}}}"#;
+
+fn events() -> String {
+    format!("GET /v1/tasks/{ID}/events")
+}
+
+#[tokio::test]
+async fn submit_sends_every_option_and_prints_the_id() {
+    let fake = Fake::start([("POST /v1/tasks", vec![json(202, ACCEPTED)])]).await;
+    let args = ["submit", "say hi", "--agent", "writer", "--require-approval", "--context", r#"{"a":1}"#, "--idempotency-key", "k-1"];
+    let more = ["--priority", "p1", "--delay", "90s", "--deadline", "2030-01-01T00:00:00Z", "--api-key", "secret"];
+    fte(&fake.url, &[&args[..], &more[..]].concat()).await.check(0, ID);
+    let asked = &fake.asked()[0];
+    assert_eq!(
+        asked.body,
+        r#"{"task":"say hi","agent":"writer","context":{"a":1},"require_approval":true,"priority":"P1","deadline":"2030-01-01T00:00:00Z","delay":"90s"}"#
+    );
+    assert_eq!(asked.headers["idempotency-key"], "k-1");
+    assert_eq!(asked.headers["authorization"], "Bearer secret");
+    assert_eq!(asked.headers["content-type"], "application/json");
+
+    let ran = fte(&fake.url, &["submit", "hi", "--json"]).await;
+    assert_eq!((ran.code, ran.json()["status"].as_str()), (0, Some("accepted")));
+    assert_eq!(fake.asked()[1].body, r#"{"task":"hi"}"#);
+}
+
+#[tokio::test]
+async fn submit_and_wait_succeeds_only_when_the_task_completed() {
+    let good = stream(&[(1, RUNNING), (2, RESULT), (3, COMPLETED)]);
+    let bad = stream(&[(1, RUNNING), (2, FAILURE), (3, FAILED)]);
+    let events = events();
+    let fake = Fake::start([("POST /v1/tasks", vec![json(202, ACCEPTED)]), (&*events, vec![good.clone(), good, bad])]).await;
+    let ran = fte(&fake.url, &["submit", "hi", "--wait"]).await;
+    ran.check(0, "hello");
+    assert!(ran.err.contains("09:15:02.1    running            agent echo"), "{}", ran.err);
+    let ran = fte(&fake.url, &["submit", "hi", "--wait", "--json"]).await;
+    assert_eq!((ran.code, ran.json()["result"].as_str()), (0, Some("hello")));
+    let ran = fte(&fake.url, &["submit", "hi", "--wait"]).await;
+    ran.check(1, "agent_crashed: exit 1");
+    assert!(ran.err.contains("ended as failed"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_wait_that_is_over_is_incomplete() {
+    let events = events();
+    let fake = Fake::start([("POST /v1/tasks", vec![json(202, ACCEPTED)]), (&*events, vec![stream(&[(1, RUNNING)]), stream(&[])])]).await;
+    let ran = fte(&fake.url, &["submit", "hi", "--wait", "--timeout", "500ms"]).await;
+    ran.check(6, "");
+    assert!(ran.err.contains(&format!("fte watch {ID}")), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn watch_goes_on_behind_the_last_event_after_every_cut() {
+    let parts =
+        vec![stream(&[(1, RUNNING)]), problem(503, "busy", "Not now"), stream(&[]), stream(&[(7, RESULT)]), stream(&[(8, COMPLETED)])];
+    let events = events();
+    let fake = Fake::start([(&*events, parts)]).await;
+    let ran = fte(&fake.url, &["watch", ID, "--json"]).await;
+    ran.check(0, &[RUNNING, RESULT, COMPLETED].join("\n"));
+    let resumed: Vec<_> =
+        fake.asked().iter().map(|asked| asked.headers.get("last-event-id").map(|id| id.to_str().unwrap().to_owned())).collect();
+    let expected = [None, Some("1"), Some("1"), Some("1"), Some("7")];
+    assert_eq!(resumed.iter().map(Option::as_deref).collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
+async fn watch_shows_lines_and_ends_with_the_result() {
+    let events = events();
+    let fake = Fake::start([(&*events, vec![stream(&[(1, RUNNING), (2, RESULT), (3, COMPLETED)])])]).await;
+    let lines = [
+        "09:15:02.1    running            agent echo",
+        "09:15:03      result             completed, in 9 ms",
+        "09:15:03      completed",
+        "hello",
+    ];
+    fte(&fake.url, &["watch", ID]).await.check(0, &lines.join("\n"));
+}
+
+#[tokio::test]
+async fn tasks_are_listed_as_a_table_or_as_they_came() {
+    let task = format!(
+        r#"{{"task_id":"{ID}","status":"running","agent":"echo","stage":"draft","progress_pct":40,"updated_at":"2026-01-02T09:15:02Z"}}"#
+    );
+    // The first page is short and not the last.
+    let page = |items: &str, cursor: &str| json(200, &format!(r#"{{"items":[{items}],"next_cursor":{cursor}}}"#));
+    let fake = Fake::start([
+        ("GET /v1/tasks?status=running&agent=echo&limit=2", vec![page(&task, r#""c1""#)]),
+        ("GET /v1/tasks?status=running&agent=echo&cursor=c1&limit=1", vec![page(&task, r#""c2""#)]),
+        ("GET /v1/tasks?limit=20", vec![json(200, r#"{"items":[],"next_cursor":null}"#)]),
+    ])
+    .await;
+    let args = ["tasks", "--status", "running", "--agent", "echo", "--limit", "2"];
+    let ran = fte(&fake.url, &args).await;
+    let table = [
+        "ID                                    STATUS   AGENT  STAGE       UPDATED",
+        "01980000-0000-7000-8000-000000000001  running  echo   draft 40 %  2026-01-02T09:15:02Z",
+        "01980000-0000-7000-8000-000000000001  running  echo   draft 40 %  2026-01-02T09:15:02Z",
+    ];
+    ran.check(0, &table.join("\n"));
+    assert!(ran.err.contains("--cursor c2"), "{}", ran.err);
+    fte(&fake.url, &[&args[..], &["--json"]].concat()).await.check(0, &format!(r#"{{"items":[{task},{task}],"next_cursor":"c2"}}"#));
+    fte(&fake.url, &["tasks"]).await.check(0, "");
+    assert_eq!(fte(&fake.url, &["tasks", "--status", "sleeping"]).await.code, 2);
+}
+
+#[tokio::test]
+async fn decisions_and_cancels_say_how_they_went() {
+    let approval = format!("POST /v1/tasks/{ID}/approval");
+    let cancel = format!("POST /v1/tasks/{ID}/cancel");
+    let fake = Fake::start([
+        (&*approval, vec![json(200, r#"{"task_id":"x","status":"queued"}"#), problem(409, "already_decided", "Decided otherwise")]),
+        (&*cancel, vec![json(202, "{}"), problem(409, "task_terminal", "The task has ended")]),
+    ])
+    .await;
+    fte(&fake.url, &["approve", ID, "--reason", "fine", "--approver", "ann"]).await.check(0, &format!("{ID}  approved  queued"));
+    let ran = fte(&fake.url, &["approve", ID, "--reject"]).await;
+    ran.check(4, "");
+    assert_eq!(ran.err, "error: Decided otherwise (409 already_decided)\n  why: for this test\n");
+    fte(&fake.url, &["cancel", ID]).await.check(0, &format!("{ID}  cancel requested"));
+    assert_eq!(fte(&fake.url, &["cancel", ID]).await.code, 4);
+    let asked = fake.asked();
+    assert_eq!(asked.iter().map(|asked| asked.route.as_str()).collect::<Vec<_>>(), [&approval, &approval, &cancel, &cancel]);
+    let bodies: Vec<_> = asked.into_iter().map(|asked| asked.body).collect();
+    assert_eq!(bodies, [r#"{"approved":true,"reason":"fine","approver":"ann"}"#, r#"{"approved":false}"#, "", ""]);
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_shown_replayed_and_discarded() {
+    let letter = r#"{"id":"L1","consumer":"runner","original_topic":"t","status":"open","failed_at":"2026-01-02T09:15:02Z","error":{"code":"bad","message":"no"}}"#;
+    let fake = Fake::start([
+        ("GET /v1/dead-letters?limit=20", vec![json(200, &format!(r#"{{"items":[{letter}],"next_cursor":null}}"#))]),
+        ("GET /v1/dead-letters/L1", vec![json(200, letter)]),
+        ("POST /v1/dead-letters/L1/replay", vec![json(202, r#"{"id":"L1","status":"replayed","task_id":"T2"}"#)]),
+        ("POST /v1/dead-letters/L1/discard", vec![json(200, "{}")]),
+    ])
+    .await;
+    let ran = fte(&fake.url, &["dead-letters", "list"]).await;
+    assert!(ran.out.contains("L1  2026-01-02T09:15:02Z  runner  t      open    bad: no"), "{}", ran.out);
+    let ran = fte(&fake.url, &["dead-letters", "show", "L1"]).await;
+    assert!(ran.code == 0 && ran.out.contains(r#""code": "bad""#), "{ran:?}");
+    fte(&fake.url, &["dead-letters", "replay", "L1"]).await.check(0, "L1  replayed  as task T2");
+    fte(&fake.url, &["dead-letters", "discard", "L1"]).await.check(0, "L1  discarded");
+    assert_eq!(fte(&fake.url, &["dead-letters", "replay", "L2"]).await.code, 3);
+}
+
+#[tokio::test]
+async fn audit_entries_are_asked_for_by_every_filter() {
+    let entry = format!(
+        r#"{{"shard":"a","index":7,"type":"fte.status.changed","source":"/fte/runner","task_id":"{ID}","time":"2026-01-02T09:15:02Z","event":{{}}}}"#
+    );
+    let route = format!("GET /v1/audit/entries?task_id={ID}&action=x&outcome=denied&from=2026-01-01T00%3A00%3A00Z&limit=50");
+    let fake = Fake::start([(&*route, vec![json(200, &format!(r#"{{"items":[{entry}],"next_cursor":null}}"#))])]).await;
+    let args = ["audit", "list", "--task", ID, "--action", "x", "--outcome", "denied", "--from", "2026-01-01T00:00:00Z"];
+    let ran = fte(&fake.url, &args).await;
+    assert!(ran.code == 0 && ran.out.contains("a/7    2026-01-02T09:15:02Z  fte.status.changed  /fte/runner"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn exit_codes_say_what_kind_of_failure_it_was() {
+    let path = format!("GET /v1/tasks/{ID}/events");
+    for (status, code) in [(401, 4), (403, 4), (404, 3), (422, 4), (429, 5), (500, 1), (503, 5)] {
+        let fake = Fake::start([(&*path, vec![problem(status, "code", "Title")])]).await;
+        let ran = fte(&fake.url, &["watch", ID]).await;
+        assert_eq!(ran.code, code, "{status}: {}", ran.err);
+        assert!(ran.err.starts_with(&format!("error: Title ({status} code)\n  why: for this test")), "{}", ran.err);
+    }
+    // A port that was just free.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let ran = fte(&format!("http://127.0.0.1:{port}"), &["tasks"]).await;
+    assert!(ran.code == 5 && ran.err.contains("does not answer") && ran.err.contains("fte up"), "{ran:?}");
+    let ran = fte("https://fte.example.com", &["tasks"]).await;
+    assert!(ran.code == 2 && ran.err.contains("TLS"), "{ran:?}");
+    assert_eq!(fte("", &["submit"]).await.code, 2);
+    assert_eq!(fte("", &["submit", "x", "--context", "[1]"]).await.code, 2);
+    let fake = Fake::start([("GET /v1/tasks?limit=20", vec![json(200, "<html>")])]).await;
+    assert_eq!(fte(&fake.url, &["tasks"]).await.code, 1);
+}
+
+#[tokio::test]
+async fn topics_come_in_every_format_without_an_instance() {
+    let ran = fte("", &["topics", "--format", "json", "--agent", "writer"]).await;
+    let topics = ran.json();
+    let writer = topics.as_array().unwrap().iter().find(|topic| topic["name"] == "fte.handoffs.writer").unwrap();
+    assert_eq!((&writer["partitions"], &writer["retention_ms"]), (&3.into(), &604_800_000.into()));
+    assert_eq!(fte("", &["topics", "--json"]).await.json().as_array().unwrap().len() + 1, topics.as_array().unwrap().len());
+    assert!(fte("", &["topics"]).await.out.contains("fte.audit.actions"));
+    assert!(fte("", &["topics", "--format", "kafka-topics"]).await.out.starts_with("#!/bin/sh\n"));
+    assert!(fte("", &["topics", "--format", "strimzi", "--cluster", "big"]).await.out.contains("strimzi.io/cluster: big"));
+}
+
+#[tokio::test]
+async fn doctor_finds_what_is_wrong_and_says_what_to_do() {
+    let api = Fake::start([
+        ("GET /health", vec![json(200, r#"{"status":"up","version":"0.1.0"}"#)]),
+        ("GET /ready", vec![json(200, "{}"), problem(503, "not_ready", "Not ready")]),
+        ("POST /v1/tasks", vec![json(202, ACCEPTED)]),
+        (&*format!("GET /v1/tasks/{ID}/result?wait=30s"), vec![json(200, r#"{"status":"completed"}"#)]),
+    ])
+    .await;
+    let components =
+        r#"[{"name":"pubsub","type":"pubsub.kafka","version":"v1"},{"name":"statestore","type":"state.redis","version":"v1"}]"#;
+    let sidecar = Fake::start([
+        ("GET /v1.0/healthz/outbound", vec![json(204, "")]),
+        ("GET /v1.0/metadata", vec![json(200, &format!(r#"{{"id":"fte-local","runtimeVersion":"1.18.3","components":{components}}}"#))]),
+    ])
+    .await;
+    let ran = fte(&api.url, &["doctor", "--probe", "--json", "--sidecar-url", &sidecar.url]).await;
+    let findings = ran.json();
+    let healths: Vec<_> =
+        findings.as_array().unwrap().iter().map(|it| (it["check"].as_str().unwrap(), it["health"].as_str().unwrap())).collect();
+    let checks = ["instance", "ready", "sidecar", "pubsub", "statestore", "probe task"];
+    assert_eq!(healths, checks.map(|check| (check, "ok")), "{ran:?}");
+    assert_eq!(ran.code, 0);
+
+    let ran = fte(&api.url, &["doctor", "--sidecar-url", "http://127.0.0.1:1"]).await;
+    assert_eq!(ran.code, 5, "{ran:?}");
+    assert!(ran.out.contains("BAD      ready") && ran.out.contains("BAD      sidecar") && ran.out.contains("→"), "{}", ran.out);
+    assert!(ran.err.contains("2 of 3 checks failed"), "{}", ran.err);
+}

@@ -1,0 +1,11 @@
+//! The command as a person or a script meets it: the real binary, its output, its exit codes, against a small fake of the API.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+mod bench;
+mod clients;
+mod fake;
+mod help;
+mod run;
+mod sidecar;
+mod up;
