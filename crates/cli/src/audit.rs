@@ -2,22 +2,28 @@
 
 mod list;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use crate::client::Client;
 use crate::error::Error;
 use crate::output::Output;
 
+#[derive(Debug, Args)]
+pub(crate) struct Audit {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
 #[derive(Debug, Subcommand)]
-pub(crate) enum Audit {
+enum Verb {
     /// List entries in the order of the log
     List(list::List),
 }
 
 impl Audit {
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
-        match self {
-            Self::List(verb) => verb.run(client, output).await,
+        match self.verb {
+            Verb::List(verb) => verb.run(client, output).await,
         }
     }
 }

@@ -9,10 +9,11 @@ use crate::{audit, bench, dead_letters, doctor, serve, sidecar, task, topics, up
 
 /// The backbone for digital full-time employees: tasks in, one result each, every step on record.
 #[derive(Debug, Parser)]
-#[command(name = "fte", version, propagate_version = true, after_help = AFTER_HELP)]
+#[command(name = "fte", version, after_help = AFTER_HELP)]
 pub(crate) struct Cli {
-    #[command(flatten)]
-    global: Global,
+    /// Print data as JSON
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -20,12 +21,19 @@ pub(crate) struct Cli {
 const AFTER_HELP: &str = "\
 Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 not found, 4 refused, 5 unavailable, 6 incomplete.";
 
-/// What every command understands.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Global {
-    /// Print data as JSON
-    #[arg(long, global = true)]
-    json: bool,
+/// A command of an instance's client.
+#[derive(Debug, Args)]
+struct On<T: Args> {
+    #[command(flatten)]
+    verb: T,
+    #[command(flatten)]
+    instance: Instance,
+}
+
+/// Which instance, and who asks.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Instance")]
+struct Instance {
     /// The instance to talk to
     #[arg(long, global = true, env = "FTE_URL", hide_env_values = true, default_value = "http://127.0.0.1:8080", value_name = "URL")]
     url: String,
@@ -34,60 +42,67 @@ pub(crate) struct Global {
     api_key: Option<String>,
 }
 
+impl Instance {
+    fn target(&self) -> Result<Target, Error> {
+        Target::new(&self.url, self.api_key.as_deref())
+    }
+
+    fn client(&self) -> Result<Client, Error> {
+        self.target().map(Client::new)
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run everything in this process: all services on an embedded sidecar
     Up(up::Up),
     /// Run one service beside a Dapr sidecar
     Serve(serve::Serve),
+    /// Run the embedded sidecar alone, beside any apps
+    Sidecar(sidecar::Sidecar),
     /// Give an agent a task
-    Submit(task::submit::Submit),
+    Submit(On<task::submit::Submit>),
     /// Follow a task live until it ends
-    Watch(task::watch::Watch),
+    Watch(On<task::watch::Watch>),
     /// List tasks, newest first
-    Tasks(task::list::List),
+    Tasks(On<task::list::List>),
     /// Decide on a task that awaits approval
-    Approve(task::approve::Approve),
+    Approve(On<task::approve::Approve>),
     /// Call a task off
-    Cancel(task::cancel::Cancel),
+    Cancel(On<task::cancel::Cancel>),
     /// Events that no service could handle
-    #[command(subcommand)]
-    DeadLetters(dead_letters::DeadLetters),
+    DeadLetters(On<dead_letters::DeadLetters>),
     /// The record of everything that happened
-    #[command(subcommand)]
-    Audit(audit::Audit),
+    Audit(On<audit::Audit>),
     /// The topics, as a table or as what creates them
     Topics(topics::Topics),
     /// Check an instance and its sidecar, and say what to do
-    Doctor(doctor::Doctor),
+    Doctor(On<doctor::Doctor>),
     /// Put load on an instance and check that every task has one result
-    Bench(Box<bench::Bench>),
-    /// Run the embedded sidecar alone, beside any apps
-    Sidecar(sidecar::Sidecar),
+    Bench(Box<On<bench::Bench>>),
 }
 
 impl Cli {
     pub(crate) fn output(&self) -> Output {
-        Output { json: self.global.json }
+        Output { json: self.json }
     }
 
     pub(crate) fn run(self) -> Result<(), Error> {
         let output = self.output();
-        let target = || Target::new(&self.global.url, self.global.api_key.as_deref());
         match self.command {
-            Command::Topics(topics) => topics.run(output),
             Command::Up(up) => up.run(output),
             Command::Serve(serve) => serve.run(output),
             Command::Sidecar(sidecar) => sidecar.run(output),
-            Command::Bench(bench) => bench.run(target()?, output),
-            Command::Doctor(doctor) => alone(doctor.run(Client::new(target()?), output)),
-            Command::Submit(submit) => alone(submit.run(Client::new(target()?), output)),
-            Command::Watch(watch) => alone(watch.run(Client::new(target()?), output)),
-            Command::Tasks(list) => alone(list.run(Client::new(target()?), output)),
-            Command::Approve(approve) => alone(approve.run(Client::new(target()?), output)),
-            Command::Cancel(cancel) => alone(cancel.run(Client::new(target()?), output)),
-            Command::DeadLetters(verb) => alone(verb.run(Client::new(target()?), output)),
-            Command::Audit(verb) => alone(verb.run(Client::new(target()?), output)),
+            Command::Submit(On { verb, instance }) => alone(verb.run(instance.client()?, output)),
+            Command::Watch(On { verb, instance }) => alone(verb.run(instance.client()?, output)),
+            Command::Tasks(On { verb, instance }) => alone(verb.run(instance.client()?, output)),
+            Command::Approve(On { verb, instance }) => alone(verb.run(instance.client()?, output)),
+            Command::Cancel(On { verb, instance }) => alone(verb.run(instance.client()?, output)),
+            Command::DeadLetters(On { verb, instance }) => alone(verb.run(instance.client()?, output)),
+            Command::Audit(On { verb, instance }) => alone(verb.run(instance.client()?, output)),
+            Command::Topics(topics) => topics.run(output),
+            Command::Doctor(On { verb, instance }) => alone(verb.run(instance.client()?, output)),
+            Command::Bench(on) => on.verb.run(on.instance.target()?, output),
         }
     }
 }

@@ -5,14 +5,20 @@ mod list;
 mod replay;
 mod show;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use crate::client::{Client, escaped};
 use crate::error::Error;
 use crate::output::Output;
 
+#[derive(Debug, Args)]
+pub(crate) struct DeadLetters {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
 #[derive(Debug, Subcommand)]
-pub(crate) enum DeadLetters {
+enum Verb {
     /// List them, newest first
     List(list::List),
     /// Show one with its event
@@ -25,11 +31,11 @@ pub(crate) enum DeadLetters {
 
 impl DeadLetters {
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
-        match self {
-            Self::List(verb) => verb.run(client, output).await,
-            Self::Show(verb) => verb.run(client, output).await,
-            Self::Replay(verb) => verb.run(client, output).await,
-            Self::Discard(verb) => verb.run(client, output).await,
+        match self.verb {
+            Verb::List(verb) => verb.run(client, output).await,
+            Verb::Show(verb) => verb.run(client, output).await,
+            Verb::Replay(verb) => verb.run(client, output).await,
+            Verb::Discard(verb) => verb.run(client, output).await,
         }
     }
 }

@@ -12,9 +12,12 @@ use crate::server;
 use crate::services::{Config, Name, stopped};
 use crate::signals::Shutdown;
 
-/// Reads the environment: `APP_PORT`, `FTE_API_ADDR`, `DAPR_HTTP_PORT` or `FTE_SIDECAR_URL`, `DAPR_API_TOKEN`, `APP_API_TOKEN`, `FTE_DATA`,
-/// `FTE_AGENTS`, `FTE_LOG`, `FTE_LOG_FORMAT` and each service's own variables.
+const AFTER_HELP: &str = "\
+Everything else is read from the environment: APP_PORT, FTE_API_ADDR, DAPR_HTTP_PORT or FTE_SIDECAR_URL,
+DAPR_API_TOKEN, APP_API_TOKEN, FTE_DATA, FTE_AGENTS, FTE_LOG, FTE_LOG_FORMAT.";
+
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub(crate) struct Serve {
     /// Which one
     service: Name,
