@@ -21,9 +21,9 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post, put};
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use http::{HeaderValue, StatusCode, Uri};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Body as _;
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -188,7 +188,7 @@ pub(crate) struct Taken {
 }
 
 /// Takes the body of a request in. Waits while other bodies fill the room.
-pub(crate) async fn take_body(api: &Api, headers: &HeaderMap, body: Body) -> Result<Taken, ApiError> {
+pub(crate) async fn take_body(api: &Api, body: Body) -> Result<Taken, ApiError> {
     let bytes_max = api.context.limits.body_bytes_max;
     let too_long = || {
         ApiError::new(
@@ -197,7 +197,8 @@ pub(crate) async fn take_body(api: &Api, headers: &HeaderMap, body: Body) -> Res
             format!("body is longer than {bytes_max} bytes; send less at a time"),
         )
     };
-    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|value| value.parse::<usize>().ok());
+    // A request without a body announces none; one in chunks may be as long as is allowed.
+    let announced = body.size_hint().upper().map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     if announced.is_some_and(|announced| announced > bytes_max) {
         return Err(too_long());
     }
@@ -205,16 +206,12 @@ pub(crate) async fn take_body(api: &Api, headers: &HeaderMap, body: Body) -> Res
     let busy = || ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "ERR_OVERLOADED", "too many requests wait for the disk; try again");
     let room = api.context.bodies.clone().acquire_many_owned(kib as u32);
     let room = tokio::time::timeout(ROOM, room).await.map_err(|_| busy())?.map_err(|_| busy())?;
-    let bytes = Limited::new(body, bytes_max)
-        .collect()
+    let unread = || ApiError::new(StatusCode::BAD_REQUEST, "ERR_BODY_READ", "failed to read request body");
+    let read = Limited::new(body, bytes_max).collect();
+    let bytes = tokio::time::timeout(api.context.limits.body_read, read)
         .await
-        .map_err(|error| {
-            if error.is::<LengthLimitError>() {
-                too_long()
-            } else {
-                ApiError::new(StatusCode::BAD_REQUEST, "ERR_BODY_READ", "failed to read request body")
-            }
-        })?
+        .map_err(|_| unread())?
+        .map_err(|error| if error.is::<LengthLimitError>() { too_long() } else { unread() })?
         .to_bytes();
     Ok(Taken { bytes, _room: room })
 }

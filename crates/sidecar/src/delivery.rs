@@ -329,7 +329,7 @@ impl Reader {
         let Some(last_seq) = records.last_seq() else {
             return Done::Call(call, CallEnd::Unread);
         };
-        let end = match self.send(&member, &call, &records).await {
+        let end = match self.send(&member, &call, records).await {
             Some(verdicts) => CallEnd::Answered(verdicts, last_seq),
             None => CallEnd::Unreachable,
         };

@@ -66,8 +66,7 @@ pub(crate) struct Context {
     pub(crate) limits: Limits,
     /// Bytes of request bodies that may still be taken in, in KiB.
     pub(crate) bodies: Arc<Semaphore>,
-    /// Woken when a job was made or changed.
-    pub(crate) jobs_changed: tokio::sync::Notify,
+    pub(crate) alarm: jobs::Alarm,
 }
 
 /// A running sidecar. Dropped without [`stop`](Self::stop) it ends as in a crash: nothing committed is lost, what was in
@@ -136,7 +135,7 @@ pub async fn start(options: Options) -> Result<Sidecar, StartError> {
         runtime_version: options.runtime_version,
         resiliency: options.resiliency,
         bodies: Arc::new(Semaphore::new(limits.bodies_bytes_max.max(limits.body_bytes_max) / 1024)),
-        jobs_changed: tokio::sync::Notify::new(),
+        alarm: jobs::Alarm::new(),
         limits,
     });
     let mut background = JoinSet::new();

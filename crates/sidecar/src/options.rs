@@ -126,6 +126,10 @@ pub struct Limits {
     pub sweep_interval: Duration,
     /// How often the port of an app is looked at.
     pub app_poll: Duration,
+    /// Limit of one call of a job; past it the call has failed.
+    pub job_call: Duration,
+    /// Longest wait for a request body to arrive.
+    pub body_read: Duration,
     /// Longest wait for calls in flight when stopping.
     pub drain: Duration,
 }
@@ -150,6 +154,8 @@ impl Default for Limits {
             group_expiry: Duration::from_secs(7 * 24 * 3600),
             sweep_interval: Duration::from_secs(10),
             app_poll: Duration::from_secs(1),
+            job_call: Duration::from_secs(60),
+            body_read: Duration::from_secs(60),
             drain: Duration::from_secs(20),
         }
     }

@@ -50,7 +50,7 @@ pub(super) async fn invoke(
     let path =
         uri.path_and_query().and_then(|path| path.as_str().split_once("/method/")).map(|(_, rest)| format!("/{rest}")).unwrap_or_default();
     let (parts, body) = request.into_parts();
-    let body = take_body(&api, &parts.headers, body).await?;
+    let body = take_body(&api, body).await?;
     let mut outgoing = instance.request(parts.method, &path);
     for (name, value) in parts.headers.iter().filter(|(name, _)| passes(name)) {
         outgoing = outgoing.header(name, value);

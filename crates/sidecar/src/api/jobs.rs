@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use jiff::Timestamp;
 
 use super::{Api, ApiError, no_content, take_body};
@@ -22,9 +22,9 @@ fn check_name(name: &str) -> Result<(), ApiError> {
 }
 
 /// 204 once the job is durable; 409 when one of that name exists and `overwrite` is not true.
-pub(super) async fn create(State(api): State<Api>, Path(name): Path<String>, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
+pub(super) async fn create(State(api): State<Api>, Path(name): Path<String>, body: Body) -> Result<Response, ApiError> {
     check_name(&name)?;
-    let body = take_body(&api, &headers, body).await?;
+    let body = take_body(&api, body).await?;
     let spec = Spec::read(&body.bytes).map_err(|problem| {
         let (status, code) = if problem.unsupported {
             (StatusCode::NOT_IMPLEMENTED, "ERR_API_UNIMPLEMENTED")
@@ -36,6 +36,7 @@ pub(super) async fn create(State(api): State<Api>, Path(name): Path<String>, hea
     let job = spec.begin(&api.instance.app_id, &name, Timestamp::now(), &body.bytes).map_err(|problem| {
         ApiError::new(StatusCode::BAD_REQUEST, "DAPR_SCHEDULER_SCHEDULE_JOB", format!("failed to schedule job due to: {problem}"))
     })?;
+    let due_ms = job.due_ms;
     let done = api
         .context
         .store
@@ -49,7 +50,7 @@ pub(super) async fn create(State(api): State<Api>, Path(name): Path<String>, hea
             format!("failed to schedule job due to: job already exists: {name}; set overwrite to replace it"),
         ));
     }
-    api.context.jobs_changed.notify_one();
+    api.context.alarm.due(due_ms);
     Ok(no_content())
 }
 

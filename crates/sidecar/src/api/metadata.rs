@@ -6,7 +6,6 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use http::HeaderMap;
 use serde_json::{Value, json};
 
 use super::{Api, ApiError, no_content, take_body};
@@ -65,8 +64,8 @@ pub(super) async fn read(State(api): State<Api>) -> Json<Value> {
 }
 
 /// Sets a key of the extended metadata.
-pub(super) async fn write(State(api): State<Api>, Path(key): Path<String>, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
-    let body = take_body(&api, &headers, body).await?;
+pub(super) async fn write(State(api): State<Api>, Path(key): Path<String>, body: Body) -> Result<Response, ApiError> {
+    let body = take_body(&api, body).await?;
     let value = String::from_utf8_lossy(&body.bytes).into_owned();
     if key.len() > 256 || value.len() > 4096 {
         return Err(ApiError::malformed("metadata: key up to 256 bytes, value up to 4096"));

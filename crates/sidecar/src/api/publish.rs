@@ -96,15 +96,15 @@ impl<'a> Target<'a> {
             (None, None) => loose,
         };
         let mut headers = Vec::new();
-        for (index, (key, value)) in metadata.0.iter().enumerate() {
-            if index > 0 {
+        // `__key` and its like are written at delivery; twice in one object they would be an error to strict readers.
+        for (key, value) in metadata.0.iter().filter(|(key, _)| !key.starts_with("__")) {
+            if !headers.is_empty() {
                 headers.push(b',');
             }
             string(&mut headers, key);
             headers.push(b':');
             string(&mut headers, value);
         }
-        // The key is delivered as `__key` by itself.
         Ok(Self { key, partition, headers })
     }
 }
@@ -124,7 +124,7 @@ pub(super) async fn single(
 ) -> Result<Response, ApiError> {
     let topic = topic_of(&api, &pubsub, &name).await?;
     let raw = raw_payload(&metadata)?;
-    let body = take_body(&api, &headers, body).await?;
+    let body = take_body(&api, body).await?;
     let content_type = header(&headers, CONTENT_TYPE.as_str()).unwrap_or("text/plain");
     let now = Timestamp::now();
     let around = Surroundings {
@@ -194,7 +194,7 @@ pub(super) async fn bulk(
 ) -> Result<Response, ApiError> {
     let topic = topic_of(&api, &pubsub, &name).await?;
     let raw = raw_payload(&metadata)?;
-    let body = take_body(&api, &headers, body).await?;
+    let body = take_body(&api, body).await?;
     let malformed = |problem: String| {
         ApiError::new(
             StatusCode::BAD_REQUEST,

@@ -185,14 +185,9 @@ struct BulkGet {
 }
 
 /// 200 with an entry per key; one without `data` is not there.
-pub(super) async fn bulk_get(
-    State(api): State<Api>,
-    Path(store): Path<String>,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, ApiError> {
+pub(super) async fn bulk_get(State(api): State<Api>, Path(store): Path<String>, body: Body) -> Result<Response, ApiError> {
     check_store(&api, &store)?;
-    let body = take_body(&api, &headers, body).await?;
+    let body = take_body(&api, body).await?;
     let BulkGet { keys } =
         serde_json::from_slice(&body.bytes).map_err(|error| ApiError::malformed(format!("failed deserializing HTTP body: {error}")))?;
     check_count(&api, keys.len())?;
@@ -232,11 +227,10 @@ pub(super) async fn save(
     State(api): State<Api>,
     Path(store): Path<String>,
     QueryMetadata(query): QueryMetadata,
-    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     check_store(&api, &store)?;
-    let body = take_body(&api, &headers, body).await?;
+    let body = take_body(&api, body).await?;
     let items: Vec<Item<'_>> =
         serde_json::from_slice(&body.bytes).map_err(|error| ApiError::malformed(format!("failed deserializing HTTP body: {error}")))?;
     check_count(&api, items.len())?;
@@ -290,11 +284,10 @@ pub(super) async fn transaction(
     State(api): State<Api>,
     Path(store): Path<String>,
     QueryMetadata(query): QueryMetadata,
-    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     check_store(&api, &store)?;
-    let body = take_body(&api, &headers, body).await?;
+    let body = take_body(&api, body).await?;
     let Transaction { operations, metadata } =
         serde_json::from_slice(&body.bytes).map_err(|error| ApiError::malformed(format!("failed deserializing HTTP body: {error}")))?;
     check_count(&api, operations.len())?;

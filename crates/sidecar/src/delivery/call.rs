@@ -23,7 +23,7 @@ const ENTRY_BYTES: usize = 256;
 impl Reader {
     /// Delivers `records`; `None` when the instance is not there. Records that never reach the app (expired, not JSON)
     /// are settled here.
-    pub(super) async fn send(&self, member: &Member, call: &Call, records: &Records) -> Option<Vec<(u64, Verdict)>> {
+    pub(super) async fn send(&self, member: &Member, call: &Call, records: Records) -> Option<Vec<(u64, Verdict)>> {
         let now_ms = now_ms();
         let subscription = &member.subscription;
         let unsent = |record: &Record<'_>| {
@@ -50,13 +50,13 @@ impl Reader {
             }
             verdicts.push((offset, verdict.unwrap_or(Verdict::Retry { status: None })));
         }
-        let (Some(first), false) = (sent.first().copied(), sent.is_empty()) else {
+        let Some(first) = sent.first().copied() else {
             return Some(verdicts);
         };
         let request = if subscription.bulk.is_some() {
-            self.bulk_request(member, call.partition, records, &sent)
+            self.bulk_request(member, call.partition, &records, &sent)
         } else {
-            self.single_request(member, call.partition, records, first)
+            self.single_request(member, call.partition, &records, first)
         };
         let request = match request {
             Ok(request) => request,
@@ -65,6 +65,8 @@ impl Reader {
                 return Some(verdicts);
             }
         };
+        // A call may be held for long: what it was made from is let go of first.
+        drop(records);
         let answer = self.context.client.call(request, call.timeout).await;
         match answer {
             Ok(answer) if subscription.bulk.is_some() => bulk_answer(&answer, &sent, &mut verdicts),

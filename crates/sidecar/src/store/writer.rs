@@ -33,6 +33,8 @@ const TOGETHER_BYTES: usize = 4 << 20;
 const CHECKPOINT_BYTES: usize = 24 << 20;
 /// Rows deleted in one go by retention.
 const SWEEP_ROWS: usize = 128;
+/// Failing writes are logged this often.
+const WARN_EVERY: Duration = Duration::from_secs(1);
 /// Such steps before a publication is refused.
 const ROOM_STEPS: usize = 32;
 /// A group that is in use says so at least this often.
@@ -178,6 +180,7 @@ pub(crate) struct Writer {
     checkpoints: Checkpoints,
     queue: WeakSender<Command>,
     closing: Arc<AtomicBool>,
+    warned: Option<Instant>,
     limits: Caps,
 }
 
@@ -220,6 +223,7 @@ impl Writer {
             checkpoints,
             queue,
             closing,
+            warned: None,
             limits: Caps {
                 log_bytes_max: options.bytes_max,
                 tail_bytes_max: options.limits.tail_bytes_max,
@@ -375,18 +379,26 @@ impl Writer {
                 }
             }
             Err(error) if commands.len() == 1 => {
-                tracing::warn!(error = %crate::chain(&error), "a write failed");
+                self.warn_failed(&error);
                 metrics::commit_failed();
                 for command in commands.drain(..) {
                     command.answer(Outcome::Failed(error.clone()));
                 }
             }
             Err(error) => {
-                tracing::warn!(error = %crate::chain(&error), commands = commands.len(), "writes failed together; each is tried alone");
+                self.warn_failed(&error);
                 for command in std::mem::take(commands) {
                     self.commit(&mut vec![command]);
                 }
             }
+        }
+    }
+
+    /// A full disk fails every write: one line a second says it.
+    fn warn_failed(&mut self, error: &StoreError) {
+        if self.warned.is_none_or(|at| at.elapsed() > WARN_EVERY) {
+            self.warned = Some(Instant::now());
+            tracing::warn!(error = %crate::chain(error), "writes fail");
         }
     }
 

@@ -100,3 +100,27 @@ async fn names_with_special_characters_come_back_as_they_were() {
     daprd.post(&format!("{JOBS}/task%2F1%20x:approval"), &json!({"dueTime": "0s"})).await.expect(204);
     assert_eq!(app.wait_calls(1).await[0].path, "/job/task%2F1%20x:approval");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_job_is_not_called_and_many_jobs_each_are() {
+    let (app, daprd) = daprd().await;
+    for n in 0..300 {
+        daprd.post(&format!("{JOBS}/n{n}"), &json!({"dueTime": "300ms"})).await.expect(204);
+    }
+    daprd.post(&format!("{JOBS}/deleted"), &json!({"dueTime": "300ms"})).await.expect(204);
+    daprd.delete(&format!("{JOBS}/deleted")).await.expect(204);
+    let calls = app.wait_calls(300).await;
+    let paths: Vec<Value> = calls.iter().map(|call| json!(call.path)).collect();
+    assert_eq!(counts(&paths).len(), 300);
+    daprd.post(&format!("{JOBS}/last"), &json!({"dueTime": "0s"})).await.expect(204);
+    app.wait_calls(301).await;
+    assert!(app.calls().iter().all(|call| call.path != "/job/deleted"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_earlier_job_does_not_wait_for_a_later_one() {
+    let (app, daprd) = daprd().await;
+    daprd.post(&format!("{JOBS}/later"), &json!({"dueTime": "1h"})).await.expect(204);
+    daprd.post(&format!("{JOBS}/soon"), &json!({"dueTime": "30ms"})).await.expect(204);
+    assert_eq!(app.wait_calls(1).await[0].path, "/job/soon");
+}

@@ -202,3 +202,20 @@ async fn an_expired_event_does_not_reach_the_app() {
     assert_eq!(app.wait_data(1).await, [json!("new")]);
     assert!(app.events()[0]["expiration"].is_string());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_given_as_a_header_is_delivered_once() {
+    let app = App::start(json!([bulk("t", 10)])).await;
+    app.answer(|call| Reply::bulk(call, |_| "SUCCESS"));
+    let daprd = Daprd::beside(&app).await;
+    let path = "/v1.0/publish/pubsub/t?metadata.__key=k%221&metadata.__offset=99&metadata.mine=x";
+    daprd.post(path, &json!(1)).await.expect(204);
+    let calls = app.wait_calls(1).await;
+    let text = String::from_utf8(calls[0].body.to_vec()).unwrap();
+    assert_eq!(text.matches("\"__key\"").count(), 1);
+    assert_eq!(text.matches("\"__offset\"").count(), 1);
+    let metadata = &calls[0].json()["entries"][0]["metadata"];
+    assert_eq!(metadata["__key"], "k\"1");
+    assert_eq!(metadata["__offset"], "0");
+    assert_eq!(metadata["mine"], "x");
+}
