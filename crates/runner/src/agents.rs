@@ -34,7 +34,7 @@ pub use self::launch::{Launch, Launcher, PlainProcess};
 pub use self::limits::Limits;
 
 use self::artifacts::ArtifactStore;
-use self::session::{ProgramAgent, Talk};
+use self::session::{ProgramAgent, Talk, Variables};
 use self::watchdog::Watchdog;
 use crate::ports::{Agents, Pending, Session, Start, StartError, Tell};
 
@@ -149,7 +149,7 @@ fn absolute(at: usize, argument: &str, beside: Option<&Path>) -> String {
 }
 
 /// The variables on an agent's list, and where to find programs.
-fn environment(allowed: &[String], env: &impl Env) -> Vec<(String, String)> {
+fn environment(allowed: &[String], env: &impl Env) -> Variables {
     let path = ("PATH".to_owned(), env.get("PATH").unwrap_or_else(|| PATH.to_owned()));
     let own = ["PATH", "HOME", "TMPDIR"];
     let allowed = allowed.iter().filter(|name| !own.contains(&name.as_str()));

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::limits::clip;
 use super::program::{Happening, in_words};
-use super::session::{Conversation, Gone, ProgramAgent, error, flood, result_too_large, silent};
+use super::session::{Conversation, Gone, ProgramAgent, Variables, error, flood, result_too_large, silent};
 use crate::ports::{Said, Start, Tell};
 
 const TASK: &str = "{task}";
@@ -20,7 +20,7 @@ const CONTEXT_FILE: &str = "context.json";
 const MESSAGE_BYTES_MAX: usize = 4096;
 
 /// The command with the task in it, and the environment.
-pub(super) fn prepare(agent: &ProgramAgent, start: &Start, workspace: &Path) -> io::Result<(Vec<String>, Vec<(String, String)>)> {
+pub(super) fn prepare(agent: &ProgramAgent, start: &Start, workspace: &Path) -> io::Result<(Vec<String>, Variables)> {
     let command = agent.command.iter().map(|argument| argument.replace(TASK, &start.task)).collect();
     let context = workspace.join(CONTEXT_FILE);
     std::fs::write(&context, serde_json::to_vec(&start.context)?)?;

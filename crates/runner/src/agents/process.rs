@@ -19,8 +19,8 @@ const QUOTE_BYTES_MAX: usize = 120;
 enum Heard {
     /// A report, passed on.
     Report,
-    /// A question to a person.
-    Question,
+    /// A question to a person, not yet passed on.
+    Question(Said),
     /// The last word.
     Last(Said),
     /// Something that must not be; the session ends with it.
@@ -42,19 +42,23 @@ pub(super) async fn talk(conversation: &mut Conversation) -> Result<Said, Gone> 
                     let line = match lines.next_line() {
                         Ok(Some(line)) => line,
                         Ok(None) => break,
-                        Err(_) if last.is_some() => return Ok(last.unwrap_or_else(|| flood(&conversation.shared))),
-                        Err(too_long) => return Ok(error("line_too_long", format!("line {number}: {too_long}"), false)),
+                        Err(too_long) => {
+                            return Ok(last.unwrap_or_else(|| error("line_too_long", format!("line {number}: {too_long}"), false)));
+                        }
                     };
                     match hear(conversation, &line, number, &mut artifacts).await? {
                         Heard::Report => {}
-                        Heard::Question | Heard::Last(_) if last.is_some() => {
+                        Heard::Question(_) | Heard::Last(_) if last.is_some() => {
                             return Ok(error(
                                 "result_twice",
                                 format!("line {number}: nothing but reports may follow a result or error"),
                                 false,
                             ));
                         }
-                        Heard::Question => conversation.program.may_be_silent(true),
+                        Heard::Question(question) => {
+                            say(&conversation.said, question).await?;
+                            conversation.program.may_be_silent(true);
+                        }
                         Heard::Last(word) => {
                             last = Some(word);
                             conversation.program.close_stdin();
@@ -142,8 +146,7 @@ async fn hear(conversation: &Conversation, line: &[u8], number: u64, artifacts: 
             if data.as_ref().is_some_and(|data| too_large(json_bytes(data))) {
                 return Ok(message_too_large(conversation, "approval", number));
             }
-            say(said, Said::Approval { reason: reason.map(|reason| clip(reason, TEXT_BYTES_MAX)), data }).await?;
-            return Ok(Heard::Question);
+            return Ok(Heard::Question(Said::Approval { reason: reason.map(|reason| clip(reason, TEXT_BYTES_MAX)), data }));
         }
         Message::Handoff { to } => {
             let message = format!("line {number}: a hand-off to {}: this runner does not do hand-offs yet", clip(to, NAME_BYTES_MAX));

@@ -41,6 +41,9 @@ pub(super) enum Talk {
     Process,
 }
 
+/// Variables of an environment, by name.
+pub(super) type Variables = Vec<(String, String)>;
+
 /// An agent that is a program.
 #[derive(Debug)]
 pub(super) struct ProgramAgent {
@@ -48,7 +51,7 @@ pub(super) struct ProgramAgent {
     pub(super) agent: Agent,
     pub(super) talk: Talk,
     pub(super) command: Vec<String>,
-    pub(super) env: Vec<(String, String)>,
+    pub(super) env: Variables,
 }
 
 /// Kills all of it at once. What remains (waiting for it, its workspace) is done behind it.
