@@ -7,7 +7,7 @@ use axum::routing::get;
 use axum::{Router, middleware};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use utoipa::openapi::{InfoBuilder, License, OpenApi, OpenApiBuilder};
+use utoipa::openapi::{Info, InfoBuilder, License};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::ApiRoutes;
@@ -46,8 +46,7 @@ impl ApiOptions {
 pub fn api_router(routes: Vec<ApiRoutes>, readiness: &Readiness, options: ApiOptions) -> Router {
     let merged = routes.into_iter().fold(ApiRoutes::default(), ApiRoutes::merge);
     let (router, mut document) = merged.split_for_parts();
-    document.merge(about());
-    document.info = about().info;
+    document.info = about();
     let document = Bytes::from(document.to_json().unwrap_or_default());
     let docs: Router = SwaggerUi::new("/docs").config(Config::from("/openapi.json")).into();
     let front = Front::new(Guard::new(&options.allowed_hosts, options.listens_on), options.body_bytes_max, options.denials);
@@ -60,13 +59,13 @@ pub fn api_router(routes: Vec<ApiRoutes>, readiness: &Readiness, options: ApiOpt
         .layer(middleware::from_fn_with_state(front, front::pass))
 }
 
-fn about() -> OpenApi {
-    let info = InfoBuilder::new()
+fn about() -> Info {
+    InfoBuilder::new()
         .title("FTE")
         .version(env!("CARGO_PKG_VERSION"))
         .description(Some("Digital full-time employees: post a task, watch it, get exactly one result, and prove every step."))
-        .license(Some(License::new("Apache-2.0 OR MIT")));
-    OpenApiBuilder::new().info(info.build()).build()
+        .license(Some(License::new("Apache-2.0 OR MIT")))
+        .build()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
+use http_body_util::{BodyExt as _, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
@@ -17,6 +19,10 @@ use crate::problem::{Problem, chain};
 
 /// Longest wait for the whole of a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How much of a refused body is read, and for how long.
+const DISCARD_BYTES_MAX: usize = 16 * 1024 * 1024;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A JSON body in, or a JSON body out.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,6 +45,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBytes {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         if !is_json(&request) {
+            discard(request.into_body()).await;
             let detail = "The body must be JSON and say so: send it with the header \"content-type: application/json\".";
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
         }
@@ -55,6 +62,14 @@ impl<S: Send + Sync> FromRequest<S> for JsonBytes {
             }
         }
     }
+}
+
+/// Reads and forgets the body of a request that is refused, as far as that is reasonable: a caller whose body is not read may find its connection
+/// reset before it has seen why.
+pub(crate) async fn discard(body: Body) {
+    let mut body = Limited::new(body, DISCARD_BYTES_MAX);
+    let all = async { while body.frame().await.is_some_and(|frame| frame.is_ok()) {} };
+    drop(tokio::time::timeout(DISCARD_TIMEOUT, all).await);
 }
 
 fn is_json(request: &Request) -> bool {

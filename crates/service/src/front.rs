@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tracing::Instrument;
 
 use crate::audit::AuditTrail;
-use crate::extract::body_too_large;
+use crate::extract::{body_too_large, discard};
 use crate::guard::Guard;
 use crate::metrics;
 use crate::problem::{PROBLEM_JSON, Problem};
@@ -85,7 +85,10 @@ pub(crate) async fn pass(State(front): State<Arc<Front>>, mut request: Request, 
     let span = tracing::error_span!("request", trace_id = trace.trace_id(), %method, route = route.as_ref().map(MatchedPath::as_str));
 
     let mut response = match front.admit(&request) {
-        Err(problem) => problem.into_response(),
+        Err(problem) => {
+            discard(request.into_body()).await;
+            problem.into_response()
+        }
         Ok(()) => {
             DefaultBodyLimit::max(front.body_bytes_max).apply(&mut request);
             request.extensions_mut().insert(trace);

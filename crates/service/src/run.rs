@@ -80,6 +80,9 @@ pub async fn run(
 ) -> Result<(), Error> {
     let mut options = ApiOptions::new(settings);
     options.listens_on = api.local_addr().unwrap_or(settings.api_addr);
+    if !options.listens_on.ip().is_loopback() {
+        tracing::warn!(address = %options.listens_on, "the API can be called from other machines, and asks nobody who they are");
+    }
     let (mut routes, mut all_checks) = (Vec::new(), Vec::new());
     let (mut servings, mut readinesses, mut stops) = (Vec::new(), Vec::new(), Vec::new());
     let mut background = JoinSet::new();

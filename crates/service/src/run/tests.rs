@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::routing::{get, post};
 use fte_testkit::{Client, FakeSidecar, eventually};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
@@ -152,6 +153,33 @@ async fn connections_past_the_limit_wait_for_a_place() {
     finish.notify_one();
     slow.await.unwrap().unwrap().expect_status(200);
     health.await.unwrap().expect_status(200);
+}
+
+#[tokio::test]
+async fn a_caller_that_sends_too_much_still_hears_why() {
+    let sidecar = FakeSidecar::start().await;
+    let running = start(settings(&sidecar, &[]), |mut service| {
+        service.api = ApiRoutes::default().route("/do", post(async |_: crate::extract::Json<Value>| ()));
+        service
+    })
+    .await;
+    // A simple client: it writes all it has before it reads.
+    let address = running.api.base().trim_start_matches("http://").to_owned();
+    let refused = async |header: &str, bytes: usize| {
+        let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        let head = format!("POST /do HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {bytes}\r\n{header}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&vec![b'x'; bytes]).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    };
+    let too_large = refused("content-type: application/json", 8 * 1024 * 1024).await;
+    assert!(too_large.starts_with("HTTP/1.1 413 ") && too_large.contains("body_too_large"), "{too_large}");
+    let foreign = refused("origin: https://evil.example", 8 * 1024 * 1024).await;
+    assert!(foreign.starts_with("HTTP/1.1 403 ") && foreign.contains("origin_refused"), "{foreign}");
+    let not_json = refused("content-type: text/plain", 500 * 1024).await;
+    assert!(not_json.starts_with("HTTP/1.1 415 ") && not_json.contains("unsupported_media_type"), "{not_json}");
 }
 
 #[tokio::test]
