@@ -47,7 +47,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                 let store = store.clone();
                 under_way.spawn(async move {
                     let began = Instant::now();
-                    let events = batch.into_iter().map(|delivery| fte_status::reading::read(delivery, Timestamp::now())).collect::<Result<_, _>>();
+                    let events =
+                        batch.into_iter().map(|delivery| fte_status::reading::read(delivery, Timestamp::now())).collect::<Result<_, _>>();
                     store.record(events.expect("sample events can be read")).await.expect("the disk takes them");
                     began.elapsed()
                 });

@@ -1,9 +1,99 @@
 //! The read model: what every task is, from its events.
+//!
+//! Subscribes to every topic but the audit actions; keeps tasks, events and dead letters in `<data>/status.sqlite`; answers who asks, waits or watches.
+//! Publishes replays of dead letters and the audit actions that tell of them. What it keeps comes from the topics alone: a missing database is an
+//! empty one, and is filled again by reading the topics from their beginning.
+//!
+//! Always true:
+//! * An event is acknowledged when it is on the disk, and not before.
+//! * The same events, late, doubled or crosswise, make the same tasks ([`model`]).
+//! * Whoever waits is woken by the commit: nothing polls.
+//! * Everything that waits or is kept is bounded; who is over a limit is told so.
+//!
+//! | where | what |
+//! |---|---|
+//! | [`reading`] | from a delivery to what is stored of it |
+//! | [`model`] | the fold of events into a task; pure |
+//! | [`store`] | SQLite: the writer, the readers, the sweep |
+//! | [`wake`], [`feed`], `sse`, `streams` | who waits for a task, who listens to all of them |
+//! | `dead_letters`, `desk` | what a letter says; deciding about it |
+//! | `subscriptions`, `routes`, `view` | what the sidecar delivers; what people call; how a task is shown |
 
+mod config;
+mod dead_letters;
+mod desk;
 pub mod feed;
 pub mod metrics;
 pub mod model;
 pub mod reading;
+mod routes;
 mod sse;
 pub mod store;
+mod streams;
+mod subscriptions;
+mod sweeping;
+#[cfg(test)]
+mod test_support;
+mod view;
 pub mod wake;
+
+use fte_service::{AuditTrail, Bus, Service, Settings, chain, check};
+
+pub use config::Config;
+pub use config::{ENV_FEEDS_MAX, ENV_READERS_MAX, ENV_RETENTION, ENV_SWEEP_EVERY, ENV_WAITERS_MAX};
+
+use crate::feed::Feed;
+use crate::store::{Store, StoreError, StoreOptions};
+use crate::streams::Stopping;
+use crate::subscriptions::SERVICE;
+use crate::wake::Waiters;
+
+/// Most bytes of recent events kept ready for streams of all tasks.
+const FEED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The database's file in the data directory.
+const FILE: &str = "status.sqlite";
+
+/// Why the read model did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its database cannot be opened.
+    #[error("the status database cannot be opened")]
+    Store(#[source] StoreError),
+}
+
+/// The read model as a service.
+pub async fn start(config: Config, settings: &Settings, bus: Bus) -> Result<Service, Error> {
+    let options = StoreOptions { readers_max: config.readers_max, ..StoreOptions::at(settings.data_dir.join(FILE)) };
+    let (waiters, feed) = (Waiters::new(config.waiters_max), Feed::new(FEED_BYTES_MAX, config.feeds_max));
+    let opening = tokio::task::spawn_blocking(move || Store::open(options, waiters, feed));
+    let store = opening.await.map_err(|_| Error::Store(StoreError::Closed))?.map_err(Error::Store)?;
+
+    Ok(service(store, config, settings, &bus))
+}
+
+/// The service around a store.
+fn service(store: Store, config: Config, settings: &Settings, bus: &Bus) -> Service {
+    let audit = AuditTrail::new(bus.publisher.clone(), SERVICE);
+    let desk = desk::Desk::new(store.clone(), bus.publisher.clone(), audit.clone());
+    let (stop, stopping) = Stopping::new();
+    let mut service = Service::new(SERVICE, bus);
+    service.app = subscriptions::subscriptions(&store, settings, bus).router();
+    service.api = routes::router(routes::AppState { store: store.clone(), desk, stopping });
+    let checked = store.clone();
+    service.checks.push((
+        "store",
+        check(move || {
+            let store = checked.clone();
+            async move { store.check().await.map_err(|error| chain(&error)) }
+        }),
+    ));
+    service.background.push(Box::pin(sweeping::sweep_for_ever(store, config.retention, config.sweep_every)));
+    let patience = settings.drain / 3;
+    service.stop = Some(Box::new(move || {
+        Box::pin(async move {
+            stop.send_replace(true);
+            audit.flush(patience).await;
+        })
+    }));
+    service
+}

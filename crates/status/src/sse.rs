@@ -57,8 +57,7 @@ impl Filter {
 
     /// Whether it lets an event through.
     pub fn passes(&self, event_type: &str, task: Option<TaskId>) -> bool {
-        (self.types.is_empty() || self.types.iter().any(|wanted| **wanted == *event_type))
-            && (self.task.is_none() || self.task == task)
+        (self.types.is_empty() || self.types.iter().any(|wanted| **wanted == *event_type)) && (self.task.is_none() || self.task == task)
     }
 }
 

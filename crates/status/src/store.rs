@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::letters::{LetterRow, LetterState, NewLetter};
-pub use self::reads::{Bodies, EventRow, ListQuery, TaskRow};
+pub use self::reads::{Bodies, EventRow, ListQuery, Rows, TaskEvents, TaskRow};
 pub use self::sweep::{Sweep, Swept};
 use crate::feed::Feed;
 use crate::reading::Incoming;
@@ -159,7 +159,7 @@ impl Store {
         if self.health.error().is_none() {
             return Ok(());
         }
-        self.write(|connection| connection.pragma_update(None, "user_version", schema::VERSION)).await
+        self.write(schema::probe).await
     }
 
     /// Who waits for tasks.

@@ -122,6 +122,7 @@ mod tests {
         let third = waiters.wait_for(two).unwrap();
         assert_eq!(waiters.table().tasks.len(), 2);
         drop((second, third));
-        assert_eq!((waiters.table().tasks.len(), waiters.table().count), (0, 0));
+        let table = waiters.table();
+        assert_eq!((table.tasks.len(), table.count), (0, 0));
     }
 }

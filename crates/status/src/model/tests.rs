@@ -75,8 +75,7 @@ fn the_requested_agent_gives_way_to_the_one_that_works() {
 #[test]
 fn a_task_is_complete_only_with_every_step_and_both_halves_of_each_claim() {
     let ended = Change::Ended { status: Status::Completed, attempt: 1, agent: "echo".into() };
-    let all =
-        [step(Status::Running, 1, 1), step(Status::Completed, 2, 1), ended, claim(1, Half::Claimed), claim(1, Half::Ended)];
+    let all = [step(Status::Running, 1, 1), step(Status::Completed, 2, 1), ended, claim(1, Half::Claimed), claim(1, Half::Ended)];
     assert!(folded(&all).is_complete());
     for missing in 0..all.len() {
         let mut some = all.to_vec();

@@ -1,8 +1,8 @@
 //! Every type of the catalogue is read as its task's, and what cannot be used is refused.
 
 use fte_bus::Record;
-use fte_events::payload::Payload;
-use fte_events::{Decoded, sample};
+
+use fte_events::{Decoded, Payload, sample};
 use serde_json::{Value, json};
 
 use super::*;
@@ -95,7 +95,8 @@ fn known_types_that_break_their_promise_are_refused() {
 
 #[test]
 fn only_the_usual_spelling_of_a_uuid_is_stored_as_one() {
-    for text in ["01980000-0000-7000-8000-00000000000A", "0198000000007000800000000000000a", "{01980000-0000-7000-8000-00000000000a}", "x"] {
+    for text in ["01980000-0000-7000-8000-00000000000A", "0198000000007000800000000000000a", "{01980000-0000-7000-8000-00000000000a}", "x"]
+    {
         assert_eq!(EventId::from(text.to_owned()), EventId::Text(text.into()));
     }
     let usual = "01980000-0000-7000-8000-00000000000a";

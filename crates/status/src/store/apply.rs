@@ -55,8 +55,7 @@ impl<'c> Applier<'c> {
             load_task: connection.prepare_cached("SELECT status, agent, created, record FROM task WHERE id = ?1")?,
             insert_task: connection.prepare_cached("INSERT INTO task (id, status, agent, created, record) VALUES (?1, ?2, ?3, ?4, ?5)")?,
             update_record: connection.prepare_cached("UPDATE task SET record = ?2 WHERE id = ?1")?,
-            update_task: connection
-                .prepare_cached("UPDATE task SET status = ?2, agent = ?3, created = ?4, record = ?5 WHERE id = ?1")?,
+            update_task: connection.prepare_cached("UPDATE task SET status = ?2, agent = ?3, created = ?4, record = ?5 WHERE id = ?1")?,
             tasks: HashMap::new(),
             last_row,
             stored_ms: jiff::Timestamp::now().as_millisecond(),

@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::reads::{BYTES_MAX, Rows};
 use super::{Store, StoreError};
 
 /// What was decided about a letter.
@@ -73,17 +74,27 @@ impl Store {
         self.read(move |connection| letter(connection, &id)).await
     }
 
-    /// Letters, newest first: those before a row of an earlier page, in one state or in any.
-    pub async fn letters(&self, state: Option<LetterState>, before: Option<i64>, limit: usize) -> Result<Vec<LetterRow>, StoreError> {
+    /// Letters, newest first: those before a row of an earlier page, in one state or in any; at most `limit`, and about 1 MiB.
+    pub async fn letters(&self, state: Option<LetterState>, before: Option<i64>, limit: usize) -> Result<Rows<LetterRow, i64>, StoreError> {
         self.read(move |connection| {
             let sql = match state {
                 Some(_) => format!("SELECT {COLUMNS} FROM letter WHERE state = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3"),
                 None => format!("SELECT {COLUMNS} FROM letter WHERE ?1 IS NULL AND seq < ?2 ORDER BY seq DESC LIMIT ?3"),
             };
             let mut statement = connection.prepare_cached(&sql)?;
-            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            let rows = statement.query_map(params![state.map(code), before.unwrap_or(i64::MAX), limit], row_of)?;
-            rows.collect()
+            let one_more = i64::try_from(limit + 1).unwrap_or(i64::MAX);
+            let found = statement.query_map(params![state.map(code), before.unwrap_or(i64::MAX), one_more], row_of)?;
+            let (mut rows, mut bytes) = (Vec::new(), 0);
+            for letter in found {
+                if rows.len() == limit || bytes >= BYTES_MAX {
+                    let next = rows.last().map(|last: &LetterRow| last.row);
+                    return Ok(Rows { rows, next });
+                }
+                let letter = letter?;
+                bytes += letter.record.len();
+                rows.push(letter);
+            }
+            Ok(Rows { rows, next: None })
         })
         .await
     }
@@ -91,9 +102,11 @@ impl Store {
     /// Decides an open letter, and gives it back as it is then; one that was decided before stays as it was.
     pub async fn decide(&self, id: String, state: LetterState, at_us: i64) -> Result<Option<LetterRow>, StoreError> {
         self.write(move |connection| {
-            connection
-                .prepare_cached("UPDATE letter SET state = ?2, decided = ?3 WHERE id = ?1 AND state = 0")?
-                .execute(params![id, code(state), at_us])?;
+            connection.prepare_cached("UPDATE letter SET state = ?2, decided = ?3 WHERE id = ?1 AND state = 0")?.execute(params![
+                id,
+                code(state),
+                at_us
+            ])?;
             letter(connection, &id)
         })
         .await

@@ -59,8 +59,17 @@ pub struct ListQuery {
     pub limit: usize,
 }
 
-/// Most bytes of events in one answer of the store.
-const BYTES_MAX: usize = 1024 * 1024;
+/// A page of a list.
+#[derive(Debug)]
+pub struct Rows<T, P> {
+    /// What is on it.
+    pub rows: Vec<T>,
+    /// The place of its last row, when there are more.
+    pub next: Option<P>,
+}
+
+/// Most bytes of events in one answer of the store; the event that passes it is still in it.
+pub(super) const BYTES_MAX: usize = 1024 * 1024;
 /// Most rows looked at for one answer.
 const ROWS_MAX: usize = 2048;
 
@@ -79,20 +88,27 @@ impl Store {
         .await
     }
 
-    /// Tasks, newest first, without their results.
-    pub async fn tasks(&self, query: ListQuery) -> Result<Vec<TaskRow>, StoreError> {
+    /// Tasks, newest first, without their results: at most as many as asked for, and about 1 MiB.
+    pub async fn tasks(&self, query: ListQuery) -> Result<Rows<TaskRow, (i64, TaskId)>, StoreError> {
         self.read(move |connection| {
-            let mut rows = Vec::new();
-            for task in newest(connection, &query)? {
+            let (mut rows, mut bytes, mut last) = (Vec::new(), 0, None);
+            // One more than asked for shows whether there are more.
+            for place in newest(connection, &query)? {
+                if rows.len() == query.limit || bytes >= BYTES_MAX {
+                    return Ok(Rows { rows, next: last });
+                }
+                let task = place.1;
+                last = Some(place);
                 let Some(record) = record(connection, task)? else { continue };
                 let bodies = Bodies {
                     request: body(connection, record.request.map(|request| request.row))?,
                     step: body(connection, record.step.map(|step| step.row))?,
                     result: None,
                 };
+                bytes += [&bodies.request, &bodies.step].into_iter().flatten().map(Vec::len).sum::<usize>();
                 rows.push(TaskRow { id: task, record, bodies });
             }
-            Ok(rows)
+            Ok(Rows { rows, next: None })
         })
         .await
     }
@@ -185,8 +201,8 @@ fn body(connection: &Connection, row: Option<i64>) -> rusqlite::Result<Option<Ve
     connection.prepare_cached("SELECT body FROM event WHERE seq = ?1")?.query_row([row], |row| row.get(0)).optional()
 }
 
-/// The newest tasks that fit: each status is one range of an index, read from its end; the newest of all of them are the list.
-fn newest(connection: &Connection, query: &ListQuery) -> rusqlite::Result<Vec<TaskId>> {
+/// The newest tasks that fit, and one more: each status is one range of an index, read from its end; the newest of all of them are the list.
+fn newest(connection: &Connection, query: &ListQuery) -> rusqlite::Result<Vec<(i64, TaskId)>> {
     let mut statement = connection.prepare_cached(match query.agent {
         Some(_) => {
             "SELECT created, id FROM task WHERE agent = ?1 AND status = ?2 AND created >= ?3 AND (created, id) < (?4, ?5)
@@ -199,7 +215,7 @@ fn newest(connection: &Connection, query: &ListQuery) -> rusqlite::Result<Vec<Ta
     })?;
     let (before_us, before_id) = query.before.map_or((i64::MAX, [0xff; 16]), |(created, id)| (created, *id.as_bytes()));
     let since = query.since_us.unwrap_or(i64::MIN);
-    let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
+    let limit = i64::try_from(query.limit + 1).unwrap_or(i64::MAX);
     let mut found: Vec<(i64, [u8; 16])> = Vec::new();
     for status in Status::ALL.into_iter().filter(|status| query.status.is_none_or(|wanted| wanted == *status)) {
         let columns = params![query.agent, status_code(status), since, before_us, &before_id[..], limit];
@@ -209,6 +225,6 @@ fn newest(connection: &Connection, query: &ListQuery) -> rusqlite::Result<Vec<Ta
         }
     }
     found.sort_unstable_by(|one, other| other.cmp(one));
-    found.truncate(query.limit);
-    Ok(found.into_iter().map(|(_, id)| TaskId::from_uuid(uuid::Uuid::from_bytes(id))).collect())
+    found.truncate(query.limit + 1);
+    Ok(found.into_iter().map(|(created, id)| (created, TaskId::from_uuid(uuid::Uuid::from_bytes(id)))).collect())
 }

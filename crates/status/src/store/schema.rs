@@ -89,3 +89,11 @@ pub(super) fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
     connection.set_prepared_statement_cache_capacity(32);
     Ok(connection)
 }
+
+/// Fails where there is no room for a batch of events, and leaves nothing but a page that is as it was.
+pub(super) fn probe(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(
+        "SAVEPOINT probe; CREATE TABLE probe (filler); INSERT INTO probe VALUES (zeroblob(262144)); ROLLBACK TO probe; RELEASE probe;",
+    )?;
+    connection.pragma_update(None, "user_version", VERSION)
+}

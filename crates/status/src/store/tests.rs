@@ -1,0 +1,334 @@
+//! The store's promises: it converges, it keeps what it acknowledged, it heals, and what is removed is what is old.
+
+use std::sync::atomic::Ordering;
+
+use fte_bus::Delivery;
+use fte_events::{ReleaseReason, ResultKind, SandboxKind, Status, TaskId};
+use fte_testkit::Dir;
+use jiff::Timestamp;
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+use crate::feed::Feed;
+use crate::test_support::{History, delivery, incoming, open};
+use crate::view::TaskView;
+
+/// All that can be seen of the store: its tasks, newest first, whether each is complete, and its events by id.
+async fn seen(store: &Store) -> Vec<(Value, bool, Vec<String>)> {
+    let mut seen = Vec::new();
+    for row in store.tasks(ListQuery { limit: 1000, ..ListQuery::default() }).await.unwrap().rows {
+        let whole = store.task(row.id).await.unwrap().unwrap();
+        let (id, complete) = (whole.id, whole.record.is_complete());
+        let mut ids: Vec<_> = events(store, id).await;
+        ids.sort();
+        seen.push((serde_json::to_value(TaskView::new(whole)).unwrap(), complete, ids));
+    }
+    seen
+}
+
+async fn events(store: &Store, task: TaskId) -> Vec<String> {
+    store.events_of(task, 0, 1000).await.unwrap().events.into_iter().map(|event| event.id.to_string()).collect()
+}
+
+/// Some tasks with tries, parkings and every kind of end, some without one.
+fn histories(seed: u64) -> Vec<History> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let tasks = random.usize(1..4);
+    (0..tasks).map(|number| history(&mut random, number as i64)).collect()
+}
+
+fn history(random: &mut fastrand::Rng, number: i64) -> History {
+    let minted = Timestamp::from_millisecond(1_782_900_000_000 + number).unwrap();
+    let mut history = History::of(TaskId::mint(minted, random.u128(..)));
+    if random.u8(..8) > 0 {
+        history = history.requested("say hello");
+    }
+    if random.u8(..8) == 0 {
+        return history.ended(ResultKind::Rejected);
+    }
+    for _ in 0..random.usize(..2) {
+        history = history.step(Status::Queued).claimed().step(Status::Running).failed_try();
+    }
+    history = history.claimed().step(Status::Running);
+    for pct in 0..random.u8(..4) {
+        history = history.step_with(Status::Running, |change| {
+            change.stage = (pct % 2 == 0).then(|| format!("stage {pct}"));
+            change.progress_pct = Some(pct);
+            change.agent = (pct == 1).then(|| "writer".to_owned());
+            change.message = Some(format!("at {pct}"));
+        });
+    }
+    if random.bool() {
+        history = history.parked();
+    }
+    match random.u8(..8) {
+        0 => history,
+        1 => history.released(SandboxKind::Expired, ReleaseReason::Takeover),
+        kind => history.ended(ResultKind::ALL[usize::from(kind - 2)]),
+    }
+}
+
+async fn taken(batches: impl IntoIterator<Item = Vec<Delivery>>) -> Vec<(Value, bool, Vec<String>)> {
+    let dir = Dir::new();
+    let store = open(StoreOptions::at(dir.join("status.sqlite")));
+    for batch in batches {
+        store.record(incoming(batch)).await.unwrap();
+    }
+    seen(&store).await
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    /// Late, doubled and crosswise deliveries, in any batches, add up to the same tasks.
+    #[test]
+    fn any_order_of_the_same_events_makes_the_same_tasks(
+        (seed, order, doubled, cut) in (any::<u64>(), any::<u64>(), 0_usize..8, 1_usize..12)
+    ) {
+        let in_order: Vec<Delivery> = histories(seed).into_iter().flat_map(|history| history.events).collect();
+        let mut random = fastrand::Rng::with_seed(order);
+        let mut shuffled = in_order.clone();
+        for _ in 0..doubled {
+            shuffled.push(in_order[random.usize(..in_order.len())].clone());
+        }
+        random.shuffle(&mut shuffled);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let expected = taken([in_order.clone()]).await;
+            let found = taken(shuffled.chunks(cut).map(<[_]>::to_vec)).await;
+            assert_eq!(found, expected);
+        });
+    }
+}
+
+#[tokio::test]
+async fn an_event_delivered_twice_at_once_is_there_once() {
+    let dir = Dir::new();
+    let store = open(StoreOptions::at(dir.join("status.sqlite")));
+    let history = History::whole(TaskId::now());
+    let at_once = (0..16).map(|_| store.record(incoming(history.events.clone())));
+    for outcome in futures_util::future::join_all(at_once).await {
+        outcome.unwrap();
+    }
+    assert_eq!(events(&store, history.task).await, history.ids());
+    assert!(store.task(history.task).await.unwrap().unwrap().record.is_complete());
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_crash() {
+    let dir = Dir::new();
+    let store = open(StoreOptions::at(dir.join("status.sqlite")));
+    let crashed = Dir::new();
+    for round in 0..4 {
+        let history = History::whole(TaskId::now());
+        store.record(incoming(history.events.clone())).await.unwrap();
+        // What a crash would leave: the files as they are, without the shared memory, nothing closed.
+        let copy = crashed.join(format!("{round}"));
+        std::fs::create_dir(&copy).unwrap();
+        for file in ["status.sqlite", "status.sqlite-wal"] {
+            std::fs::copy(dir.join(file), copy.join(file)).unwrap();
+        }
+        let after = open(StoreOptions::at(copy.join("status.sqlite")));
+        assert_eq!(seen(&after).await, seen(&store).await);
+        after.record(incoming(History::whole(TaskId::now()).events)).await.unwrap();
+        assert_eq!(seen(&after).await.len(), round + 2);
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_acknowledges_nothing_and_heals_by_itself() {
+    let dir = Dir::new();
+    let options = StoreOptions::at(dir.join("status.sqlite"));
+    let store = open(options.clone());
+    store.record(incoming(History::whole(TaskId::now()).events)).await.unwrap();
+    options.pages_max.store(64, Ordering::Relaxed);
+
+    let mut acknowledged = 1;
+    let lost = loop {
+        let history = History::whole(TaskId::now());
+        match store.record(incoming(history.events.clone())).await {
+            Ok(()) => acknowledged += 1,
+            Err(error) => {
+                assert!(fte_service::chain(&error).contains("full"), "{}", fte_service::chain(&error));
+                break history;
+            }
+        }
+    };
+    assert!(acknowledged > 1);
+    assert_eq!(seen(&store).await.len(), acknowledged, "a failed write changes nothing");
+    options.pages_max.store(1, Ordering::Relaxed);
+    assert!(store.check().await.is_err(), "not ready while it is full");
+
+    options.pages_max.store(0, Ordering::Relaxed);
+    store.check().await.unwrap();
+    store.record(incoming(lost.events.clone())).await.unwrap();
+    assert_eq!(events(&store, lost.task).await, lost.ids());
+}
+
+#[tokio::test]
+async fn a_removed_database_is_an_empty_one() {
+    let dir = Dir::new();
+    let options = StoreOptions::at(dir.join("deeper/status.sqlite"));
+    let store = open(options.clone());
+    store.record(incoming(History::whole(TaskId::now()).events)).await.unwrap();
+    drop(store);
+    std::fs::remove_dir_all(dir.join("deeper")).unwrap();
+    let store = open(options);
+    assert_eq!(seen(&store).await.len(), 0);
+    store.record(incoming(History::whole(TaskId::now()).events)).await.unwrap();
+    assert_eq!(seen(&store).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_version_is_not_touched() {
+    let dir = Dir::new();
+    let path = dir.join("status.sqlite");
+    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let error = Store::open(StoreOptions::at(&path), Waiters::new(1), Feed::new(1, 1)).err().unwrap();
+    assert!(matches!(error, StoreError::Newer { found: 99, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn events_without_a_task_are_kept_and_make_no_task() {
+    let dir = Dir::new();
+    let store = open(StoreOptions::at(dir.join("status.sqlite")));
+    let event = br#"{"id":"1","source":"/shop","type":"fte.invented.later","subject":"no task"}"#;
+    for _ in 0..2 {
+        store.record(incoming([delivery("fte.status.updates", bytes::Bytes::from_static(event))])).await.unwrap();
+    }
+    assert_eq!(seen(&store).await.len(), 0);
+    assert!(store.row_of(None, crate::reading::EventId::Text("1".into())).await.unwrap().is_some());
+}
+
+mod lists {
+    use super::*;
+
+    #[tokio::test]
+    async fn pages_of_any_size_and_filter_show_each_task_once_newest_first() {
+        let dir = Dir::new();
+        let store = open(StoreOptions::at(dir.join("status.sqlite")));
+        let mut all = Vec::new();
+        for number in 0..60_u32 {
+            // Some are asked for at the same time.
+            let minted = Timestamp::from_millisecond(1_782_900_000_000 + i64::from(number / 4)).unwrap();
+            let history = History::of(TaskId::mint(minted, u128::from(number) << 32)).requested("say hello");
+            let history = match number % 3 {
+                0 => history,
+                1 => history.claimed().step(Status::Running),
+                _ => history.ended(ResultKind::Failed),
+            };
+            all.push((minted, history.task, number % 3));
+            store.record(incoming(history.events)).await.unwrap();
+        }
+        all.sort_by(|one, other| (other.0, other.1).cmp(&(one.0, one.1)));
+        for (status, agent, since) in [
+            (None, None, None),
+            (Some(Status::Running), None, None),
+            (None, Some("writer"), Some(1_782_900_000_005_000)),
+            (Some(Status::Failed), Some("demo"), None),
+            (None, Some("nobody"), None),
+        ] {
+            let expected: Vec<TaskId> = {
+                let rows = store.tasks(ListQuery { limit: 1000, ..ListQuery::default() }).await.unwrap().rows;
+                assert_eq!(rows.iter().map(|row| row.id).collect::<Vec<_>>(), all.iter().map(|task| task.1).collect::<Vec<_>>());
+                let fits = |row: &TaskRow| {
+                    status.is_none_or(|status| row.record.status() == status)
+                        && agent.is_none_or(|agent| row.record.agent() == Some(agent))
+                        && since.is_none_or(|since| row.record.created_us(row.id) >= since)
+                };
+                rows.iter().filter(|row| fits(row)).map(|row| row.id).collect()
+            };
+            for limit in [1, 7, 1000] {
+                let (mut found, mut before) = (Vec::new(), None);
+                loop {
+                    let query = ListQuery { status, agent: agent.map(str::to_owned), since_us: since, before, limit };
+                    let page = store.tasks(query).await.unwrap();
+                    assert!(page.rows.len() <= limit);
+                    found.extend(page.rows.iter().map(|row| row.id));
+                    let Some(next) = page.next else { break };
+                    before = Some(next);
+                }
+                assert_eq!(found, expected, "{status:?} {agent:?} {since:?} by {limit}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_page_is_bounded_in_bytes_and_goes_on() {
+        let dir = Dir::new();
+        let store = open(StoreOptions::at(dir.join("status.sqlite")));
+        for _ in 0..40 {
+            let history = History::of(TaskId::now()).requested(&"x".repeat(100_000));
+            store.record(incoming(history.events)).await.unwrap();
+        }
+        let page = store.tasks(ListQuery { limit: 1000, ..ListQuery::default() }).await.unwrap();
+        assert!(page.rows.len() < 15, "{}", page.rows.len());
+        let rest = store.tasks(ListQuery { limit: 1000, before: page.next, ..ListQuery::default() }).await.unwrap();
+        assert!(!rest.rows.is_empty());
+    }
+}
+
+mod sweeps {
+    use super::*;
+
+    async fn sweep(store: &Store, cutoff: Timestamp) -> usize {
+        let (mut step, mut steps) = (Sweep::start(), 0);
+        while step != Sweep::Finished {
+            let swept = store.sweep(step, cutoff.as_microsecond()).await.unwrap();
+            assert!(swept.events <= 500 && swept.tasks <= 64, "{swept:?}");
+            step = swept.next;
+            steps += 1;
+        }
+        steps
+    }
+
+    #[tokio::test]
+    async fn only_what_ended_before_the_cutoff_is_removed_whole_in_small_steps() {
+        let dir = Dir::new();
+        let store = open(StoreOptions::at(dir.join("status.sqlite")));
+        let at = |day: i64, number: u128| TaskId::mint(Timestamp::from_second(1_700_000_000 + day * 86_400).unwrap(), number << 40);
+        let mut old = History::of(at(0, 0)).requested("long").claimed();
+        for pct in 0..100 {
+            for _ in 0..13 {
+                old = old.step_with(Status::Running, |change| change.progress_pct = Some(pct));
+            }
+        }
+        let old_ended = old.ended(ResultKind::Completed);
+        let unfinished = History::of(at(0, 1)).requested("still").claimed().step(Status::Running);
+        let recent = History::whole(at(10, 2));
+        store.record(incoming(old_ended.events.clone())).await.unwrap();
+        store.record(incoming(unfinished.events.clone())).await.unwrap();
+        store.record(incoming(recent.events.clone())).await.unwrap();
+        for number in 3..150 {
+            store.record(incoming(History::of(at(1, number)).requested("x").ended(ResultKind::Failed).events)).await.unwrap();
+        }
+
+        sweep(&store, Timestamp::from_second(1_700_000_000 + 5 * 86_400).unwrap()).await;
+        let left = seen(&store).await;
+        let ids: Vec<_> = left.iter().map(|task| task.0["task_id"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(ids, [recent.task.to_string(), unfinished.task.to_string()]);
+        assert!(events(&store, old_ended.task).await.is_empty());
+        assert_eq!(events(&store, recent.task).await, recent.ids());
+    }
+
+    #[tokio::test]
+    async fn letters_and_events_of_no_task_go_by_when_they_came() {
+        let dir = Dir::new();
+        let store = open(StoreOptions::at(dir.join("status.sqlite")));
+        let letter = NewLetter { id: "l".into(), topic: "fte.deadletter.runner".into(), record: bytes::Bytes::from_static(b"x") };
+        assert_eq!(store.record_letters(vec![letter.clone(), letter]).await.unwrap(), 1);
+        let event = br#"{"id":"1","source":"/shop","type":"fte.invented.later"}"#;
+        store.record(incoming([delivery("fte.status.updates", bytes::Bytes::from_static(event))])).await.unwrap();
+        let unfinished = History::of(TaskId::now()).requested("x");
+        store.record(incoming(unfinished.events.clone())).await.unwrap();
+
+        let hour = jiff::SignedDuration::from_hours(1);
+        let stray = || store.row_of(None, crate::reading::EventId::Text("1".into()));
+        sweep(&store, Timestamp::now() - hour).await;
+        assert!(store.letter("l".into()).await.unwrap().is_some() && stray().await.unwrap().is_some());
+        sweep(&store, Timestamp::now() + hour).await;
+        assert!(store.letter("l".into()).await.unwrap().is_none() && stray().await.unwrap().is_none());
+        assert_eq!(events(&store, unfinished.task).await, unfinished.ids());
+    }
+}

@@ -59,10 +59,7 @@ pub(super) fn start(
             writer.write(commands);
         }
     };
-    std::thread::Builder::new()
-        .name("status-store".to_owned())
-        .spawn(work)
-        .map_err(|source| StoreError::Thread(Arc::new(source)))?;
+    std::thread::Builder::new().name("status-store".to_owned()).spawn(work).map_err(|source| StoreError::Thread(Arc::new(source)))?;
     Ok(())
 }
 

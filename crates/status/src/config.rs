@@ -1,0 +1,83 @@
+//! The read model's own configuration.
+
+use std::time::Duration;
+
+use fte_service::{ConfigError, Env};
+
+/// How long ended tasks and dead letters are kept: `2160h`, which is 90 days.
+pub const ENV_RETENTION: &str = "FTE_STATUS_RETENTION";
+/// How often what is too old is looked for: `1h`.
+pub const ENV_SWEEP_EVERY: &str = "FTE_STATUS_SWEEP_EVERY";
+/// Requests and streams that may wait for tasks at once. Default 8 192.
+pub const ENV_WAITERS_MAX: &str = "FTE_STATUS_WAITERS_MAX";
+/// Streams of all tasks that may be open at once. Default 256.
+pub const ENV_FEEDS_MAX: &str = "FTE_STATUS_FEEDS_MAX";
+/// Connections that read the database. Default 4.
+pub const ENV_READERS_MAX: &str = "FTE_STATUS_READERS_MAX";
+
+/// What the read model reads from the environment.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// See [`ENV_RETENTION`].
+    pub retention: Duration,
+    /// See [`ENV_SWEEP_EVERY`].
+    pub sweep_every: Duration,
+    /// See [`ENV_WAITERS_MAX`].
+    pub waiters_max: usize,
+    /// See [`ENV_FEEDS_MAX`].
+    pub feeds_max: usize,
+    /// See [`ENV_READERS_MAX`].
+    pub readers_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            retention: Duration::from_secs(90 * 24 * 3600),
+            sweep_every: Duration::from_secs(3600),
+            waiters_max: 8192,
+            feeds_max: 256,
+            readers_max: 4,
+        }
+    }
+}
+
+impl Config {
+    /// Reads the environment.
+    pub fn from_env(env: &impl Env) -> Result<Self, ConfigError> {
+        let defaults = Self::default();
+        Ok(Self {
+            retention: at_least(env, ENV_RETENTION, defaults.retention, Duration::from_secs(3600))?,
+            sweep_every: at_least(env, ENV_SWEEP_EVERY, defaults.sweep_every, Duration::from_secs(1))?,
+            waiters_max: between(env, ENV_WAITERS_MAX, defaults.waiters_max, 1, 1_000_000)?,
+            feeds_max: between(env, ENV_FEEDS_MAX, defaults.feeds_max, 1, 10_000)?,
+            readers_max: between(env, ENV_READERS_MAX, defaults.readers_max, 1, 64)?,
+        })
+    }
+}
+
+fn at_least(env: &impl Env, name: &str, default: Duration, min: Duration) -> Result<Duration, ConfigError> {
+    let value = env.duration_or(name, default)?;
+    if value >= min { Ok(value) } else { Err(ConfigError::variable(name, format!("{value:?}"), format!("at least {min:?}"))) }
+}
+
+fn between(env: &impl Env, name: &str, default: usize, min: usize, max: usize) -> Result<usize, ConfigError> {
+    let value = env.parsed_or(name, default)?;
+    if (min..=max).contains(&value) { Ok(value) } else { Err(ConfigError::variable(name, value.to_string(), format!("{min} to {max}"))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use fte_service::MapEnv;
+
+    use super::*;
+
+    #[test]
+    fn a_bad_value_is_refused_by_name() {
+        assert_eq!(Config::from_env(&MapEnv::default()).unwrap().retention, Duration::from_secs(7_776_000));
+        for (name, value) in [(ENV_RETENTION, "1s"), (ENV_SWEEP_EVERY, "soon"), (ENV_WAITERS_MAX, "0"), (ENV_READERS_MAX, "65")] {
+            let error = Config::from_env(&MapEnv::of([(name, value)])).unwrap_err().to_string();
+            assert!(error.starts_with(name), "{error}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Deciding about dead letters: replay and discard, each recorded in the audit trail before it takes effect.
+//!
+//! One decision at a time, so that two people who decide at once get one decision. A crash between publishing a replay and noting it leaves the letter
+//! open; repeating the replay publishes the same event again, which its consumer recognises.
+
+use std::sync::Arc;
+
+use fte_bus::Publisher;
+use fte_events::{ActionOutcome, ActionRecorded, Actor, ActorType};
+use fte_service::AuditTrail;
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use crate::dead_letters::{Letter, NotReplayable, Replay};
+use crate::metrics;
+use crate::store::{LetterRow, LetterState, Store, StoreError};
+
+/// Decides about letters; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    store: Store,
+    publisher: Publisher,
+    audit: AuditTrail,
+    deciding: Arc<Mutex<()>>,
+}
+
+/// Why nothing was decided.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DecideError {
+    #[error("there is no such letter")]
+    Unknown,
+    #[error("the letter was decided otherwise")]
+    Otherwise(LetterState),
+    #[error("the letter cannot be replayed")]
+    NotReplayable(#[source] NotReplayable),
+    #[error("the decision could not be recorded in the audit trail")]
+    NotRecorded,
+    #[error("the event was not published")]
+    NotPublished(#[source] fte_bus::Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Desk {
+    pub(crate) fn new(store: Store, publisher: Publisher, audit: AuditTrail) -> Self {
+        Self { store, publisher, audit, deciding: Arc::default() }
+    }
+
+    /// Publishes the letter's event again. A letter that was replayed already is only told about.
+    pub(crate) async fn replay(&self, id: &str) -> Result<(LetterRow, Replay), DecideError> {
+        let _alone = self.deciding.lock().await;
+        let row = self.store.letter(id.to_owned()).await?.ok_or(DecideError::Unknown)?;
+        let letter = Letter::read(&row.topic, &row.record);
+        if row.state == LetterState::Discarded {
+            return Err(DecideError::Otherwise(row.state));
+        }
+        let replay = letter.replay(id, Timestamp::now()).map_err(DecideError::NotReplayable)?;
+        if row.state == LetterState::Replayed {
+            return Ok((row, replay));
+        }
+        self.record("deadletter.replayed", id, &letter, Some(&replay)).await?;
+        self.publisher.send(replay.message.clone()).await.map_err(DecideError::NotPublished)?;
+        let row = self.decide(id, LetterState::Replayed).await?;
+        metrics::letters("replayed", 1);
+        Ok((row, replay))
+    }
+
+    /// Puts the letter away.
+    pub(crate) async fn discard(&self, id: &str) -> Result<LetterRow, DecideError> {
+        let _alone = self.deciding.lock().await;
+        let row = self.store.letter(id.to_owned()).await?.ok_or(DecideError::Unknown)?;
+        match row.state {
+            LetterState::Open => {}
+            LetterState::Discarded => return Ok(row),
+            LetterState::Replayed => return Err(DecideError::Otherwise(row.state)),
+        }
+        self.record("deadletter.discarded", id, &Letter::read(&row.topic, &row.record), None).await?;
+        let row = self.decide(id, LetterState::Discarded).await?;
+        metrics::letters("discarded", 1);
+        Ok(row)
+    }
+
+    async fn record(&self, action: &str, id: &str, letter: &Letter, replay: Option<&Replay>) -> Result<(), DecideError> {
+        // Who it is will be known once there are API keys.
+        let mut action = ActionRecorded::new(action, Actor::new(ActorType::User, "unknown"), ActionOutcome::Success, Timestamp::now());
+        action.resource = Some(format!("dead-letter/{id}"));
+        action.task_id = replay.map_or(letter.task, |replay| replay.task);
+        action.data.insert("letter_id".to_owned(), Value::from(id));
+        action.data.insert("consumer".to_owned(), Value::from(letter.consumer.as_str()));
+        if let Some(replay) = replay {
+            action.data.insert("topic".to_owned(), Value::from(&*replay.message.topic));
+            action.data.insert("event_id".to_owned(), Value::from(replay.event_id.as_str()));
+        }
+        self.audit.record(action, Some(id)).await.map_err(|_| DecideError::NotRecorded)
+    }
+
+    async fn decide(&self, id: &str, state: LetterState) -> Result<LetterRow, DecideError> {
+        let at_us = Timestamp::now().as_microsecond();
+        self.store.decide(id.to_owned(), state, at_us).await?.ok_or(DecideError::Unknown)
+    }
+}

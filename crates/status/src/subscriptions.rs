@@ -1,0 +1,116 @@
+//! What the sidecar delivers: every topic but the audit actions, in batches. Acknowledged is what is durable.
+
+use std::time::Duration;
+
+use fte_bus::{Bulk, Delivery, Message, Outcome, RawEvent, Record, Rejected, SubscribeOptions, Subscriptions};
+use fte_events::decode::task_of;
+use fte_events::{AgentName, DeadLettered, Failure, Outgoing, dead_letters, topics};
+use fte_service::{Bus, Secret, Settings, chain};
+use jiff::Timestamp;
+
+use crate::dead_letters::arrived;
+use crate::metrics;
+use crate::reading::read;
+use crate::store::Store;
+
+/// The service's name.
+pub(crate) const SERVICE: &str = "status";
+/// This application's id, which is also its consumer group's.
+pub(crate) const APP_ID: &str = "fte-status";
+
+/// Longest wait for the store. It is shorter than the handler's own limit, which would count as a fault of the event.
+const STORE_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Why a delivery was not taken.
+#[derive(Debug, Clone, thiserror::Error)]
+enum NotNow {
+    #[error("the store did not take the events in time")]
+    TimedOut,
+    #[error(transparent)]
+    Store(#[from] crate::store::StoreError),
+}
+
+/// The subscriptions of the read model.
+pub(crate) fn subscriptions(store: &Store, settings: &Settings, bus: &Bus) -> Subscriptions {
+    let bulk = Some(Bulk { max_count: 512, max_await_ms: 20 });
+    let mut subscriptions = Subscriptions::new(&settings.pubsub, APP_ID)
+        .app_token(settings.app_token.as_ref().map(Secret::expose).map(str::to_owned))
+        .dead_letters(bus.publisher.clone(), letter);
+    let agents: Vec<AgentName> = settings.agents.agents.keys().cloned().collect();
+    for topic in topics(&agents).iter().filter(|topic| topic.subscribers.contains(&SERVICE)) {
+        let store = store.clone();
+        subscriptions = if topic.name.starts_with(dead_letters::TOPIC_PREFIX) {
+            let options = SubscribeOptions { bulk, ..SubscribeOptions::default() };
+            subscriptions.records(&topic.name, options, move |records| take_letters(store.clone(), records))
+        } else {
+            let dead_letter_topic = Some(dead_letters::topic(SERVICE));
+            let options = SubscribeOptions { bulk, dead_letter_topic, ..SubscribeOptions::default() };
+            subscriptions.batches(&topic.name, options, move |deliveries| take_events(store.clone(), deliveries))
+        };
+    }
+    subscriptions
+}
+
+async fn take_events(store: Store, deliveries: Vec<Delivery>) -> Vec<Outcome> {
+    let now = Timestamp::now();
+    let mut events = Vec::with_capacity(deliveries.len());
+    let mut refused = Vec::with_capacity(deliveries.len());
+    for delivery in deliveries {
+        refused.push(match read(delivery, now) {
+            Ok(event) => {
+                events.push(event);
+                None
+            }
+            Err(error) => Some(error),
+        });
+    }
+    let stored = stored(store.record(events)).await;
+    let outcome = |refused| match (refused, &stored) {
+        (Some(error), _) => Outcome::reject(error),
+        (None, Ok(())) => Outcome::Done,
+        (None, Err(error)) => Outcome::retry(error.clone()),
+    };
+    refused.into_iter().map(outcome).collect()
+}
+
+/// Letters are never refused: what cannot be read is kept as a letter of its own.
+async fn take_letters(store: Store, records: Vec<Record>) -> Vec<bool> {
+    let count = records.len();
+    let (letters, events): (Vec<_>, Vec<_>) = records.into_iter().map(arrived).unzip();
+    let taken = async {
+        store.record(events.into_iter().flatten().collect()).await?;
+        store.record_letters(letters).await
+    };
+    match stored(taken).await {
+        Ok(new) => {
+            metrics::letters("received", new);
+            vec![true; count]
+        }
+        Err(error) => {
+            tracing::warn!(error = %chain(&error), "dead letters were not stored; they will be delivered again");
+            vec![false; count]
+        }
+    }
+}
+
+async fn stored<T>(storing: impl Future<Output = Result<T, crate::store::StoreError>>) -> Result<T, NotNow> {
+    tokio::time::timeout(STORE_WAIT_MAX, storing).await.map_err(|_| NotNow::TimedOut)?.map_err(NotNow::Store)
+}
+
+/// The dead letter of an event that this service refuses.
+fn letter(rejected: &Rejected<'_>) -> Message {
+    let body = &rejected.record.body;
+    let now = Timestamp::now();
+    let failure = Failure::new(rejected.code, rejected.reason.clone());
+    let letter = DeadLettered::new(&rejected.record.topic, body, failure, rejected.attempts, now, rejected.consumer);
+    let event = RawEvent::parse(body).ok();
+    let task = event.as_ref().map(task_of);
+    let mut outgoing = Outgoing::new(SERVICE, dead_letters::letter_id(rejected.consumer, body), now, &letter);
+    if let Some(task) = task {
+        outgoing = outgoing.about(task);
+    }
+    if let Some(event) = &event {
+        outgoing = outgoing.cause(&event.id);
+    }
+    Message { topic: dead_letters::topic(SERVICE).into(), key: task.map(|task| task.to_string().into()), body: outgoing.to_bytes() }
+}

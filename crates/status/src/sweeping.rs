@@ -1,0 +1,39 @@
+//! Forgets what is older than the retention, now and then, in small steps with pauses.
+
+use std::time::Duration;
+
+use fte_service::{ServiceError, chain};
+use jiff::Timestamp;
+
+use crate::metrics;
+use crate::store::{Store, StoreError, Sweep};
+
+/// Between two steps, so that a sweep takes a small part of the writer's time.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Sweeps at the start and then each `every`.
+pub(crate) async fn sweep_for_ever(store: Store, retention: Duration, every: Duration) -> Result<(), ServiceError> {
+    loop {
+        if let Err(error) = sweep(&store, retention).await {
+            tracing::warn!(error = %chain(&error), "the sweep of what is too old stopped; it will be tried again");
+        }
+        tokio::time::sleep(every).await;
+    }
+}
+
+/// One sweep, from its beginning to its end.
+pub(crate) async fn sweep(store: &Store, retention: Duration) -> Result<(), StoreError> {
+    let cutoff_us = Timestamp::now().as_microsecond().saturating_sub(i64::try_from(retention.as_micros()).unwrap_or(i64::MAX));
+    let mut step = Sweep::start();
+    while step != Sweep::Finished {
+        let swept = store.sweep(step, cutoff_us).await?;
+        metrics::swept("task", swept.tasks);
+        metrics::swept("event", swept.events);
+        metrics::swept("letter", swept.letters);
+        step = swept.next;
+        if swept.tasks + swept.events + swept.letters > 0 {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,283 @@
+//! What this crate's tests are made of: histories of tasks as the runner writes them, a store in a directory of its own, and the whole service around it.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use bytes::Bytes;
+use fte_bus::{Delivery, RawEvent, Record};
+use fte_events::{
+    ClaimId, EventName, Origin, Outgoing, Payload, ReleaseReason, ResultKind, SandboxChange, SandboxClaim, SandboxKind, Status,
+    StatusChanged, TaskId, TaskRequested, TaskResult, event_id, sample,
+};
+use fte_service::{Bus, MapEnv, Ports, Service, Settings};
+use fte_testkit::{Dir, FakeSidecar, PATIENCE};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use crate::Config;
+use crate::feed::Feed;
+use crate::reading::{Incoming, read};
+use crate::store::{Store, StoreOptions};
+use crate::wake::Waiters;
+
+/// Writes a task's history, event by event, as the runner would: gapless sequence, claims with both halves, one result.
+pub(crate) struct History {
+    pub(crate) task: TaskId,
+    pub(crate) events: Vec<Delivery>,
+    sequence: u64,
+    attempt: u32,
+    turn: u32,
+    clock: i64,
+}
+
+impl History {
+    pub(crate) fn of(task: TaskId) -> Self {
+        let clock = task.minted_at().map_or(0, |at| at.as_microsecond());
+        Self { task, events: Vec::new(), sequence: 0, attempt: 1, turn: 0, clock }
+    }
+
+    /// Asked for, claimed, run, ended, released.
+    pub(crate) fn whole(task: TaskId) -> Self {
+        Self::of(task).requested("say hello").claimed().step(Status::Running).ended(ResultKind::Completed)
+    }
+
+    pub(crate) fn requested(self, text: &str) -> Self {
+        let request = TaskRequested { agent: Some("writer".into()), ..TaskRequested::new(self.task, text, Origin::Http, sample::time(0)) };
+        self.say("intake", EventName::Trigger { turn: 0 }, &request)
+    }
+
+    pub(crate) fn claimed(self) -> Self {
+        let claim = ClaimId::of(self.task, self.turn, self.attempt);
+        self.sandbox(SandboxKind::Claimed, EventName::Claimed(claim), claim, None)
+    }
+
+    pub(crate) fn released(self, kind: SandboxKind, reason: ReleaseReason) -> Self {
+        let claim = ClaimId::of(self.task, self.turn, self.attempt);
+        self.sandbox(kind, EventName::Released(claim), claim, Some(reason))
+    }
+
+    fn sandbox(self, kind: SandboxKind, name: EventName<'_>, claim_id: ClaimId, reason: Option<ReleaseReason>) -> Self {
+        let SandboxChange { claim, .. } = sample::sandbox_change(kind);
+        self.say("runner", name, &SandboxChange { kind, claim: SandboxClaim { claim_id, reason, ..claim } })
+    }
+
+    pub(crate) fn step(self, status: Status) -> Self {
+        self.step_with(status, |_| {})
+    }
+
+    pub(crate) fn step_with(mut self, status: Status, set: impl FnOnce(&mut StatusChanged)) -> Self {
+        self.sequence += 1;
+        let mut change = StatusChanged::new(self.task, status, self.sequence, self.attempt);
+        set(&mut change);
+        let name = EventName::Status { sequence: self.sequence };
+        self.say("runner", name, &change)
+    }
+
+    /// The last try failed; the next one is queued.
+    pub(crate) fn failed_try(self) -> Self {
+        let mut next = self.released(SandboxKind::Released, ReleaseReason::Failed);
+        next.attempt += 1;
+        next.step(Status::Queued)
+    }
+
+    /// A person is asked; the sandbox is given back; the decision wakes the task.
+    pub(crate) fn parked(self) -> Self {
+        let mut next = self.step(Status::AwaitingApproval).released(SandboxKind::Released, ReleaseReason::Parked);
+        next.turn += 1;
+        let resumed = fte_events::TaskResumed { turn: next.turn, task_id: next.task, ..sample::task_resumed() };
+        let name = EventName::Trigger { turn: next.turn };
+        next.say("runner", name, &resumed).claimed().step(Status::Running)
+    }
+
+    /// The result, the final status and the release, in the order of the outbox.
+    pub(crate) fn ended(self, kind: ResultKind) -> Self {
+        let result =
+            TaskResult { task_id: self.task, attempt: self.attempt, parent_task_id: None, handoff_id: None, ..sample::task_result(kind) };
+        let held = self.events.iter().any(|event| event.event.event_type == "fte.sandbox.claimed");
+        let next = self.say("runner", EventName::Result, &result).step(kind.status());
+        if held { next.released(SandboxKind::Released, ReleaseReason::Completed) } else { next }
+    }
+
+    pub(crate) fn say<P: Payload>(mut self, service: &str, name: EventName<'_>, payload: &P) -> Self {
+        self.clock += 1_000;
+        let time = Timestamp::from_microsecond(self.clock).unwrap();
+        let body = Outgoing::new(service, event_id(self.task, name), time, payload).about(self.task).to_bytes();
+        self.events.push(delivery(&payload.topic(), body));
+        self
+    }
+
+    pub(crate) fn ids(&self) -> Vec<String> {
+        self.events.iter().map(|delivery| delivery.event.id.clone()).collect()
+    }
+}
+
+pub(crate) fn delivery(topic: &str, body: Bytes) -> Delivery {
+    Delivery { event: RawEvent::parse(&body).unwrap(), record: record(topic, body) }
+}
+
+pub(crate) fn record(topic: &str, body: Bytes) -> Record {
+    Record { topic: Arc::from(topic), body, partition: None, offset: None, key: None }
+}
+
+pub(crate) fn incoming(deliveries: impl IntoIterator<Item = Delivery>) -> Vec<Incoming> {
+    deliveries.into_iter().map(|delivery| read(delivery, Timestamp::UNIX_EPOCH).unwrap()).collect()
+}
+
+pub(crate) fn open(options: StoreOptions) -> Store {
+    Store::open(options, Waiters::new(64), Feed::new(64 * 1024, 8)).unwrap()
+}
+
+/// The service without its listeners, as [`crate::start`] makes it: its store, its routes, what the sidecar calls, and a fake sidecar.
+pub(crate) struct Fixture {
+    pub(crate) store: Store,
+    pub(crate) api: Router,
+    pub(crate) app: Router,
+    pub(crate) sidecar: FakeSidecar,
+    pub(crate) service: Service,
+    pub(crate) options: StoreOptions,
+    pub(crate) dir: Dir,
+}
+
+/// An answer of a route, read whole.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error} in {:?}", self.body))
+    }
+
+    #[track_caller]
+    pub(crate) fn expect(self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{:?}", self.body);
+        self.json()
+    }
+
+    #[track_caller]
+    pub(crate) fn expect_code(self, status: u16, code: &str) {
+        assert_eq!(self.expect(status)["code"], code);
+    }
+}
+
+impl Fixture {
+    pub(crate) async fn start() -> Self {
+        Self::with(Config { waiters_max: 16, ..Config::default() }).await
+    }
+
+    pub(crate) async fn with(config: Config) -> Self {
+        let (dir, sidecar) = (Dir::new(), FakeSidecar::start().await);
+        let options = StoreOptions::at(dir.join("status.sqlite"));
+        let store = Store::open(options.clone(), Waiters::new(config.waiters_max), Feed::new(64 * 1024, config.feeds_max)).unwrap();
+        let env = MapEnv::of([("FTE_SIDECAR_URL", &sidecar.url())]);
+        let settings = Settings::from_env(&env, Ports { app: 0, api: 0 }).unwrap();
+        let bus = Bus::connect(&settings, "status").unwrap();
+        let mut service = crate::service(store.clone(), config, &settings, &bus);
+        let (api, _) = std::mem::take(&mut service.api).split_for_parts();
+        let app = std::mem::take(&mut service.app);
+        Self { store, api, app, sidecar, service, options, dir }
+    }
+
+    pub(crate) async fn record(&self, deliveries: impl IntoIterator<Item = Delivery>) {
+        self.store.record(incoming(deliveries)).await.unwrap();
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        read_whole(self.open(path, &[]).await).await
+    }
+
+    pub(crate) async fn post(&self, path: &str) -> Answer {
+        let request = Request::post(path).body(Body::empty()).unwrap();
+        read_whole(self.api.clone().oneshot(request).await.unwrap()).await
+    }
+
+    /// The response with its body unread.
+    pub(crate) async fn open(&self, path: &str, headers: &[(&str, &str)]) -> Response<Body> {
+        let request = headers.iter().fold(Request::get(path), |request, (name, value)| request.header(*name, *value));
+        self.api.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+    }
+
+    /// A stream, after this event if one is given.
+    pub(crate) async fn stream(&self, path: &str, after: Option<&str>) -> Frames {
+        let mut headers = vec![("accept", "text/event-stream")];
+        headers.extend(after.map(|after| ("last-event-id", after)));
+        let response = self.open(path, &headers).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Frames { body: response.into_body(), text: String::new() }
+    }
+
+    /// What the sidecar does with records of a topic: for each whether it was acknowledged.
+    pub(crate) async fn deliver(&self, topic: &str, events: Vec<Value>) -> Vec<bool> {
+        let entries = events.into_iter().enumerate().map(|(place, event)| json!({"entryId": place.to_string(), "event": event}));
+        let body = json!({"id": "1", "topic": topic, "entries": entries.collect::<Vec<_>>()}).to_string();
+        let request = Request::post(format!("/events/{topic}")).header("content-type", "application/json").body(Body::from(body)).unwrap();
+        let answer = read_whole(self.app.clone().oneshot(request).await.unwrap()).await.expect(200);
+        answer["statuses"].as_array().unwrap().iter().map(|status| status["status"] == "SUCCESS").collect()
+    }
+}
+
+async fn read_whole(response: Response<Body>) -> Answer {
+    let status = response.status();
+    Answer { status, body: response.into_body().collect().await.unwrap().to_bytes() }
+}
+
+/// A stream of server-sent events as a client reads it.
+pub(crate) struct Frames {
+    body: Body,
+    text: String,
+}
+
+/// One event of a stream.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Frame {
+    pub(crate) id: String,
+    pub(crate) event: String,
+    pub(crate) data: Value,
+}
+
+impl Frames {
+    /// The next event, or none at the end of the stream.
+    pub(crate) async fn next(&mut self) -> Option<Frame> {
+        loop {
+            while let Some((block, rest)) = self.text.split_once("\n\n") {
+                let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).map(str::to_owned);
+                let frame = field("data").map(|data| Frame {
+                    id: field("id").unwrap(),
+                    event: field("event").unwrap(),
+                    data: serde_json::from_str(&data).unwrap(),
+                });
+                self.text = rest.to_owned();
+                if frame.is_some() {
+                    return frame;
+                }
+            }
+            let piece = tokio::time::timeout(PATIENCE, self.body.frame()).await.expect("the stream is silent")?.unwrap();
+            self.text.push_str(std::str::from_utf8(piece.data_ref().unwrap()).unwrap());
+        }
+    }
+
+    /// The ids of the next events.
+    pub(crate) async fn ids(&mut self, count: usize) -> Vec<String> {
+        let mut ids = Vec::new();
+        while ids.len() < count {
+            ids.push(self.next().await.expect("the stream ended early").id);
+        }
+        ids
+    }
+
+    /// The ids of all events to the end of the stream.
+    pub(crate) async fn rest(mut self) -> Vec<String> {
+        let mut ids = Vec::new();
+        while let Some(frame) = self.next().await {
+            ids.push(frame.id);
+        }
+        ids
+    }
+}

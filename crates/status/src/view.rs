@@ -1,0 +1,206 @@
+//! A task as the API shows it: its record, with the texts of the events that the record names.
+//!
+//! What the events say is passed on as it is, JSON for JSON: a request that the runner refused may hold anything, and is shown all the same.
+
+use fte_bus::RawEvent;
+use fte_events::{ApprovalRequest, Artifact, Priority, Requester, Status, TaskError, TaskId};
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::store::TaskRow;
+
+type Json = Box<RawValue>;
+
+/// A task.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Task)]
+pub(crate) struct TaskView {
+    /// Its id.
+    task_id: TaskId,
+    /// Where it stands.
+    status: Status,
+    /// What the agent is at, in its words.
+    stage: Option<String>,
+    /// How far its present try is, from 0 to 100.
+    progress_pct: Option<u8>,
+    /// For people: what the last step said.
+    #[schema(value_type = Option<String>)]
+    message: Option<Json>,
+    /// Who does it.
+    agent: Option<String>,
+    /// Which try, from 1; 0 before the first.
+    attempt: u32,
+    /// What a person has to decide, while the task awaits it.
+    #[schema(value_type = Option<ApprovalRequest>)]
+    approval: Option<Json>,
+    /// What the agent answered. Lists leave it out.
+    #[schema(value_type = Option<Object>)]
+    result: Option<Json>,
+    /// Why it was not done.
+    #[schema(value_type = Option<TaskError>)]
+    error: Option<Json>,
+    /// What the agent made. Lists leave it out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Artifact>>)]
+    artifacts: Option<Json>,
+    /// When it was asked for.
+    created_at: Timestamp,
+    /// When the last thing happened.
+    updated_at: Timestamp,
+    /// What to do, in words; absent while the request is not known here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    task: Option<Json>,
+    /// How urgent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Priority>)]
+    priority: Option<Json>,
+    /// Whether a person is asked before the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<bool>)]
+    require_approval: Option<Json>,
+    /// Who asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Requester>)]
+    requester: Option<Json>,
+    /// The requester's own notes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    metadata: Option<Json>,
+    /// Where the request came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    origin: Option<Json>,
+    /// It is `timed_out` after this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Timestamp>)]
+    deadline: Option<Json>,
+    /// It does not start before this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Timestamp>)]
+    not_before: Option<Json>,
+    /// What it may cost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>)]
+    budget_usd: Option<Json>,
+    /// The task that handed it off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<TaskId>)]
+    parent_task_id: Option<Json>,
+    /// When work began. Of an ended task; lists leave it out, like what follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Timestamp>)]
+    started_at: Option<Json>,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Timestamp>)]
+    completed_at: Option<Json>,
+    /// From start to end, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    duration_ms: Option<Json>,
+    /// What it cost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>)]
+    cost_usd: Option<Json>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RequestData {
+    task: Option<Json>,
+    priority: Option<Json>,
+    require_approval: Option<Json>,
+    requester: Option<Json>,
+    metadata: Option<Json>,
+    origin: Option<Json>,
+    deadline: Option<Json>,
+    not_before: Option<Json>,
+    budget_usd: Option<Json>,
+    parent_task_id: Option<Json>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct StepData {
+    message: Option<Json>,
+    approval: Option<Json>,
+    error: Option<Json>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ResultData {
+    result: Option<Json>,
+    error: Option<Json>,
+    artifacts: Option<Json>,
+    parent_task_id: Option<Json>,
+    started_at: Option<Json>,
+    completed_at: Option<Json>,
+    duration_ms: Option<Json>,
+    cost_usd: Option<Json>,
+}
+
+impl TaskView {
+    pub(crate) fn new(row: TaskRow) -> Self {
+        let TaskRow { id, record, bodies } = row;
+        let has_request = bodies.request.is_some();
+        let request: RequestData = data_of(bodies.request);
+        let step: StepData = data_of(bodies.step);
+        let has_result = bodies.result.is_some();
+        let result: ResultData = data_of(bodies.result);
+        let status = record.status();
+        // A request that leaves a field out means its default.
+        let or_default = |value: Option<Json>, default: &str| value.or_else(|| has_request.then(|| json(default)).flatten());
+        Self {
+            task_id: id,
+            status,
+            stage: record.stage().map(str::to_owned),
+            progress_pct: record.progress_pct(),
+            message: step.message,
+            agent: record.agent().map(str::to_owned),
+            attempt: record.attempt,
+            approval: step.approval.filter(|_| status == Status::AwaitingApproval),
+            result: result.result,
+            error: result.error.or(step.error),
+            artifacts: result.artifacts.or_else(|| has_result.then(|| json("[]")).flatten()),
+            created_at: time(record.created_us(id)),
+            updated_at: time(record.updated_us(id)),
+            task: request.task,
+            priority: or_default(request.priority, "\"P2\""),
+            require_approval: or_default(request.require_approval, "false"),
+            requester: request.requester,
+            metadata: or_default(request.metadata, "{}"),
+            origin: or_default(request.origin, "\"event\""),
+            deadline: request.deadline,
+            not_before: request.not_before,
+            budget_usd: request.budget_usd,
+            parent_task_id: request.parent_task_id.or(result.parent_task_id),
+            started_at: result.started_at,
+            completed_at: result.completed_at,
+            duration_ms: result.duration_ms,
+            cost_usd: result.cost_usd,
+        }
+    }
+}
+
+/// The payload of an event as it came, as JSON text.
+pub(crate) fn data_text(body: &[u8]) -> Option<Json> {
+    RawEvent::parse(body).ok()?.data
+}
+
+fn data_of<T: DeserializeOwned + Default>(body: Option<Vec<u8>>) -> T {
+    body.and_then(|body| serde_json::from_str(data_text(&body)?.get()).ok()).unwrap_or_default()
+}
+
+fn json(text: &str) -> Option<Json> {
+    RawValue::from_string(text.to_owned()).ok()
+}
+
+/// A time of the store; one out of range (a producer may write anything) is shown as the nearest that is in it.
+pub(crate) fn time(us: i64) -> Timestamp {
+    Timestamp::from_microsecond(us).unwrap_or(if us < 0 { Timestamp::MIN } else { Timestamp::MAX })
+}
