@@ -81,6 +81,8 @@ struct Counts {
     failed: AtomicU64,
     publish_us: AtomicU64,
     publishes: AtomicU64,
+    /// From the begin of a publish call to the app having read the first event of a delivery.
+    hop_us: AtomicU64,
 }
 
 async fn load(args: &[String]) {
@@ -164,6 +166,10 @@ async fn load(args: &[String]) {
         delivered as f64 / caught_up,
         delivered as f64 / calls.max(1) as f64
     );
+    println!(
+        "           {:.2} ms mean from the publisher to the app",
+        counts.hop_us.load(Ordering::Relaxed) as f64 / 1000.0 / calls.max(1) as f64
+    );
     println!("state      {:>9.0} ops/s in calls of 8", counts.state.load(Ordering::Relaxed) as f64 / elapsed);
     println!("sidecar    {cpu:.2} s CPU in {caught_up:.1} s = {:.2} cores, {:.1} MiB resident", cpu / caught_up, used.resident_mib);
     drop(child.stdin.take());
@@ -188,6 +194,12 @@ impl Pace {
             self.next += every;
         }
     }
+}
+
+/// Microseconds since the first call.
+fn now_us() -> u64 {
+    static BEGAN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    BEGAN.get_or_init(Instant::now).elapsed().as_micros() as u64
 }
 
 type Http = Client<HttpConnector, Full<Bytes>>;
@@ -216,8 +228,11 @@ async fn publish(client: Http, addr: SocketAddr, seed: u64, bytes: usize, mut pa
             n += 1;
             write!(
                 body,
-                r#"{{"entryId":"{entry}","contentType":"application/cloudevents+json","metadata":{{"partitionKey":"task-{}"}},"event":{{"specversion":"1.0","id":"0192f3a4-5b6c-7d8e-9f00-{seed:04}{n:08}","source":"/fte/runner","type":"fte.status.changed","subject":"task-{}","time":"2026-01-01T00:00:00.000Z","datacontenttype":"application/json","traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01","ftetenant":"default","fteversion":"1","data":{{"task_id":"task-{}","status":"running","message":"{filler}"}}}}}}"#,
-                n / 7, n / 7, n / 7
+                r#"{{"entryId":"{entry}","contentType":"application/cloudevents+json","metadata":{{"partitionKey":"task-{}"}},"event":{{"specversion":"1.0","id":"0192f3a4-5b6c-7d8e-9f00-{seed:04}{n:08}","source":"/fte/runner","type":"fte.status.changed","subject":"task-{}","time":"2026-01-01T00:00:00.000Z","datacontenttype":"application/json","traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01","ftetenant":"default","fteversion":"1","data":{{"at_us":{},"task_id":"task-{}","status":"running","message":"{filler}"}}}}}}"#,
+                n / 7,
+                n / 7,
+                now_us(),
+                n / 7
             )
             .unwrap();
         }
@@ -298,6 +313,11 @@ async fn answer(request: Request<Incoming>, counts: Arc<Counts>, list: Bytes) ->
             at += 600;
         }
         at += 1;
+    }
+    if let Some(at) = body.windows(8).take(2000).position(|piece| piece == b"\"at_us\":") {
+        let digits = body[at + 8..].iter().take_while(|byte| byte.is_ascii_digit());
+        let sent = digits.fold(0_u64, |number, digit| number * 10 + u64::from(digit - b'0'));
+        counts.hop_us.fetch_add(now_us().saturating_sub(sent), Ordering::Relaxed);
     }
     let mut text = Vec::with_capacity(entries * 40 + 20);
     text.extend_from_slice(b"{\"statuses\":[");

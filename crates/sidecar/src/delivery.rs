@@ -238,8 +238,8 @@ impl Pump {
                     self.group.unreachable(&call);
                     return None;
                 };
-                if call.only.is_some() {
-                    self.metrics.redelivered.increment(1);
+                if let Some(only) = &call.only {
+                    self.metrics.redelivered.increment(only.len() as u64);
                 }
                 Some(Box::pin(self.reader.clone().deliver(member, call)))
             }

@@ -9,6 +9,7 @@
 //! The directory is locked by this process for as long as the writer lives.
 
 pub(crate) mod checkpoint;
+pub(crate) mod command;
 pub(crate) mod jobs;
 pub(crate) mod log;
 pub(crate) mod reader;
@@ -30,10 +31,11 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use crate::options::{Options, StartError};
 use crate::record::{RecordBuf, Records, Want};
 use crate::topics::Topic;
+use command::Command;
 use jobs::{After, JobRow};
 use log::CursorCell;
 use state::{Conflict, Found, StateWrite};
-use writer::{Command, Writer};
+use writer::Writer;
 
 /// Commands that may wait for the writer.
 const QUEUE: usize = 1024;

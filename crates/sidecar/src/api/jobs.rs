@@ -3,8 +3,8 @@
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use http::header::CONTENT_TYPE;
 use http::StatusCode;
+use http::header::CONTENT_TYPE;
 use jiff::Timestamp;
 
 use super::{Api, ApiError, no_content, take_body};

@@ -6,12 +6,17 @@
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::mpsc::WeakSender;
 
 use super::StoreError;
-use super::writer::Command;
+use super::command::Command;
+
+/// Past this size of the write-ahead log readers are waited for, at most `READERS`.
+const LOG_BYTES_MAX: i64 = 64 << 20;
+const READERS: Duration = Duration::from_millis(250);
 
 /// Asks for a checkpoint; asking again while one runs is harmless.
 #[derive(Debug, Clone)]
@@ -25,9 +30,21 @@ impl Checkpoints {
     }
 }
 
-/// Copies what can be copied without waiting; returns the pages of the log and how many of them are copied.
-pub(crate) fn passive(db: &Connection) -> rusqlite::Result<(i64, i64)> {
-    db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((row.get(1)?, row.get(2)?)))
+/// Copies what can be copied without waiting; returns the bytes of the log.
+fn passive(db: &Connection) -> rusqlite::Result<i64> {
+    db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1)).map(|pages: i64| pages * 4096)
+}
+
+/// Copies the rest, on the writer's connection. A reader that is under way at this moment keeps the file from starting
+/// again; only when it has grown for that is the reader waited for.
+pub(super) fn finish(db: &Connection) -> rusqlite::Result<()> {
+    if passive(db)? < LOG_BYTES_MAX {
+        return Ok(());
+    }
+    db.busy_timeout(READERS)?;
+    let restarted = db.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
+    db.busy_timeout(super::schema::BUSY)?;
+    restarted
 }
 
 /// Starts the thread. It ends when the writer is gone.

@@ -1,6 +1,7 @@
 //! The tables, and how a connection is set up.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
@@ -9,6 +10,9 @@ use crate::options::{Options, StartError};
 
 /// Version of the tables below.
 const VERSION: i64 = 1;
+
+/// Longest wait for another connection's lock. Only checkpoints ever hold one.
+pub(super) const BUSY: Duration = Duration::from_secs(10);
 
 /// * `batches.id` is topic << 40 | number of the batch; `total` counts the topic's bytes up to and including the row, so
 ///   that the size of what is kept is a subtraction. The last batch of a topic is never deleted: it knows the heads.
@@ -59,7 +63,7 @@ fn prepare(db: &mut Connection, options: &Options) -> rusqlite::Result<i64> {
     db.pragma_update(None, "cache_size", -8192)?;
     // The checkpoint thread decides.
     db.pragma_update_and_check(None, "wal_autocheckpoint", 0, |_| Ok(()))?;
-    db.busy_timeout(std::time::Duration::from_secs(10))?;
+    db.busy_timeout(BUSY)?;
     db.set_prepared_statement_cache_capacity(64);
     if let Some(bytes_max) = options.database_bytes_max {
         let pages = i64::try_from(bytes_max / 4096).unwrap_or(i64::MAX).max(1);
@@ -84,7 +88,7 @@ fn prepare(db: &mut Connection, options: &Options) -> rusqlite::Result<i64> {
 pub(crate) fn open_reader(path: &Path, cache_kib: i64) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags)?;
-    db.busy_timeout(std::time::Duration::from_secs(10))?;
+    db.busy_timeout(BUSY)?;
     db.pragma_update(None, "cache_size", -cache_kib)?;
     Ok(db)
 }

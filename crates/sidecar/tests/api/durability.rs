@@ -265,3 +265,39 @@ async fn the_write_ahead_log_stays_bounded_under_load() {
     let bytes = std::fs::metadata(daprd.dir.path().join("sidecar.sqlite-wal")).unwrap().len();
     assert!(bytes < 60 << 20, "{bytes}");
 }
+
+fn count(daprd: &Daprd, sql: &str) -> i64 {
+    let db = rusqlite::Connection::open(daprd.dir.path().join("sidecar.sqlite")).unwrap();
+    db.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_nobody_uses_is_forgotten_in_time() {
+    let app = App::start(json!([subscription("t")])).await;
+    app.answer(|_| Reply(500, String::new()));
+    let daprd = Daprd::beside(&app).await.ready().await;
+    daprd.publish("t", "k", json!(0)).await;
+    app.wait_calls(1).await;
+    let dir = daprd.stop().await;
+    let other = App::start(json!([])).await;
+    let daprd = Daprd::again(dir, &[("other", other.addr)], |options| {
+        options.limits.sweep_interval = Duration::from_millis(20);
+        options.limits.group_expiry = Duration::from_millis(1);
+        options.topics.push(TopicSpec { name: "t".to_owned(), partitions: 12, retention: Some(Duration::from_millis(1)) });
+    })
+    .await;
+    for n in 1..5 {
+        daprd.publish("t", "k", json!(n)).await;
+    }
+    eventually("forgotten", async || (count(&daprd, "SELECT count(*) FROM cursors") == 0).then_some(())).await;
+    eventually("deleted", async || (count(&daprd, "SELECT count(*) FROM batches") == 1).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expired_state_is_deleted() {
+    let app = App::start(json!([])).await;
+    let daprd = Daprd::with(&app, |options| options.limits.sweep_interval = Duration::from_millis(20)).await;
+    let item = |key: &str, ttl: &str| json!({"key": key, "value": 1, "metadata": {"ttlInSeconds": ttl}});
+    daprd.post("/v1.0/state/statestore", &json!([item("short", "1"), item("long", "100"), item("ever", "-1")])).await.expect(204);
+    eventually("deleted", async || (count(&daprd, "SELECT count(*) FROM state") == 2).then_some(())).await;
+}
