@@ -50,6 +50,8 @@ pub(super) enum Happening {
 #[derive(Debug, Default)]
 struct Alarms {
     terminate: Option<Instant>,
+    /// From being asked to being made to leave.
+    then: Duration,
     kill: Option<Instant>,
     /// What others hold open after its end is closed.
     close: Option<Instant>,
@@ -161,9 +163,8 @@ impl Program {
 
     /// It is asked to leave after `first` and made to after `then` more.
     pub(super) fn end_after(&mut self, first: Duration, then: Duration) {
-        let now = Instant::now();
-        self.alarms.terminate = Some(now + first);
-        self.alarms.kill = Some(now + first + then);
+        self.alarms.terminate = Some(Instant::now() + first);
+        self.alarms.then = then;
     }
 
     /// It has a moment to leave by itself.
@@ -275,6 +276,8 @@ impl Program {
         let due = |alarm: &mut Option<Instant>| alarm.take_if(|at| *at <= now).is_some();
         if due(&mut self.alarms.terminate) {
             self.group.signal(Signal::TERM);
+            // From now, not from when it was due: it gets its time however late we are.
+            self.alarms.kill = Some(now + self.alarms.then);
         }
         if due(&mut self.alarms.kill) {
             self.group.signal(Signal::KILL);

@@ -215,7 +215,7 @@ async fn a_cancelled_agent_may_say_goodbye_and_is_made_to_leave_otherwise() {
     session.tell.send(Tell::Cancel).await.unwrap();
     expect_error(&all(&mut session).await[0], "stopped", false);
 
-    let limits = || Limits { grace: Duration::from_millis(50), ..Limits::default() };
+    let limits = || Limits { grace: Duration::from_millis(500), ..Limits::default() };
     for (trap, signal) in [("", "signal 15"), ("trap '' TERM", "signal 9")] {
         let desk = limited(&format!("{trap}\necho '{{\"type\":\"stage\",\"name\":\"ready\"}}'; sleep 600; sleep 600"), limits());
         let mut session = desk.start("t").await;
@@ -242,7 +242,7 @@ async fn a_start_message_larger_than_a_pipe_does_not_block_either_side() {
 
 #[tokio::test]
 async fn silence_ends_a_session_but_not_while_a_person_decides() {
-    let short = |text| Desk::new(Agent { timeout: Duration::from_millis(300), ..script(AgentKind::Process, text) });
+    let short = |text| Desk::new(Agent { timeout: Duration::from_secs(2), ..script(AgentKind::Process, text) });
     let asks = short(r#"echo '{"type":"approval"}'; IFS= read -r decision; echo '{"type":"result","result":"patient"}'"#);
     let hangs = short("sleep 600");
     let mut asking = asks.start("t").await;
