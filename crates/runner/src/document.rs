@@ -7,7 +7,7 @@
 use fte_events::{
     ActionOutcome, ActionRecorded, Actor, ActorType, ApprovalRequest, Artifact, ClaimId, EventName, Outgoing, Payload, ReleaseReason,
     ResultKind, ResumeReason, Runtime, SandboxChange, SandboxClaim, SandboxKind, Status, StatusChanged, TaskError, TaskId, TaskRequested,
-    TaskResult, TaskResumed, event_id,
+    TaskResult, TaskResumed, event_id, triggers,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,8 @@ use sha2::{Digest, Sha256};
 pub(crate) const SERVICE: &str = "runner";
 /// Most events that may wait in a document's outbox; a task that reports faster is slowed down.
 pub(crate) const OUTBOX_MAX: usize = 256;
+/// Most answers that are kept for an agent that starts over.
+const ANSWERS_MAX: usize = 100;
 /// Most artifacts of a task.
 pub(crate) const ARTIFACTS_MAX: usize = 1000;
 
@@ -100,6 +102,18 @@ pub struct Decision {
     pub decided_at: Timestamp,
 }
 
+/// A yes to an agent's question. Every start from the same point asks the same questions again, and is given the same answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Yes {
+    /// The question's ordinal.
+    pub ordinal: u32,
+    /// The question, as a digest.
+    pub question: String,
+    /// In the decider's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
 /// An event that is durable in the document and may not have been published yet.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OutEvent {
@@ -109,6 +123,13 @@ pub struct OutEvent {
     pub topic: String,
     /// The CloudEvent.
     pub body: Box<RawValue>,
+}
+
+impl OutEvent {
+    /// Whether it takes the task up again.
+    pub fn is_trigger(&self) -> bool {
+        self.topic == triggers::TOPIC
+    }
 }
 
 /// The document `task/{id}`.
@@ -136,6 +157,9 @@ pub struct TaskDoc {
     /// The instance responsible.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<InstanceId>,
+    /// Writes of its drivers: nobody else changes it, so that a driver knows its own writes again.
+    #[serde(default)]
+    pub revision: u64,
     /// Which try, from 1.
     pub attempt: u32,
     /// The last status sequence used.
@@ -146,6 +170,9 @@ pub struct TaskDoc {
     /// The last question.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<Approval>,
+    /// What was answered with yes since the checkpoint.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<Yes>,
     /// What the agent asked to keep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<Value>,
@@ -183,6 +210,8 @@ pub struct TaskDoc {
 /// Something the agent reported that becomes a status event or an action.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
+    /// It has asked a person and waits for the answer.
+    pub asking: bool,
     /// It entered this stage.
     pub stage: Option<String>,
     /// It got this far.
@@ -195,10 +224,17 @@ pub struct Report {
     pub actions: Vec<(String, Map<String, Value>)>,
     /// Files, in order.
     pub artifacts: Vec<Artifact>,
-    /// What to give back at the next start.
-    pub checkpoint: Option<Value>,
+    /// What to give back at the next start, and the ordinals of the answers that it includes.
+    pub checkpoint: Option<(Value, Vec<u32>)>,
     /// What it cost.
     pub cost_usd: f64,
+}
+
+impl Report {
+    /// Whether there is anything to write.
+    pub fn is_news(&self) -> bool {
+        *self != Self { asking: self.asking, ..Self::default() }
+    }
 }
 
 /// How a task ends.
@@ -223,6 +259,11 @@ fn sha256_hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// What tells one question from another: the same words and data are the same question.
+pub fn question(reason: Option<&str>, data: Option<&Value>) -> String {
+    sha256_hex(serde_json::json!([reason, data]).to_string().as_bytes())
+}
+
 /// The key of a task's document.
 pub fn key(task: TaskId) -> String {
     format!("task/{task}")
@@ -241,10 +282,12 @@ impl TaskDoc {
             state: State::Queued,
             turn: 0,
             owner: None,
+            revision: 0,
             attempt: 1,
             sequence: 0,
             claim: None,
             approval: None,
+            answers: Vec::new(),
             checkpoint: None,
             stage: None,
             progress_pct: None,
@@ -271,8 +314,7 @@ impl TaskDoc {
 
     /// Whether it waits, without an owner, for a person.
     pub fn awaits_decision(&self) -> bool {
-        matches!(self.state, State::Running | State::ParkedForApproval)
-            && self.approval.as_ref().is_some_and(|approval| approval.decision.is_none())
+        matches!(self.state, State::Running | State::ParkedForApproval) && self.open_question().is_some()
     }
 
     /// It waits for a sandbox.
@@ -292,7 +334,7 @@ impl TaskDoc {
 
     /// The agent reported.
     pub fn report(&mut self, now: Timestamp, report: Report) {
-        let status = if self.awaits_decision() { Status::AwaitingApproval } else { Status::Running };
+        let status = if report.asking { Status::AwaitingApproval } else { Status::Running };
         for (action, data) in report.actions {
             let data = Value::Object(data);
             let agent = Actor::new(ActorType::Agent, &self.agent);
@@ -313,8 +355,9 @@ impl TaskDoc {
         if report.cost_usd > 0.0 {
             self.cost_usd = Some(self.cost_usd.unwrap_or(0.0) + report.cost_usd);
         }
-        if report.checkpoint.is_some() {
-            self.checkpoint = report.checkpoint;
+        if let Some((checkpoint, included)) = report.checkpoint {
+            self.checkpoint = Some(checkpoint);
+            self.answers.retain(|answer| !included.contains(&answer.ordinal));
         }
         let news = report.stage.is_some() || report.progress_pct.is_some() || report.message.is_some() || !report.log.is_empty();
         if news {
@@ -348,6 +391,11 @@ impl TaskDoc {
         self.say_status(now, Status::AwaitingApproval, |event| event.approval = question);
     }
 
+    /// The question that a person is asked and has not answered.
+    pub fn open_question(&self) -> Option<&Approval> {
+        self.approval.as_ref().filter(|approval| approval.decision.is_none())
+    }
+
     /// The ordinal of the next question.
     pub fn next_approval(&self) -> u32 {
         self.approval.as_ref().map_or(1, |approval| approval.ordinal + 1)
@@ -360,9 +408,15 @@ impl TaskDoc {
             if decision.approved { ("approval.granted", ActionOutcome::Success) } else { ("approval.denied", ActionOutcome::Denied) };
         let shown = self.approval.as_ref().and_then(|approval| approval.data.as_ref()).map(|data| sha256_hex(data.to_string().as_bytes()));
         self.say_action(now, action, approver, outcome, |event| event.input_sha256 = shown);
-        if let Some(approval) = &mut self.approval {
-            approval.decision = Some(decision);
+        let Some(approval) = &mut self.approval else { return };
+        if decision.approved && !approval.before_start {
+            let question = question(approval.reason.as_deref(), approval.data.as_ref());
+            self.answers.push(Yes { ordinal: approval.ordinal, question, reason: decision.reason.clone() });
+            // Past the limit an agent that starts over asks a person again.
+            let most = self.answers.len().saturating_sub(ANSWERS_MAX);
+            self.answers.drain(..most);
         }
+        approval.decision = Some(decision);
     }
 
     /// Somebody calls it off; whoever owns the task, or ends it, acts on it.
@@ -393,6 +447,12 @@ impl TaskDoc {
         self.queue(now);
         let resumed = TaskResumed { task_id: self.task_id, turn: self.turn, reason, extra: Map::new() };
         self.say(now, EventName::Trigger { turn: self.turn }, &resumed);
+    }
+
+    /// Its resumption was delivered, so it and all that was said before it are out: see `outbox`.
+    pub fn forget_resumed(&mut self) {
+        let resumed = self.outbox.iter().rev().find(|event| event.is_trigger()).map_or(0, |event| event.n);
+        self.outbox.retain(|event| event.n > resumed);
     }
 
     /// Its owner is gone: the sandbox is written off and the task queued again, at the same try. A question that is still open stays open,
@@ -454,6 +514,7 @@ impl TaskDoc {
         self.owner = None;
         self.request = None;
         self.checkpoint = None;
+        self.answers = Vec::new();
     }
 
     fn release(&mut self, now: Timestamp, reason: ReleaseReason) {

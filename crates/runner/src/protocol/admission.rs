@@ -11,7 +11,6 @@ use futures_util::future::{Either, select};
 use super::drive::{self, Drive};
 use super::index::{AddError, Purpose};
 use super::instance::Instance;
-use super::outbox;
 use super::pool::{Place, Slot};
 use crate::document::{Claim, End, State, TaskDoc};
 use crate::ports::{Guard, PortError, Saved};
@@ -84,48 +83,48 @@ async fn try_admit(instance: &Arc<Instance>, incoming: Incoming) -> Result<Admit
             Err(AddError::Fenced) => return Ok(Admitted::Retry("this instance was cut off".to_owned())),
         }
         match instance.save(doc, guard.clone()).await {
-            Ok((Saved::Written, doc)) => {
+            (Ok(Saved::Written), doc) => {
                 match step {
                     Step::Run(slot) => Drive::begin(instance, doc, free, slot),
                     Step::Leave => drive::settle(instance, doc, Purpose::Run),
                 }
                 return Ok(Admitted::Done);
             }
-            Ok((Saved::Conflict, _)) => {
-                instance.index.remove(task, Purpose::Run);
+            (Ok(Saved::Conflict), doc) => {
+                instance.doubt(task, guard, doc.stamp, Purpose::Run);
                 place = Some(free);
             }
-            Err(error) => {
-                instance.doubt(task, guard, Purpose::Run);
+            (Err(error), doc) => {
+                instance.doubt(task, guard, doc.stamp, Purpose::Run);
                 return Err(error);
             }
         }
     }
 }
 
-/// A delivery that starts nothing: an outbox that may be left over goes out, a task that is owned here but not driven is adopted.
+/// A delivery that starts nothing; only a task that is owned here but not driven is adopted.
+///
+/// Whatever the document still has to say is the business of whoever has it in its index. Sending it from here as well would publish a
+/// resumption again for each delivery of that resumption, for ever.
 async fn passed_by(instance: &Arc<Instance>, doc: TaskDoc, place: Option<Place>) -> Result<Admitted, PortError> {
     let task = doc.task_id;
     if doc.owner.as_ref() == Some(&instance.id) {
-        if instance.is_held(task) {
+        if instance.is_held(&doc) {
             return Ok(Admitted::Done);
         }
         // The answer of the write that made it ours was lost.
         let Some(place) = place else { return Ok(Admitted::Retry("no place is free".to_owned())) };
         return match instance.index.add(task, Purpose::Run).await {
-            Ok(()) if instance.is_held(task) => {
+            Ok(()) if instance.is_held(&doc) => {
                 instance.index.remove(task, Purpose::Run);
                 Ok(Admitted::Done)
             }
             Ok(()) => {
-                drive::adopt(instance, doc, place, Purpose::Run);
+                drive::adopt(instance, doc, place);
                 Ok(Admitted::Done)
             }
             Err(_) => Ok(Admitted::Retry("the index is full".to_owned())),
         };
-    }
-    if !doc.outbox.is_empty() && doc.owner.is_none() {
-        instance.ports.outlet.send(outbox::messages(&task.to_string().into(), doc.outbox.iter())).await?;
     }
     Ok(Admitted::Done)
 }
@@ -144,6 +143,9 @@ async fn hold_for_place(instance: &Arc<Instance>) -> Option<Place> {
 async fn prepare(instance: &Instance, doc: &mut TaskDoc, incoming: &Incoming) -> Result<Step, PortError> {
     let settings = &instance.settings;
     let now = instance.ports.world.now();
+    if doc.turn > 0 {
+        doc.forget_resumed();
+    }
     let first = doc.request.is_none();
     if first {
         doc.request = incoming.request.clone();

@@ -77,7 +77,7 @@ async fn change<T>(instance: &Arc<Instance>, task: TaskId, plan: impl Fn(Option<
         match plan(found, instance.ports.world.now()) {
             Plan::Leave(value) => return Ok(value),
             Plan::Note(doc, value) => {
-                if let (Saved::Written, _) = instance.save(*doc, guard).await? {
+                if instance.save(*doc, guard).await.0? == Saved::Written {
                     instance.poke(task);
                     return Ok(value);
                 }
@@ -91,13 +91,13 @@ async fn change<T>(instance: &Arc<Instance>, task: TaskId, plan: impl Fn(Option<
                     },
                 })?;
                 match instance.save(*doc, guard.clone()).await {
-                    Ok((Saved::Written, doc)) => {
+                    (Ok(Saved::Written), doc) => {
                         drive::settle(instance, doc, Purpose::Wake);
                         return Ok(value);
                     }
-                    Ok((Saved::Conflict, _)) => instance.index.remove(task, Purpose::Wake),
-                    Err(error) => {
-                        instance.doubt(task, guard, Purpose::Wake);
+                    (Ok(Saved::Conflict), doc) => instance.doubt(task, guard, doc.stamp, Purpose::Wake),
+                    (Err(error), doc) => {
+                        instance.doubt(task, guard, doc.stamp, Purpose::Wake);
                         return Err(error);
                     }
                 }

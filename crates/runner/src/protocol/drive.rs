@@ -29,6 +29,9 @@ pub(super) struct Drive {
     pub(super) pump: Pump,
     pub(super) poke: Arc<Notify>,
     pub(super) slot: Option<Slot>,
+    /// The turn it was taken up at: the same task at a later one is another driver's.
+    turn: u32,
+    hold: Option<Hold>,
     _place: Place,
 }
 
@@ -36,21 +39,17 @@ pub(super) struct Drive {
 struct Hold {
     instance: Arc<Instance>,
     task: TaskId,
+    turn: u32,
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.instance.let_go(self.task);
+        self.instance.let_go(self.task, self.turn);
     }
 }
 
 /// Takes up a task that is owned by this instance but not driven: a write whose answer was lost had made it so.
-pub(super) fn adopt(instance: &Arc<Instance>, doc: TaskDoc, place: Place, purpose: Purpose) {
-    if purpose != Purpose::Run {
-        // Wakes never make this instance an owner.
-        instance.index.remove(doc.task_id, purpose);
-        return;
-    }
+pub(super) fn adopt(instance: &Arc<Instance>, doc: TaskDoc, place: Place) {
     // What ran, if anything, did so without a driver: the sandbox of the lost write never came to be here.
     Drive::begin(instance, doc, place, None);
 }
@@ -84,13 +83,11 @@ impl Drive {
         let task = doc.task_id;
         let mut pump = Pump::new(instance.ports.clone(), task);
         pump.offer(&doc);
-        let hold = Hold { instance: Arc::clone(instance), task };
-        let poke = instance.hold(task);
-        let drive = Self { instance: Arc::clone(instance), doc, etag: None, pump, poke, slot, _place: place };
-        instance.spawn(async move {
-            drive.run().await;
-            drop(hold);
-        });
+        let turn = doc.turn;
+        let poke = instance.hold(&doc);
+        let hold = Some(Hold { instance: Arc::clone(instance), task, turn });
+        let drive = Self { instance: Arc::clone(instance), doc, etag: None, pump, poke, slot, turn, hold, _place: place };
+        instance.spawn(drive.run());
     }
 
     async fn run(mut self) {
@@ -106,13 +103,14 @@ impl Drive {
             }
         }
         self.slot = None;
+        self.hold = None;
         self.pump.drain().await;
         finish_timers(&self.instance, &self.doc).await;
         self.instance.index.remove(self.doc.task_id, Purpose::Run);
     }
 
     fn is_owned(&self) -> bool {
-        self.doc.owner.as_ref() == Some(&self.instance.id)
+        self.doc.owner.as_ref() == Some(&self.instance.id) && self.doc.turn == self.turn
     }
 
     /// An adopted task that is `running` has no sandbox here: its claim is written off and it is queued again.
@@ -202,25 +200,32 @@ impl Drive {
     }
 
     /// Changes the document by a guarded write; `change` sees the document as it is now and says whether to write. It may be called several
-    /// times. Gives back whether a write was made.
+    /// times, but is written once: only its driver counts a document's revisions, so one that has the revision of a write that failed is that
+    /// write, whatever others have noted upon it since. Gives back whether a write was made.
     pub(super) async fn update(&mut self, mut change: impl FnMut(&mut TaskDoc, Timestamp) -> bool) -> Result<bool, Lost> {
+        self.refresh().await?;
+        let revision = self.doc.revision + 1;
         loop {
             self.refresh().await?;
+            if self.doc.revision >= revision {
+                return Ok(true);
+            }
             let Some(etag) = self.etag.clone() else { continue };
             let mut next = self.doc.clone();
             self.pump.forget_sent(&mut next);
             if !change(&mut next, self.instance.ports.world.now()) {
                 return Ok(false);
             }
+            next.revision = revision;
             self.etag = None;
             match self.instance.save(next, Guard::Unchanged(etag)).await {
-                Ok((Saved::Written, doc)) => {
+                (Ok(Saved::Written), doc) => {
                     self.doc = doc;
                     self.pump.offer(&self.doc);
                     return Ok(true);
                 }
-                Ok((Saved::Conflict, _)) => {}
-                Err(error) => {
+                (Ok(Saved::Conflict), _) => {}
+                (Err(error), _) => {
                     tracing::warn!(task = %self.doc.task_id, %error, "the task's document could not be written; trying again");
                     self.instance.ports.world.sleep(RETRY).await;
                 }

@@ -151,7 +151,9 @@ impl Index {
             let changed = Box::pin(self.shared.changed.notified());
             let has_waiting = !self.state().waiting.is_empty();
             if !has_waiting {
-                select(changed, keeper.ports.world.sleep(renew)).await;
+                // Never past the deadline: a keeper that cannot renew any more ends in time.
+                let left = deadline.saturating_sub(keeper.ports.world.monotonic());
+                select(changed, keeper.ports.world.sleep(renew.min(left))).await;
             }
             if self.is_fenced() {
                 break;

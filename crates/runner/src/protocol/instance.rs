@@ -1,6 +1,6 @@
 //! One life of a runner, and the runner that lives several.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fte_events::TaskId;
 use futures_util::future::{join, select};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::admission::{Admitted, Incoming};
 use super::index::{Index, LeaseDoc, Purpose, key as lease_key};
@@ -25,11 +25,19 @@ pub(super) struct Instance {
     pub(super) settings: Arc<Settings>,
     pub(super) index: Index,
     pub(super) pool: Pool,
-    /// Tasks this instance is driving, and how to make the driver look at its document.
-    held: Mutex<BTreeMap<TaskId, Arc<Notify>>>,
-    /// Writes whose answer was lost: the write may have happened, or may still happen. The index entry stays until it is settled.
-    doubts: Mutex<BTreeMap<TaskId, Vec<(Guard, Purpose)>>>,
+    /// Tasks this instance is driving, and how to make the driver look at its document. By turn: a driver that has not noticed yet that its task
+    /// moved on may still be there when the task comes back at a later turn.
+    held: Mutex<BTreeMap<(TaskId, u32), Arc<Notify>>>,
+    /// Writes that may have happened, or may still happen. The index entry stays until it is settled.
+    doubts: Mutex<BTreeMap<TaskId, VecDeque<Doubt>>>,
     stamps: AtomicU64,
+}
+
+/// A write of which it is not known whether it happened.
+struct Doubt {
+    guard: Guard,
+    stamp: String,
+    purpose: Purpose,
 }
 
 /// How an agent's pool is used.
@@ -117,15 +125,15 @@ impl Runner {
         if self.stopping.load(Ordering::Acquire) {
             return Admitted::Retry("the runner is stopping".to_owned());
         }
-        match self.instance() {
-            Some(instance) => admission::admit(&instance, incoming).await,
-            None => Admitted::Retry("the runner is starting".to_owned()),
-        }
+        let Some(instance) = self.instance() else { return Admitted::Retry("the runner is starting".to_owned()) };
+        let admitted = self.to_its_end(async move { admission::admit(&instance, incoming).await }).await;
+        admitted.unwrap_or_else(|| Admitted::Retry("the runner is gone".to_owned()))
     }
 
     /// A timer fired.
     pub async fn timer(&self, name: &str) -> Result<(), PortError> {
-        decisions::timer_fired(&self.ready()?, name).await
+        let (instance, name) = (self.ready()?, name.to_owned());
+        self.to_its_end(async move { decisions::timer_fired(&instance, &name).await }).await.ok_or_else(gone)?
     }
 
     /// A person decides.
@@ -136,12 +144,25 @@ impl Runner {
         reason: Option<String>,
         approver: String,
     ) -> Result<decisions::Decided, decisions::DecideError> {
-        decisions::decide(&self.ready()?, task, approved, reason, approver).await
+        let instance = self.ready()?;
+        let decided = self.to_its_end(async move { decisions::decide(&instance, task, approved, reason, approver).await }).await;
+        decided.ok_or_else(gone)?
     }
 
     /// Somebody calls a task off.
     pub async fn cancel(&self, task: TaskId, by: String) -> Result<(), decisions::CancelError> {
-        decisions::cancel(&self.ready()?, task, by).await
+        let instance = self.ready()?;
+        self.to_its_end(async move { decisions::cancel(&instance, task, by).await }).await.ok_or_else(gone)?
+    }
+
+    /// Runs a handler to its end even if its caller stops waiting, as a server does whose client went away: one that was dropped between its
+    /// writes would leave behind an index entry, or an owned task, that nothing in this process knows of.
+    async fn to_its_end<T: Send + 'static>(&self, handler: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        let (sender, receiver) = oneshot::channel();
+        self.ports.world.spawn(Box::pin(async move {
+            let _caller_gone = sender.send(handler.await);
+        }));
+        receiver.await.ok()
     }
 
     /// How the pools are used.
@@ -170,6 +191,10 @@ impl Runner {
     fn ready(&self) -> Result<Arc<Instance>, PortError> {
         self.instance().ok_or_else(|| PortError { what: "taking the change", reason: "the runner is starting".to_owned() })
     }
+}
+
+fn gone() -> PortError {
+    PortError { what: "taking the change", reason: "the runner is gone".to_owned() }
 }
 
 impl Instance {
@@ -232,7 +257,7 @@ impl Instance {
             for task in doubts {
                 self.settle_doubt(task).await;
             }
-            let held: Vec<TaskId> = self.held().keys().copied().collect();
+            let held: Vec<TaskId> = self.held().keys().map(|(task, _)| *task).collect();
             for tasks in held.chunks(128) {
                 let Ok(documents) = self.ports.store.get_many(tasks.iter().copied().map(key).collect()).await else { continue };
                 for (task, document) in tasks.iter().zip(documents) {
@@ -246,66 +271,78 @@ impl Instance {
         }
     }
 
-    /// Finds out what became of a write whose answer was lost. The entry is let go only when that write can no longer happen.
+    /// Finds out what became of a write that may have happened. The entry is let go only when that write can no longer happen, and what it did, if it
+    /// did, is taken care of.
     async fn settle_doubt(self: &Arc<Self>, task: TaskId) {
-        let Some((guard, purpose)) = self.doubts().get(&task).and_then(|doubts| doubts.first().cloned()) else { return };
+        let Some((guard, stamp, purpose)) =
+            self.doubts().get(&task).and_then(VecDeque::front).map(|doubt| (doubt.guard.clone(), doubt.stamp.clone(), doubt.purpose))
+        else {
+            return;
+        };
         let Ok(found) = self.ports.store.get(key(task)).await else { return };
         let unchanged = match (&guard, &found) {
             (Guard::Absent, None) => true,
             (Guard::Unchanged(etag), Some(found)) => found.etag == *etag,
             _ => false,
         };
+        let doc = match &found {
+            Some(found) => serde_json::from_slice(&found.value).ok(),
+            None => Some(TaskDoc::blank(task)),
+        };
+        let Some(doc) = doc else { return };
         if unchanged {
-            // Rewrite it, so that the lost write fails when it arrives after all.
-            let doc = match &found {
-                Some(found) => serde_json::from_slice(&found.value).ok(),
-                None => Some(TaskDoc::blank(task)),
-            };
-            let Some(doc) = doc else { return };
-            if !matches!(self.save(doc, guard).await, Ok((Saved::Written, _))) {
+            // Rewrite it, so that the write in doubt fails when it arrives after all.
+            if !matches!(self.save(doc, guard).await, (Ok(Saved::Written), _)) {
                 return;
             }
-        } else if let Some(doc) = found.and_then(|found| serde_json::from_slice::<TaskDoc>(&found.value).ok()) {
-            if doc.owner.as_ref() == Some(&self.id) {
-                if !self.is_held(task) {
-                    let Some(place) = self.pool.try_place() else { return };
-                    self.forget_doubt(task);
-                    // The doubt's hold on the index entry becomes the driver's.
-                    drive::adopt(self, doc, place, purpose);
-                    return;
-                }
-            } else if !doc.outbox.is_empty() {
-                self.forget_doubt(task);
-                drive::settle(self, doc, purpose);
+        } else if doc.owner.as_ref() == Some(&self.id) && !self.is_held(&doc) {
+            let Some(place) = self.pool.try_place() else { return };
+            if self.index.add(task, Purpose::Run).await.is_err() {
                 return;
             }
+            if self.is_held(&doc) {
+                self.index.remove(task, Purpose::Run);
+            } else {
+                drive::adopt(self, doc, place);
+            }
+        } else if doc.owner.is_none() && doc.stamp == stamp {
+            self.forget_doubt(task);
+            // The doubt's hold on the index entry goes with the outbox.
+            drive::settle(self, doc, purpose);
+            return;
         }
+        // Whoever changed the document since then took its outbox over.
         self.forget_doubt(task);
         self.index.remove(task, purpose);
     }
 
-    /// Remembers a write whose answer was lost; the caller leaves its index entry in place.
-    pub(super) fn doubt(&self, task: TaskId, guard: Guard, purpose: Purpose) {
-        self.doubts().entry(task).or_default().push((guard, purpose));
+    /// Remembers a write that may have happened, with the stamp it was made under; the caller leaves its index entry in place.
+    pub(super) fn doubt(&self, task: TaskId, guard: Guard, stamp: String, purpose: Purpose) {
+        self.doubts().entry(task).or_default().push_back(Doubt { guard, stamp, purpose });
     }
 
     fn forget_doubt(&self, task: TaskId) {
         let mut doubts = self.doubts();
         if let Some(list) = doubts.get_mut(&task) {
-            list.remove(0);
+            list.pop_front();
             if list.is_empty() {
                 doubts.remove(&task);
             }
         }
     }
 
-    /// Writes a task document under a fresh stamp; returns the document as written.
-    pub(super) async fn save(&self, mut doc: TaskDoc, guard: Guard) -> Result<(Saved, TaskDoc), PortError> {
+    /// Writes a task document under a fresh stamp; gives the document back as it was to be written.
+    ///
+    /// Not even a conflict means that it was not written: an adapter that lost the answer reads back, and finds what somebody else may
+    /// have written upon it.
+    pub(super) async fn save(&self, mut doc: TaskDoc, guard: Guard) -> (Result<Saved, PortError>, TaskDoc) {
         doc.stamp = self.stamp();
-        let value = serde_json::to_vec(&doc).map_err(|error| PortError { what: "writing a task", reason: error.to_string() })?;
+        let value = match serde_json::to_vec(&doc) {
+            Ok(value) => value.into(),
+            Err(error) => return (Err(PortError { what: "writing a task", reason: error.to_string() }), doc),
+        };
         let ttl = (doc.ended() || doc.request.is_none()).then_some(self.settings.keep_ended);
-        let save = Save { key: key(doc.task_id), value: value.into(), guard, ttl };
-        self.ports.store.save(save).await.map(|saved| (saved, doc))
+        (self.ports.store.save(Save { key: key(doc.task_id), value, guard, ttl }).await, doc)
     }
 
     /// Reads a task document.
@@ -319,23 +356,24 @@ impl Instance {
         format!("{}/{}", self.id.0, self.stamps.fetch_add(1, Ordering::Relaxed))
     }
 
-    pub(super) fn hold(&self, task: TaskId) -> Arc<Notify> {
+    /// Notes that a driver has the task, at this turn.
+    pub(super) fn hold(&self, doc: &TaskDoc) -> Arc<Notify> {
         let poke = Arc::new(Notify::new());
-        self.held().insert(task, Arc::clone(&poke));
+        self.held().insert((doc.task_id, doc.turn), Arc::clone(&poke));
         poke
     }
 
-    pub(super) fn is_held(&self, task: TaskId) -> bool {
-        self.held().contains_key(&task)
+    pub(super) fn is_held(&self, doc: &TaskDoc) -> bool {
+        self.held().contains_key(&(doc.task_id, doc.turn))
     }
 
-    pub(super) fn let_go(&self, task: TaskId) {
-        self.held().remove(&task);
+    pub(super) fn let_go(&self, task: TaskId, turn: u32) {
+        self.held().remove(&(task, turn));
     }
 
     /// Makes the task's driver, if it is here, look at its document now.
     pub(super) fn poke(&self, task: TaskId) {
-        if let Some(poke) = self.held().get(&task) {
+        for poke in self.held().range((task, 0)..=(task, u32::MAX)).map(|(_, poke)| poke) {
             poke.notify_one();
         }
     }
@@ -344,15 +382,16 @@ impl Instance {
     pub(super) fn spawn(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
         let index = self.index.clone();
         self.ports.world.spawn(Box::pin(async move {
-            select(Box::pin(work), Box::pin(index.fenced())).await;
+            // Looked at first: work that comes too late does not even begin.
+            select(Box::pin(index.fenced()), Box::pin(work)).await;
         }));
     }
 
-    fn held(&self) -> MutexGuard<'_, BTreeMap<TaskId, Arc<Notify>>> {
+    fn held(&self) -> MutexGuard<'_, BTreeMap<(TaskId, u32), Arc<Notify>>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn doubts(&self) -> MutexGuard<'_, BTreeMap<TaskId, Vec<(Guard, Purpose)>>> {
+    fn doubts(&self) -> MutexGuard<'_, BTreeMap<TaskId, VecDeque<Doubt>>> {
         self.doubts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

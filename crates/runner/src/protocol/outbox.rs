@@ -1,4 +1,7 @@
 //! Publishes what documents have in their outboxes: in order, one send in flight per task, for as long as it takes.
+//!
+//! A resumption goes out only after everything that was said before it is out. So its delivery proves that, whoever sent it: who takes
+//! the task up then forgets all of it, and a task's events stay in order when it goes from one process to another.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,8 +28,26 @@ pub(super) struct Pump {
     wait: Duration,
 }
 
+/// The number of the last event that may go out together with the first one: none goes together with a resumption behind it.
+fn together<'a>(mut events: impl Iterator<Item = &'a OutEvent>) -> Option<u64> {
+    let first = events.next()?.n;
+    Some(events.take_while(|event| !event.is_trigger()).last().map_or(first, |last| last.n))
+}
+
+/// Publishes a document's outbox once, in order.
+pub(super) async fn send(ports: &Ports, doc: &TaskDoc) -> Result<(), PortError> {
+    let key = doc.task_id.to_string().into();
+    let mut sent = 0;
+    while let Some(last) = together(doc.outbox.iter().filter(|event| event.n > sent)) {
+        let now = doc.outbox.iter().filter(|event| event.n > sent && event.n <= last);
+        ports.outlet.send(messages(&key, now)).await?;
+        sent = last;
+    }
+    Ok(())
+}
+
 /// The events as messages keyed by their task.
-pub(super) fn messages<'a>(key: &Arc<str>, events: impl Iterator<Item = &'a OutEvent>) -> Vec<Message> {
+fn messages<'a>(key: &Arc<str>, events: impl Iterator<Item = &'a OutEvent>) -> Vec<Message> {
     let message = |event: &OutEvent| Message {
         topic: event.topic.as_str().into(),
         key: Some(Arc::clone(key)),
@@ -55,6 +76,11 @@ impl Pump {
         doc.outbox.retain(|event| event.n > self.sent);
     }
 
+    /// How many events are still to go out.
+    pub(super) fn unsent(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Whether everything offered is out.
     pub(super) fn is_idle(&self) -> bool {
         self.queue.is_empty()
@@ -63,9 +89,9 @@ impl Pump {
     /// Sends what is queued, once; pending for ever when there is nothing. May be dropped and called again at any time.
     pub(super) async fn step(&mut self) {
         if self.sending.is_none() {
-            let Some(last) = self.queue.back() else { return std::future::pending().await };
-            let messages = messages(&self.key, self.queue.iter());
-            self.sending = Some((last.n, self.ports.outlet.send(messages)));
+            let Some(last) = together(self.queue.iter()) else { return std::future::pending().await };
+            let messages = messages(&self.key, self.queue.iter().filter(|event| event.n <= last));
+            self.sending = Some((last, self.ports.outlet.send(messages)));
         }
         let Some((last, sending)) = &mut self.sending else { return };
         let outcome = sending.await;

@@ -160,6 +160,8 @@ async fn fence(instance: &Instance, dead: &InstanceId) -> Result<Option<Vec<Task
     let save = Save { key: lease_key(dead), value: value.into(), guard: Guard::Unchanged(found.etag), ttl };
     match instance.ports.store.save(save).await? {
         Saved::Written => Ok(Some(lease.entries)),
+        // Its own last beat may still have been on its way.
+        Saved::Conflict if *dead == instance.id => Box::pin(fence(instance, dead)).await,
         Saved::Conflict => Ok(None),
     }
 }
@@ -179,15 +181,13 @@ async fn take_task(instance: &Arc<Instance>, dead: &InstanceId, task: TaskId) ->
             }
             None => {}
         }
-        if let (Saved::Written, doc) = instance.save(doc, guard).await? {
+        let (saved, doc) = instance.save(doc, guard).await;
+        if saved? == Saved::Written {
             return send(instance, &doc).await;
         }
     }
 }
 
 async fn send(instance: &Instance, doc: &TaskDoc) -> Result<(), PortError> {
-    if doc.outbox.is_empty() {
-        return Ok(());
-    }
-    instance.ports.outlet.send(outbox::messages(&doc.task_id.to_string().into(), doc.outbox.iter())).await
+    outbox::send(&instance.ports, doc).await
 }

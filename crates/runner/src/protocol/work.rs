@@ -10,8 +10,8 @@ use fte_events::{ResultKind, TaskError};
 use super::admission::rejected_end;
 use super::drive::{Drive, Lost};
 use super::instance::RETRY;
-use crate::document::{End, OUTBOX_MAX, Report, State, TaskDoc};
-use crate::ports::{Pending, Said, Session, Start, Tell};
+use crate::document::{self, End, OUTBOX_MAX, Report, TaskDoc, question};
+use crate::ports::{Pending, Said, Session, Start, StartError, Tell};
 
 /// Log lines kept for one write.
 const LOG_LINES_MAX: usize = 100;
@@ -31,30 +31,42 @@ struct Try {
     session: Session,
     report: Report,
     report_due: Option<Pending<()>>,
+    /// The agent waits for an answer.
+    asking: bool,
+    /// The answers that it was given, by their questions' ordinals.
+    given: Vec<u32>,
     stay: Option<Pending<()>>,
     timeout: Pending<()>,
     attempt: u32,
 }
 
+/// What came of starting an agent.
+enum Begun {
+    Started(Session),
+    Failed(StartError),
+    Over(End),
+}
+
 /// Works until the try is over in the document: ended, parked, or queued for another try.
 pub(super) async fn work(drive: &mut Drive) -> Result<(), Lost> {
     let attempt = drive.doc.attempt;
-    let session = match start(drive).await {
-        Ok(session) => session,
-        Err(error) => {
+    let world = Arc::clone(&drive.instance.ports.world);
+    let limits = drive.instance.settings.agents.get(&drive.doc.agent);
+    let mut timeout = world.sleep(limits.map_or(std::time::Duration::from_secs(900), |limits| limits.timeout));
+    let session = match start(drive, &mut timeout).await? {
+        Begun::Started(session) => session,
+        Begun::Failed(error) => {
             drive.slot = None;
-            return failed(
-                drive,
-                Report::default(),
-                attempt,
-                TaskError { retryable: error.retryable, ..TaskError::new("agent_start_failed", error.to_string()) },
-            )
-            .await;
+            let error = TaskError { retryable: error.retryable, ..TaskError::new("agent_start_failed", error.to_string()) };
+            return failed(drive, Report::default(), attempt, error).await;
+        }
+        Begun::Over(end) => {
+            drive.slot = None;
+            return drive.end(end).await;
         }
     };
-    let world = Arc::clone(&drive.instance.ports.world);
-    let timeout = drive.instance.settings.agents.get(&drive.doc.agent).map_or(std::time::Duration::from_secs(900), |limits| limits.timeout);
-    let mut this = Try { session, report: Report::default(), report_due: None, stay: None, timeout: world.sleep(timeout), attempt };
+    let report = Report::default();
+    let mut this = Try { session, report, report_due: None, asking: false, given: Vec::new(), stay: None, timeout, attempt };
     let outcome = this.go(drive).await;
     // The agent is gone before its sandbox is given to another task.
     drop(this);
@@ -62,7 +74,7 @@ pub(super) async fn work(drive: &mut Drive) -> Result<(), Lost> {
     outcome
 }
 
-async fn start(drive: &mut Drive) -> Result<Session, crate::ports::StartError> {
+async fn start(drive: &mut Drive, timeout: &mut Pending<()>) -> Result<Begun, Lost> {
     let doc = &drive.doc;
     let request = doc.request.as_ref();
     let start = Start {
@@ -77,24 +89,24 @@ async fn start(drive: &mut Drive) -> Result<Session, crate::ports::StartError> {
         tokio::select! {
             biased;
             () = drive.pump.step() => {}
-            session = &mut starting => return session,
+            () = drive.poke.notified() => {
+                drive.reload().await?;
+                if let Some(end) = drive.called_off() {
+                    return Ok(Begun::Over(end));
+                }
+            }
+            session = &mut starting => return Ok(session.map_or_else(Begun::Failed, Begun::Started)),
+            () = &mut *timeout => return Ok(Begun::Over(timed_out())),
         }
     }
 }
 
-/// Whether an agent with this document is to be told its decision.
-fn untold_yes(doc: &TaskDoc) -> bool {
-    doc.approval.as_ref().is_some_and(|approval| {
-        !approval.before_start && !approval.told && approval.decision.as_ref().is_some_and(|decision| decision.approved)
-    })
+fn timed_out() -> End {
+    End::error(ResultKind::TimedOut, "agent_timeout", "the agent took longer than its time limit")
 }
 
 impl Try {
     async fn go(&mut self, drive: &mut Drive) -> Result<(), Lost> {
-        // With a checkpoint it goes on behind its question; without one it will ask again.
-        if untold_yes(&drive.doc) && drive.doc.checkpoint.is_some() {
-            self.tell_yes(drive).await?;
-        }
         loop {
             let woken = self.next(drive).await;
             match woken {
@@ -106,7 +118,7 @@ impl Try {
                 }
                 Woken::Said(None) => {
                     let error = TaskError { retryable: true, ..TaskError::new("agent_crashed", "the agent ended without a result") };
-                    return failed(drive, std::mem::take(&mut self.report), self.attempt, error).await;
+                    return failed(drive, self.take_report(), self.attempt, error).await;
                 }
                 Woken::ReportDue => {
                     self.report_due = None;
@@ -120,7 +132,7 @@ impl Try {
                         }
                         return self.end(drive, end).await;
                     }
-                    if self.stay.is_some() && self.answer(drive).await? {
+                    if self.answer(drive).await? {
                         return Ok(());
                     }
                 }
@@ -134,8 +146,7 @@ impl Try {
                     }
                 }
                 Woken::TimedOut => {
-                    let end = End::error(ResultKind::TimedOut, "agent_timeout", "the agent took longer than its time limit");
-                    return self.end(drive, end).await;
+                    return self.end(drive, timed_out()).await;
                 }
             }
         }
@@ -143,7 +154,7 @@ impl Try {
 
     async fn next(&mut self, drive: &mut Drive) -> Woken {
         // A full outbox slows the agent down: nothing is read from it until events are out.
-        let listens = drive.doc.outbox.len() < OUTBOX_MAX && self.report.actions.len() + self.report.artifacts.len() < OUTBOX_MAX / 2;
+        let listens = drive.pump.unsent() < OUTBOX_MAX && self.report.actions.len() + self.report.artifacts.len() < OUTBOX_MAX / 2;
         tokio::select! {
             biased;
             () = drive.pump.step() => Woken::Sent,
@@ -169,7 +180,7 @@ impl Try {
                 }
             }
             Said::Action { action, data } => self.report.actions.push((action, data)),
-            Said::Checkpoint(data) => self.report.checkpoint = Some(data),
+            Said::Checkpoint(data) => self.report.checkpoint = Some((data, self.given.clone())),
             Said::Artifact(artifact) => self.report.artifacts.push(*artifact),
             Said::Cost(usd) => {
                 self.report.cost_usd += usd.max(0.0);
@@ -189,21 +200,26 @@ impl Try {
             }
             Said::Error { code, message, retryable } => {
                 let error = TaskError { retryable, ..TaskError::new(code, message) };
-                return failed(drive, std::mem::take(&mut self.report), self.attempt, error).await.map(|()| true);
+                return failed(drive, self.take_report(), self.attempt, error).await.map(|()| true);
             }
         }
-        if self.report_due.is_none() && self.report != Report::default() {
+        if self.report_due.is_none() && self.report.is_news() {
             let world = &drive.instance.ports.world;
             self.report_due = Some(world.sleep(drive.instance.settings.report_every));
         }
         Ok(false)
     }
 
+    fn take_report(&mut self) -> Report {
+        self.report_due = None;
+        Report { asking: self.asking, ..std::mem::take(&mut self.report) }
+    }
+
     async fn write_report(&mut self, drive: &mut Drive) -> Result<(), Lost> {
-        let report = std::mem::take(&mut self.report);
-        if report == Report::default() {
+        if !self.report.is_news() {
             return Ok(());
         }
+        let report = self.take_report();
         drive
             .update(|doc, now| {
                 doc.report(now, report.clone());
@@ -214,7 +230,7 @@ impl Try {
     }
 
     async fn end(&mut self, drive: &mut Drive, end: End) -> Result<(), Lost> {
-        let report = std::mem::take(&mut self.report);
+        let report = self.take_report();
         drive
             .update(|doc, now| {
                 doc.report(now, report.clone());
@@ -227,16 +243,24 @@ impl Try {
 
     /// The agent asks a person; true when the try is over.
     async fn ask(&mut self, drive: &mut Drive, reason: Option<String>, data: Option<serde_json::Value>) -> Result<bool, Lost> {
-        let asked = drive.doc.approval.as_ref().filter(|approval| approval.reason == reason && approval.data == data);
-        match asked {
-            // A restarted agent asks again what was answered or is being asked.
-            Some(approval) if approval.decision.is_none() => self.repeat_question(drive).await?,
-            Some(_) if untold_yes(&drive.doc) => {
-                self.tell_yes(drive).await?;
-                return Ok(false);
-            }
-            _ => self.write_question(drive, reason, data).await?,
+        // Somebody may have decided since the last look.
+        drive.reload().await?;
+        if self.answer(drive).await? {
+            return Ok(true);
         }
+        let question = question(reason.as_deref(), data.as_ref());
+        let answered = drive.doc.answers.iter().find(|answer| answer.question == question && !self.given.contains(&answer.ordinal));
+        if let Some(answer) = answered.cloned() {
+            // It was started again, and asks again what was answered before.
+            self.tell_yes(drive, answer.ordinal, answer.reason).await?;
+            return Ok(false);
+        }
+        if drive.doc.open_question().is_some_and(|open| question == document::question(open.reason.as_deref(), open.data.as_ref())) {
+            self.repeat_question(drive).await?;
+        } else {
+            self.write_question(drive, reason, data).await?;
+        }
+        self.asking = true;
         self.stay = Some(drive.instance.ports.world.sleep(drive.instance.settings.approval_stay));
         self.answer(drive).await
     }
@@ -250,14 +274,9 @@ impl Try {
             tracing::warn!(task = %drive.doc.task_id, %error, "the approval's timer could not be made; trying again");
             ports.world.sleep(RETRY).await;
         }
-        let report = std::mem::take(&mut self.report);
-        self.report_due = None;
+        let report = self.take_report();
         drive
             .update(|doc, now| {
-                if doc.next_approval() != ordinal {
-                    // The write whose answer was lost did happen.
-                    return false;
-                }
                 doc.report(now, report.clone());
                 doc.ask(now, reason.clone(), data.clone(), expires_at);
                 doc.timers.push(name.clone());
@@ -268,44 +287,48 @@ impl Try {
     }
 
     async fn repeat_question(&mut self, drive: &mut Drive) -> Result<(), Lost> {
-        let report = std::mem::take(&mut self.report);
+        let report = self.take_report();
         drive
             .update(|doc, now| {
-                let open = doc.approval.as_ref().is_some_and(|approval| approval.decision.is_none());
-                if open {
-                    doc.report(now, report.clone());
+                doc.report(now, report.clone());
+                if doc.open_question().is_some() {
                     doc.ask_again(now);
                 }
-                open
+                true
             })
             .await
             .map(drop)
     }
 
-    /// Acts on a decision if there is one; true when the try is over.
+    /// Acts on a decision if there is one; true when the try is over. A no ends it whether or not the agent waits for it; a yes that it does
+    /// not wait for is there when it asks.
     async fn answer(&mut self, drive: &mut Drive) -> Result<bool, Lost> {
-        let Some(decision) = drive.doc.approval.as_ref().and_then(|approval| approval.decision.clone()) else { return Ok(false) };
-        if decision.approved {
-            self.stay = None;
-            self.tell_yes(drive).await?;
-            return Ok(false);
+        let Some(approval) = &drive.doc.approval else { return Ok(false) };
+        let Some(decision) = approval.decision.clone() else { return Ok(false) };
+        if !decision.approved {
+            drop(self.session.tell.try_send(Tell::Decision { approved: false, reason: decision.reason.clone() }));
+            return self.end(drive, rejected_end(decision.reason.as_deref(), &decision.approver)).await.map(|()| true);
         }
-        drop(self.session.tell.try_send(Tell::Decision { approved: false, reason: decision.reason.clone() }));
-        self.end(drive, rejected_end(decision.reason.as_deref(), &decision.approver)).await.map(|()| true)
+        if self.asking {
+            let ordinal = approval.ordinal;
+            self.tell_yes(drive, ordinal, decision.reason).await?;
+        }
+        Ok(false)
     }
 
-    async fn tell_yes(&mut self, drive: &mut Drive) -> Result<(), Lost> {
-        let reason =
-            drive.doc.approval.as_ref().and_then(|approval| approval.decision.as_ref()).and_then(|decision| decision.reason.clone());
+    async fn tell_yes(&mut self, drive: &mut Drive, ordinal: u32, reason: Option<String>) -> Result<(), Lost> {
         drive
             .update(|doc, now| {
-                let untold = untold_yes(doc);
+                let untold = doc.approval.as_ref().is_some_and(|approval| approval.ordinal == ordinal && !approval.told);
                 if untold {
                     doc.told(now);
                 }
                 untold
             })
             .await?;
+        self.asking = false;
+        self.stay = None;
+        self.given.push(ordinal);
         // A full channel means an agent that does not read; its time limit ends it.
         drop(self.session.tell.try_send(Tell::Decision { approved: true, reason }));
         Ok(())
@@ -313,17 +336,19 @@ impl Try {
 
     /// Gives up the sandbox while a person decides; false when a decision or an end is there after all.
     async fn park(&mut self, drive: &mut Drive) -> Result<bool, Lost> {
-        let report = std::mem::take(&mut self.report);
+        let report = self.take_report();
+        let mut parked = false;
         drive
             .update(|doc, now| {
-                if !doc.awaits_decision() || doc.cancel_requested.is_some() || doc.deadline_passed || doc.state != State::Running {
-                    return false;
-                }
                 doc.report(now, report.clone());
-                doc.park(now);
-                true
+                parked = doc.open_question().is_some() && doc.cancel_requested.is_none() && !doc.deadline_passed;
+                if parked {
+                    doc.park(now);
+                }
+                parked || report.is_news()
             })
-            .await
+            .await?;
+        Ok(parked)
     }
 }
 
