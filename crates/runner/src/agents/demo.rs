@@ -1,7 +1,7 @@
 //! The built-in agent `demo`: shows what an agent can say, slowly enough to watch: stages, progress, logs, an action, costs, a checkpoint, a question to a
 //! person, an artifact, a result. `{"demo": {"step_ms": 50}}` in the context sets its pace (default 200 ms, at most a minute).
 //!
-//! Its checkpoint is the draft. Started with one it goes on at the question: with a decision that it is told, else by asking again.
+//! Its checkpoint is the draft. Started with one it goes on at the question, which it asks again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +16,6 @@ use crate::ports::{Said, Session, Start, Tell};
 
 const STEP_MS: u64 = 200;
 const STEP_MS_MAX: u64 = 60_000;
-/// A decision that was made before this start is told at once; waited for this long before asking again.
-const DECIDED_BEFORE: Duration = Duration::from_secs(2);
 
 pub(super) fn start(start: Start, shared: Arc<Shared>) -> Session {
     let (said, hear) = mpsc::channel(CHANNEL);
@@ -38,22 +36,17 @@ struct Demo {
 impl Demo {
     async fn run(mut self, start: Start) -> Result<(), Gone> {
         let kept = start.checkpoint.as_ref().and_then(|kept| kept.get("draft")).and_then(Value::as_str).map(str::to_owned);
-        let (draft, decided) = match kept {
+        let draft = match kept {
             Some(draft) => {
                 say(&self.said, Said::Log("going on from the checkpoint".to_owned())).await?;
-                let decided = tokio::time::timeout(DECIDED_BEFORE, self.told.recv()).await.ok();
-                (draft, decided)
+                draft
             }
-            None => (self.write(&start.task).await?, None),
+            None => self.write(&start.task).await?,
         };
-        let told = match decided {
-            Some(told) => told,
-            None => {
-                let question = Some("May this draft be published?".to_owned());
-                say(&self.said, Said::Approval { reason: question, data: Some(json!({ "draft": draft })) }).await?;
-                self.told.recv().await
-            }
-        };
+        // After a restart the same question again: the runner knows whether it was answered, and nobody is asked twice.
+        let question = Some("May this draft be published?".to_owned());
+        say(&self.said, Said::Approval { reason: question, data: Some(json!({ "draft": draft })) }).await?;
+        let told = self.told.recv().await;
         let last = match told {
             Some(Tell::Decision { approved: true, .. }) => self.publish(draft).await?,
             Some(Tell::Decision { approved: false, reason }) => {

@@ -68,17 +68,20 @@ async fn demo_shows_everything_an_agent_can_say() {
 }
 
 #[tokio::test]
-async fn demo_goes_on_behind_its_question_when_it_was_decided_before() {
+async fn demo_goes_on_from_its_checkpoint_at_its_question() {
     let desk = desk();
     let mut session = desk.host.start("demo", quick(Some(json!({"draft": "kept"})))).await.unwrap();
     session.tell.send(yes()).await.unwrap();
     let said = all(&mut session).await;
-    assert!(!said.iter().any(|said| matches!(said, Said::Approval { .. } | Said::Checkpoint(_))), "{said:?}");
+    let stages: Vec<_> = said.iter().filter(|said| matches!(said, Said::Stage(_) | Said::Approval { .. } | Said::Checkpoint(_))).collect();
+    let reason = Some("May this draft be published?".to_owned());
+    let question = Said::Approval { reason, data: Some(json!({"draft": "kept"})) };
+    assert_eq!(stages, [&question, &Said::Stage("review".into())]);
     assert_eq!(said.last(), Some(&Said::Result(json!({"summary": "kept", "approved": true, "artifact": "report.md"}))));
 }
 
 #[tokio::test]
-async fn demo_asks_again_when_nothing_was_decided() {
+async fn demo_does_not_publish_what_was_rejected() {
     let desk = desk();
     let mut session = desk.host.start("demo", quick(Some(json!({"draft": "kept"})))).await.unwrap();
     loop {
