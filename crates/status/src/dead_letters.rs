@@ -208,6 +208,3 @@ impl Original {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

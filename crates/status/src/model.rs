@@ -9,8 +9,12 @@
 //!
 //! The record stays small: texts, results and approvals stay in the events, which it names by their row.
 
+mod runs;
+
 use fte_events::{ClaimId, Status, TaskId};
 use serde::{Deserialize, Serialize};
+
+pub use self::runs::Runs;
 
 /// Most claims without their counterpart that a record holds. A task holds one sandbox at a time.
 const OPEN_CLAIMS_MAX: usize = 256;
@@ -122,9 +126,9 @@ pub struct TaskRecord {
     /// Claims of which one half is known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub open: Vec<(ClaimId, Half)>,
-    /// The tries that ran, one bit each: every one of them had a claim.
-    #[serde(default, skip_serializing_if = "is_zero_u64")]
-    pub ran: u64,
+    /// When it queued and when it ran, which tells how many claims there are.
+    #[serde(default, skip_serializing_if = "Runs::is_empty")]
+    pub runs: Runs,
 }
 
 /// An event chosen among several: the earliest.
@@ -213,8 +217,10 @@ impl TaskRecord {
         let Step { status, sequence, attempt, .. } = *step;
         self.steps = self.steps.saturating_add(1);
         self.attempt = self.attempt.max(attempt);
-        if status == Status::Running {
-            self.ran |= 1 << attempt.min(63);
+        match status {
+            Status::Queued => self.runs.queued(sequence),
+            Status::Running => self.runs.ran(sequence),
+            _ => {}
         }
         let decides = self.step.is_none_or(|known| match (known.status.is_terminal(), status.is_terminal()) {
             (true, true) => sequence < known.sequence,
@@ -284,14 +290,14 @@ impl TaskRecord {
 
     /// Whether nothing more is to come: the result, the final status, every step before it, and both halves of every claim are known.
     ///
-    /// Topics run side by side, so a result may be here before the claim it came from; each try that ran had a claim, which is waited for.
+    /// Topics run side by side, so a result may be here before a claim of its task; the steps tell how many claims to wait for.
     pub fn is_complete(&self) -> bool {
         let Some(step) = self.step else { return false };
         self.result.is_some()
             && step.status.is_terminal()
             && u64::from(self.steps) >= step.sequence
             && self.open.is_empty()
-            && self.claims >= self.ran.count_ones()
+            && self.claims >= self.runs.claims()
     }
 }
 
@@ -316,11 +322,6 @@ fn say<T: Clone>(known: &mut Option<Latest<T>>, said: Option<&T>, sequence: u64,
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_zero(number: &u32) -> bool {
-    *number == 0
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-fn is_zero_u64(number: &u64) -> bool {
     *number == 0
 }
 

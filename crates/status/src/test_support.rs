@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use fte_bus::{Delivery, RawEvent, Record};
 use fte_events::{
@@ -11,7 +13,7 @@ use fte_events::{
     StatusChanged, TaskId, TaskRequested, TaskResult, event_id, sample,
 };
 use fte_service::{Bus, MapEnv, Ports, Service, Settings};
-use fte_testkit::{Dir, FakeSidecar, PATIENCE};
+use fte_testkit::{Dir, FakeSidecar, PATIENCE, eventually};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use jiff::Timestamp;
@@ -86,7 +88,16 @@ impl History {
 
     /// A person is asked; the sandbox is given back; the decision wakes the task.
     pub(crate) fn parked(self) -> Self {
-        let mut next = self.step(Status::AwaitingApproval).released(SandboxKind::Released, ReleaseReason::Parked);
+        self.step(Status::AwaitingApproval).released(SandboxKind::Released, ReleaseReason::Parked).woken()
+    }
+
+    /// Its runner died; another one goes on with it.
+    pub(crate) fn taken_over(self) -> Self {
+        self.released(SandboxKind::Expired, ReleaseReason::Takeover).woken()
+    }
+
+    fn woken(self) -> Self {
+        let mut next = self.step(Status::Queued);
         next.turn += 1;
         let resumed = fte_events::TaskResumed { turn: next.turn, task_id: next.task, ..sample::task_resumed() };
         let name = EventName::Trigger { turn: next.turn };
@@ -135,11 +146,13 @@ pub(crate) fn open(options: StoreOptions) -> Store {
 pub(crate) struct Fixture {
     pub(crate) store: Store,
     pub(crate) api: Router,
+    /// The paths of the OpenAPI document.
+    pub(crate) paths: Vec<String>,
     pub(crate) app: Router,
     pub(crate) sidecar: FakeSidecar,
     pub(crate) service: Service,
     pub(crate) options: StoreOptions,
-    pub(crate) dir: Dir,
+    _dir: Dir,
 }
 
 /// An answer of a route, read whole.
@@ -179,9 +192,10 @@ impl Fixture {
         let settings = Settings::from_env(&env, Ports { app: 0, api: 0 }).unwrap();
         let bus = Bus::connect(&settings, "status").unwrap();
         let mut service = crate::service(store.clone(), config, &settings, &bus);
-        let (api, _) = std::mem::take(&mut service.api).split_for_parts();
+        let (api, document) = std::mem::take(&mut service.api).split_for_parts();
+        let paths = document.paths.paths.into_keys().collect();
         let app = std::mem::take(&mut service.app);
-        Self { store, api, app, sidecar, service, options, dir }
+        Self { store, api, paths, app, sidecar, service, options, _dir: dir }
     }
 
     pub(crate) async fn record(&self, deliveries: impl IntoIterator<Item = Delivery>) {
@@ -190,6 +204,18 @@ impl Fixture {
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
         read_whole(self.open(path, &[]).await).await
+    }
+
+    /// The answer of a route while the test goes on.
+    pub(crate) fn get_later(&self, path: &str) -> tokio::task::JoinHandle<Answer> {
+        let (api, request) = (self.api.clone(), Request::get(path).body(Body::empty()).unwrap());
+        tokio::spawn(async move { read_whole(api.oneshot(request).await.unwrap()).await })
+    }
+
+    /// Returns when so many wait.
+    pub(crate) async fn waiting(&self, count: usize) {
+        let waiters = self.store.waiters();
+        eventually(|| async { if waiters.count() == count { Ok(()) } else { Err(waiters.count()) } }).await;
     }
 
     pub(crate) async fn post(&self, path: &str) -> Answer {
@@ -213,7 +239,19 @@ impl Fixture {
         Frames { body: response.into_body(), text: String::new() }
     }
 
-    /// What the sidecar does with records of a topic: for each whether it was acknowledged.
+    /// What the sidecar is told to subscribe to.
+    pub(crate) async fn subscriptions(&self) -> Value {
+        let request = Request::get("/dapr/subscribe").body(Body::empty()).unwrap();
+        read_whole(self.app.clone().oneshot(request).await.unwrap()).await.expect(200)
+    }
+
+    /// Delivers records of a dead-letter topic: for each whether it was acknowledged.
+    pub(crate) async fn deliver_raw(&self, topic: &str, records: &[&[u8]]) -> Vec<bool> {
+        let records = records.iter().map(|record| Value::from(STANDARD.encode(record)));
+        self.deliver(topic, records.collect()).await
+    }
+
+    /// Delivers events of a topic: for each whether it was acknowledged.
     pub(crate) async fn deliver(&self, topic: &str, events: Vec<Value>) -> Vec<bool> {
         let entries = events.into_iter().enumerate().map(|(place, event)| json!({"entryId": place.to_string(), "event": event}));
         let body = json!({"id": "1", "topic": topic, "entries": entries.collect::<Vec<_>>()}).to_string();

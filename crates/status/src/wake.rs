@@ -65,6 +65,11 @@ impl Waiters {
         Ok(Waiter { task, news, waiters: Arc::clone(self) })
     }
 
+    /// How many wait.
+    pub fn count(&self) -> usize {
+        self.table().count
+    }
+
     /// Tells of events that were committed.
     pub(crate) fn wake(&self, stored: &[(i64, &Incoming)]) {
         let table = self.table();

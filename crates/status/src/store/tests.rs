@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use fte_bus::Delivery;
-use fte_events::{ReleaseReason, ResultKind, SandboxKind, Status, TaskId};
+use fte_events::{ResultKind, Status, TaskId};
 use fte_testkit::Dir;
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -64,7 +64,7 @@ fn history(random: &mut fastrand::Rng, number: i64) -> History {
     }
     match random.u8(..8) {
         0 => history,
-        1 => history.released(SandboxKind::Expired, ReleaseReason::Takeover),
+        1 => history.taken_over(),
         kind => history.ended(ResultKind::ALL[usize::from(kind - 2)]),
     }
 }

@@ -1,0 +1,101 @@
+//! What the sidecar delivers, through the routes that it calls.
+
+use std::sync::atomic::Ordering;
+
+use fte_events::{TaskId, dead_letters, sample};
+use serde_json::{Value, json};
+
+use crate::test_support::{Fixture, History};
+
+fn json_of(history: &History) -> Vec<Value> {
+    history.events.iter().map(|event| serde_json::from_slice(&event.record.body).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn every_topic_but_the_audit_actions_is_subscribed_to_in_batches() {
+    let status = Fixture::start().await;
+    let list = status.subscriptions().await;
+    let list = list.as_array().unwrap();
+    let topics: Vec<&str> = list.iter().map(|entry| entry["topic"].as_str().unwrap()).collect();
+    let expected = [
+        "fte.triggers.inbound",
+        "fte.sandbox.lifecycle",
+        "fte.status.updates",
+        "fte.results.completed",
+        "fte.handoffs.demo",
+        "fte.handoffs.echo",
+        "fte.handoffs.human",
+        "fte.deadletter.runner",
+        "fte.deadletter.status",
+        "fte.deadletter.channels",
+    ];
+    assert_eq!(topics, expected);
+    for entry in list {
+        let is_letters = entry["topic"].as_str().unwrap().starts_with("fte.deadletter.");
+        assert_eq!(entry["bulkSubscribe"]["enabled"], true);
+        assert_eq!(entry["metadata"]["rawPayload"] == "true", is_letters, "{entry}");
+        assert_eq!(entry["deadLetterTopic"] == "fte.deadletter.status", !is_letters, "{entry}");
+    }
+}
+
+#[tokio::test]
+async fn poison_becomes_one_dead_letter_with_its_reason_and_the_next_event_flows() {
+    let status = Fixture::start().await;
+    let history = History::whole(TaskId::now());
+    let steps: Vec<Value> = json_of(&history).into_iter().filter(|event| event["type"] == "fte.status.changed").collect();
+    let poison = json!({"id": "p", "source": "/x", "type": "fte.status.changed", "subject": history.task, "data": {"status": "running"}});
+    let batch = vec![steps[0].clone(), poison, json!("no event"), steps[1].clone()];
+    assert_eq!(status.deliver("fte.status.updates", batch).await, [true; 4]);
+
+    let published = status.sidecar.published();
+    assert_eq!(published.len(), 2);
+    let letter = published.iter().map(|published| published.json()).find(|letter| letter["ftecause"] == "p").unwrap();
+    assert_eq!((&letter["source"], &letter["type"]), (&json!("/fte/status"), &json!("fte.event.dead-lettered")));
+    assert_eq!(letter["data"]["consumer"], "fte-status");
+    assert!(letter["data"]["error"]["message"].as_str().unwrap().contains("task_id"), "{letter}");
+    assert!(published.iter().all(|published| published.topic == dead_letters::topic("status")));
+    let task = status.get(&format!("/v1/tasks/{}", history.task)).await.expect(200);
+    assert_eq!(task["status"], "completed");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_a_retry_never_a_dead_letter_and_shows_as_not_ready() {
+    let status = Fixture::start().await;
+    let ready = &status.service.checks.iter().find(|check| check.0 == "store").unwrap().1;
+    ready().await.unwrap();
+    status.options.pages_max.store(1, Ordering::Relaxed);
+    let requests: Vec<Value> = (0..64).map(|_| json_of(&History::of(TaskId::now()).requested(&"x".repeat(4000))).swap_remove(0)).collect();
+    assert_eq!(status.deliver("fte.triggers.inbound", requests.clone()).await, [false; 64]);
+    assert!(ready().await.unwrap_err().contains("full"));
+    assert!(status.sidecar.published().is_empty());
+
+    status.options.pages_max.store(0, Ordering::Relaxed);
+    assert_eq!(status.deliver("fte.triggers.inbound", requests).await, [true; 64]);
+    ready().await.unwrap();
+    assert_eq!(status.get("/v1/tasks?limit=1000").await.expect(200)["items"].as_array().unwrap().len(), 64);
+}
+
+#[tokio::test]
+async fn an_event_replayed_for_another_consumer_is_acknowledged_unread() {
+    let status = Fixture::start().await;
+    let history = History::of(TaskId::now()).requested("x");
+    let mut event = json_of(&history).swap_remove(0);
+    event["ftereplay"] = json!("fte-runner/abc");
+    assert_eq!(status.deliver("fte.triggers.inbound", vec![event.clone()]).await, [true]);
+    assert_eq!(status.get("/v1/tasks").await.expect(200)["items"], json!([]));
+    event["ftereplay"] = json!("fte-status/abc");
+    assert_eq!(status.deliver("fte.triggers.inbound", vec![event]).await, [true]);
+    status.get(&format!("/v1/tasks/{}", history.task)).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_hand_off_is_the_request_of_the_child() {
+    let status = Fixture::start().await;
+    let handoff = sample::handoff_requested();
+    let payload = fte_events::Decoded::HandoffRequested(handoff.clone().into());
+    let event = serde_json::to_value(sample::envelope(&payload)).unwrap();
+    assert_eq!(status.deliver("fte.handoffs.human", vec![event]).await, [true]);
+    let task = status.get(&format!("/v1/tasks/{}", handoff.task_id)).await.expect(200);
+    assert_eq!((&task["task"], &task["agent"]), (&json!(handoff.task), &json!("human")));
+    assert_eq!(task["parent_task_id"], json!(handoff.parent_task_id));
+}
