@@ -76,6 +76,8 @@ async fn try_admit(instance: &Arc<Instance>, incoming: Incoming) -> Result<Admit
             // Much may have happened while waiting.
             continue;
         };
+        // Before the write, not after: until its answer is here the task would look like one that is owned and not driven.
+        let Some(hold) = instance.hold(&doc) else { return Ok(Admitted::Retry("it is being taken up by another delivery".to_owned())) };
         let step = prepare(instance, &mut doc, &incoming).await?;
         match instance.index.add(task, Purpose::Run).await {
             Ok(()) => {}
@@ -85,7 +87,7 @@ async fn try_admit(instance: &Arc<Instance>, incoming: Incoming) -> Result<Admit
         match instance.save(doc, guard.clone()).await {
             (Ok(Saved::Written), doc) => {
                 match step {
-                    Step::Run(slot) => Drive::begin(instance, doc, free, slot),
+                    Step::Run(slot) => Drive::begin(instance, doc, free, slot, hold),
                     Step::Leave => drive::settle(instance, doc, Purpose::Run),
                 }
                 return Ok(Admitted::Done);
@@ -115,10 +117,6 @@ async fn passed_by(instance: &Arc<Instance>, doc: TaskDoc, place: Option<Place>)
         // The answer of the write that made it ours was lost.
         let Some(place) = place else { return Ok(Admitted::Retry("no place is free".to_owned())) };
         return match instance.index.add(task, Purpose::Run).await {
-            Ok(()) if instance.is_held(&doc) => {
-                instance.index.remove(task, Purpose::Run);
-                Ok(Admitted::Done)
-            }
             Ok(()) => {
                 drive::adopt(instance, doc, place);
                 Ok(Admitted::Done)

@@ -5,12 +5,11 @@
 
 use std::sync::Arc;
 
-use fte_events::TaskId;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use super::index::Purpose;
-use super::instance::{Instance, RETRY};
+use super::instance::{Hold, Instance, RETRY};
 use super::outbox::Pump;
 use super::pool::{Place, Slot};
 use super::{admission, work};
@@ -35,23 +34,14 @@ pub(super) struct Drive {
     _place: Place,
 }
 
-/// Lets go of a task when dropped, however its driver ends.
-struct Hold {
-    instance: Arc<Instance>,
-    task: TaskId,
-    turn: u32,
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        self.instance.let_go(self.task, self.turn);
-    }
-}
-
-/// Takes up a task that is owned by this instance but not driven: a write whose answer was lost had made it so.
+/// Takes up a task that is owned by this instance but not driven: a write whose answer was lost had made it so. The caller's hold on the index
+/// entry becomes the driver's.
 pub(super) fn adopt(instance: &Arc<Instance>, doc: TaskDoc, place: Place) {
-    // What ran, if anything, did so without a driver: the sandbox of the lost write never came to be here.
-    Drive::begin(instance, doc, place, None);
+    match instance.hold(&doc) {
+        // What ran, if anything, did so without a driver: the sandbox of the lost write never came to be here.
+        Some(hold) => Drive::begin(instance, doc, place, None, hold),
+        None => instance.index.remove(doc.task_id, Purpose::Run),
+    }
 }
 
 /// Sends out a document's outbox and then lets go of its index entry.
@@ -79,14 +69,12 @@ async fn finish_timers(instance: &Instance, doc: &TaskDoc) {
 
 impl Drive {
     /// Starts driving a task whose document this instance has just written.
-    pub(super) fn begin(instance: &Arc<Instance>, doc: TaskDoc, place: Place, slot: Option<Slot>) {
+    pub(super) fn begin(instance: &Arc<Instance>, doc: TaskDoc, place: Place, slot: Option<Slot>, hold: Hold) {
         let task = doc.task_id;
         let mut pump = Pump::new(instance.ports.clone(), task);
         pump.offer(&doc);
-        let turn = doc.turn;
-        let poke = instance.hold(&doc);
-        let hold = Some(Hold { instance: Arc::clone(instance), task, turn });
-        let drive = Self { instance: Arc::clone(instance), doc, etag: None, pump, poke, slot, turn, hold, _place: place };
+        let (turn, poke) = (doc.turn, hold.poke());
+        let drive = Self { instance: Arc::clone(instance), doc, etag: None, pump, poke, slot, turn, hold: Some(hold), _place: place };
         instance.spawn(drive.run());
     }
 

@@ -1,5 +1,6 @@
 //! One life of a runner, and the runner that lives several.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,8 +26,8 @@ pub(super) struct Instance {
     pub(super) settings: Arc<Settings>,
     pub(super) index: Index,
     pub(super) pool: Pool,
-    /// Tasks this instance is driving, and how to make the driver look at its document. By turn: a driver that has not noticed yet that its task
-    /// moved on may still be there when the task comes back at a later turn.
+    /// Tasks this instance is driving or about to, and how to make the driver look at its document. By turn: a driver that has not noticed yet that
+    /// its task moved on may still be there when the task comes back at a later turn.
     held: Mutex<BTreeMap<(TaskId, u32), Arc<Notify>>>,
     /// Writes that may have happened, or may still happen. The index entry stays until it is settled.
     doubts: Mutex<BTreeMap<TaskId, VecDeque<Doubt>>>,
@@ -38,6 +39,25 @@ struct Doubt {
     guard: Guard,
     stamp: String,
     purpose: Purpose,
+}
+
+/// The right to drive a task at one turn, in this process; given back when dropped.
+pub(super) struct Hold {
+    instance: Arc<Instance>,
+    key: (TaskId, u32),
+}
+
+impl Hold {
+    /// What makes its driver look at its document.
+    pub(super) fn poke(&self) -> Arc<Notify> {
+        self.instance.held().get(&self.key).cloned().unwrap_or_default()
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.instance.held().remove(&self.key);
+    }
 }
 
 /// How an agent's pool is used.
@@ -300,11 +320,7 @@ impl Instance {
             if self.index.add(task, Purpose::Run).await.is_err() {
                 return;
             }
-            if self.is_held(&doc) {
-                self.index.remove(task, Purpose::Run);
-            } else {
-                drive::adopt(self, doc, place);
-            }
+            drive::adopt(self, doc, place);
         } else if doc.owner.is_none() && doc.stamp == stamp {
             self.forget_doubt(task);
             // The doubt's hold on the index entry goes with the outbox.
@@ -356,19 +372,20 @@ impl Instance {
         format!("{}/{}", self.id.0, self.stamps.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Notes that a driver has the task, at this turn.
-    pub(super) fn hold(&self, doc: &TaskDoc) -> Arc<Notify> {
-        let poke = Arc::new(Notify::new());
-        self.held().insert((doc.task_id, doc.turn), Arc::clone(&poke));
-        poke
+    /// The right to drive the task at this turn; none when somebody here has it.
+    pub(super) fn hold(self: &Arc<Self>, doc: &TaskDoc) -> Option<Hold> {
+        let key = (doc.task_id, doc.turn);
+        match self.held().entry(key) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(vacant) => {
+                vacant.insert(Arc::default());
+                Some(Hold { instance: Arc::clone(self), key })
+            }
+        }
     }
 
     pub(super) fn is_held(&self, doc: &TaskDoc) -> bool {
         self.held().contains_key(&(doc.task_id, doc.turn))
-    }
-
-    pub(super) fn let_go(&self, task: TaskId, turn: u32) {
-        self.held().remove(&(task, turn));
     }
 
     /// Makes the task's driver, if it is here, look at its document now.

@@ -1,0 +1,199 @@
+//! Agents that act out a script in their runner's process. They die with their session, as real ones do.
+
+use fte_events::Artifact;
+use fte_runner::ports::{Said, Session, Start, StartError, Tell};
+use serde_json::{Map, Value, json};
+use tokio::sync::mpsc;
+
+use crate::coverage::Met;
+use crate::executor::Task;
+use crate::ports::pause;
+use crate::scenario::Step;
+use crate::world::{Agent, Sim, World};
+
+/// Ends the agent when dropped.
+struct Guard {
+    sim: Sim,
+    agent: usize,
+    handler: Task,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let mut world = self.sim.world();
+        if world.agents[self.agent].alive {
+            world.agents[self.agent].alive = false;
+            world.met(Met::AgentKilled);
+            let agent = self.agent;
+            world.tell(|| format!("agent {agent} is ended"));
+        }
+        world.killed.push(self.handler);
+    }
+}
+
+/// Starts the agent of a task, or fails to.
+pub(crate) fn start(sim: &Sim, process: usize, agent: &str, start: Start) -> Result<Session, StartError> {
+    let mut world = sim.world();
+    let Some(task) = world.tasks.iter().position(|task| task.plan.id == start.task_id) else {
+        return Err(StartError { agent: agent.to_owned(), reason: "there is no such task".to_owned(), retryable: false });
+    };
+    let fails = world.scenario.rates.agent_start;
+    if !world.calm && world.rng.chance(fails) {
+        world.tasks[task].agent_failures += 1;
+        return Err(StartError { agent: agent.to_owned(), reason: "no memory".to_owned(), retryable: true });
+    }
+    world.met(Met::AgentStarted);
+    world.check_agent_start(process, task);
+    let instance = world.tasks[task].doc.as_ref().and_then(|doc| doc.owner.clone());
+    let number = world.agents.len();
+    world.agents.push(Agent { task, process, instance, alive: true, waits: false });
+    world.tell(|| format!("p{process} agent {number} starts on {}, try {}, from {:?}", start.task_id, start.attempt, start.checkpoint));
+    let (said, hear) = mpsc::channel(4);
+    let (tell, told) = mpsc::channel(4);
+    let script = world.tasks[task].plan.script.clone();
+    let actor = Actor { sim: sim.clone(), process, task, number, said, told, start };
+    let handler = world.spawn(process, Box::pin(actor.run(script)));
+    Ok(Session { said: hear, tell, guard: Box::new(Guard { sim: sim.clone(), agent: number, handler }) })
+}
+
+struct Actor {
+    sim: Sim,
+    process: usize,
+    task: usize,
+    number: usize,
+    said: mpsc::Sender<Said>,
+    told: mpsc::Receiver<Tell>,
+    start: Start,
+}
+
+/// The agent goes on with the next step, or is over.
+enum Next {
+    Step,
+    Over,
+}
+
+impl Actor {
+    async fn run(mut self, script: Vec<Step>) {
+        let from = self.start.checkpoint.as_ref().and_then(|kept| kept["at"].as_u64()).unwrap_or(0);
+        for (at, step) in script.iter().enumerate().skip(usize::try_from(from).unwrap_or(0)) {
+            if matches!(self.act(at, step).await, Next::Over) {
+                self.over();
+                return;
+            }
+        }
+        let result = json!({ "task": self.task, "agent": self.number });
+        self.say(Said::Result(result)).await;
+        self.over();
+    }
+
+    fn over(&self) {
+        self.sim.world().agents[self.number].alive = false;
+    }
+
+    async fn say(&self, said: Said) -> Next {
+        match self.said.send(said).await {
+            Ok(()) => Next::Step,
+            Err(_) => Next::Over,
+        }
+    }
+
+    async fn act(&mut self, at: usize, step: &Step) -> Next {
+        match step {
+            Step::Stage(n) => self.say(Said::Stage(format!("stage-{n}"))).await,
+            Step::Progress(pct) => self.say(Said::Progress { pct: Some(*pct), message: None }).await,
+            Step::Log => self.say(Said::Log(format!("line {at}"))).await,
+            Step::Action => self.action(at, 0).await,
+            Step::Artifact => {
+                let artifact = Artifact {
+                    name: format!("{}-{at}", self.number),
+                    content_type: "text/plain".to_owned(),
+                    size_bytes: 1,
+                    sha256: String::new(),
+                    uri: String::new(),
+                    extra: Map::new(),
+                };
+                self.say(Said::Artifact(Box::new(artifact))).await
+            }
+            Step::Checkpoint => self.say(Said::Checkpoint(json!({ "at": at + 1 }))).await,
+            Step::Cost(usd) => {
+                self.sim.world().tasks[self.task].cost_said += usd;
+                self.say(Said::Cost(*usd)).await
+            }
+            Step::Sleep(time) => {
+                pause(&self.sim, self.process, *time).await;
+                Next::Step
+            }
+            Step::Ask(question) => self.ask(*question).await,
+            Step::FailUntil(until, retryable) if self.start.attempt <= *until => {
+                self.sim.world().tasks[self.task].agent_failures += 1;
+                self.say(Said::Error { code: "no_luck".to_owned(), message: "no luck".to_owned(), retryable: *retryable }).await;
+                Next::Over
+            }
+            Step::CrashUntil(until) if self.start.attempt <= *until => {
+                self.sim.world().tasks[self.task].agent_failures += 1;
+                Next::Over
+            }
+            Step::FailUntil(..) | Step::CrashUntil(_) => Next::Step,
+            Step::Hang => std::future::pending().await,
+            Step::Chatter(count) => {
+                for n in 0..*count {
+                    if matches!(self.action(at, n).await, Next::Over) {
+                        return Next::Over;
+                    }
+                }
+                Next::Step
+            }
+        }
+    }
+
+    async fn action(&self, at: usize, n: u32) -> Next {
+        let mut data = Map::new();
+        data.insert("unique".to_owned(), Value::from(format!("{}/{at}/{n}", self.number)));
+        self.say(Said::Action { action: "tool.called".to_owned(), data }).await
+    }
+
+    async fn ask(&mut self, question: u8) -> Next {
+        let reason = format!("question-{question}");
+        if matches!(self.say(Said::Approval { reason: Some(reason.clone()), data: None }).await, Next::Over) {
+            return Next::Over;
+        }
+        self.sim.world().agents[self.number].waits = true;
+        match self.told.recv().await {
+            Some(Tell::Decision { approved: true, .. }) => {
+                self.sim.world().agents[self.number].waits = false;
+                self.sim.world().check_told_yes(self.task, &reason);
+                Next::Step
+            }
+            Some(Tell::Decision { approved: false, .. } | Tell::Cancel) | None => {
+                // It waits for its end.
+                std::future::pending().await
+            }
+        }
+    }
+}
+
+impl World {
+    /// Whether agents run for an instance, in processes that have had time to notice that they should not.
+    pub(crate) fn agents_of(&self, instance: &str) -> Vec<usize> {
+        let runs = |agent: &Agent| agent.alive && agent.instance.as_deref() == Some(instance) && self.is_aware(agent.process);
+        (0..self.agents.len()).filter(|number| runs(&self.agents[*number])).collect()
+    }
+
+    fn check_agent_start(&mut self, process: usize, task: usize) {
+        let id = self.tasks[task].plan.id;
+        if !self.is_aware(process) {
+            self.met(Met::ZombieAgent);
+            return;
+        }
+        let owner = self.tasks[task].doc.as_ref().and_then(|doc| doc.owner.clone());
+        let owns = owner.as_ref().and_then(|owner| self.leases.get(owner)).is_some_and(|lease| lease.process == process);
+        if !owns {
+            self.violate(|| format!("an agent starts on {id} at p{process}, which does not own it: {owner:?} does"));
+        }
+        // One that waits for an answer may outlive the parking of its task by as long as the answer to that write takes.
+        let beside = self.agents.iter().any(|agent| agent.alive && !agent.waits && agent.task == task && self.is_aware(agent.process));
+        if beside {
+            self.violate(|| format!("a second agent starts on {id} beside the first"));
+        }
+    }
+}

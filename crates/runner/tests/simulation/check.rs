@@ -1,0 +1,372 @@
+//! What must be true of every write, at once.
+
+mod end;
+
+use std::collections::BTreeMap;
+
+use fte_events::{ClaimId, TaskId};
+use fte_runner::document::State;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::broker::Envelope;
+use crate::coverage::Met;
+use crate::scenario::Plan;
+use crate::world::World;
+
+/// A task document, as far as the checks look.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Doc {
+    pub(crate) state: State,
+    turn: u32,
+    pub(crate) owner: Option<String>,
+    attempt: u32,
+    sequence: u64,
+    claim: Option<Claim>,
+    approval: Option<Approval>,
+    cancel_requested: Option<String>,
+    out: u64,
+    #[serde(default)]
+    outbox: Vec<OutEvent>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+struct Claim {
+    claim_id: ClaimId,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+struct Approval {
+    ordinal: u32,
+    reason: Option<String>,
+    decision: Option<Decision>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+struct Decision {
+    approved: bool,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct OutEvent {
+    n: u64,
+    body: Box<RawValue>,
+}
+
+impl OutEvent {
+    fn id(&self) -> String {
+        serde_json::from_str::<Envelope<'_>>(self.body.get()).map(|envelope| envelope.id.to_owned()).unwrap_or_default()
+    }
+}
+
+/// A question that was asked, as the documents had it.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    ordinal: u32,
+    reason: Option<String>,
+    decision: Option<bool>,
+}
+
+/// What is known of a task.
+pub(crate) struct TaskState {
+    pub(crate) plan: Plan,
+    pub(crate) doc: Option<Doc>,
+    pub(crate) asked: Vec<Asked>,
+    pub(crate) submitted: bool,
+    pub(crate) cancel_tried: bool,
+    pub(crate) agent_failures: u32,
+    pub(crate) cost_said: f64,
+}
+
+impl TaskState {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        Self { plan: plan.clone(), doc: None, asked: Vec::new(), submitted: false, cancel_tried: false, agent_failures: 0, cost_said: 0.0 }
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.doc.as_ref().is_some_and(|doc| matches!(doc.state, State::Ended(_)))
+    }
+
+    pub(crate) fn was_decided(&self, approved: bool) -> bool {
+        self.asked.iter().any(|asked| asked.decision == Some(approved))
+    }
+
+    /// A confirmed cancel is in the document.
+    pub(crate) fn cancel_is_kept(&self) -> bool {
+        self.has_ended() || self.doc.as_ref().is_some_and(|doc| doc.cancel_requested.is_some())
+    }
+}
+
+/// An instance's document.
+#[derive(Clone, Debug, Deserialize)]
+struct LeaseDoc {
+    instance: String,
+    fenced_by: Option<String>,
+    entries: Vec<TaskId>,
+}
+
+/// What is known of an instance.
+pub(crate) struct Lease {
+    pub(crate) process: usize,
+    pub(crate) entries: Vec<TaskId>,
+    pub(crate) fenced: bool,
+    /// Its takeover is complete: it left the list.
+    struck: bool,
+}
+
+#[derive(Deserialize)]
+struct List {
+    instances: Vec<String>,
+}
+
+impl World {
+    pub(crate) fn task_named(&self, id: &str) -> Option<usize> {
+        let id: TaskId = id.parse().ok()?;
+        self.task_of(id)
+    }
+
+    fn task_of(&self, id: TaskId) -> Option<usize> {
+        self.tasks.iter().position(|task| task.plan.id == id)
+    }
+
+    /// Puts a write that has just taken effect to its checks.
+    pub(crate) fn check_write(&mut self, process: usize, key: &str, value: &[u8]) {
+        let checked = if let Some(id) = key.strip_prefix("task/") {
+            serde_json::from_slice(value).map(|doc| self.check_task(process, id, doc))
+        } else if key.starts_with("runner/") {
+            serde_json::from_slice(value).map(|lease| self.check_lease(process, lease))
+        } else {
+            serde_json::from_slice(value).map(|list| self.check_list(&list))
+        };
+        if let Err(error) = checked {
+            self.violate(|| format!("{key} cannot be read: {error}"));
+        }
+    }
+
+    fn check_task(&mut self, process: usize, id: &str, doc: Doc) {
+        let Some(task) = self.task_named(id) else {
+            self.violate(|| format!("a document of task {id}, which nobody asked for"));
+            return;
+        };
+        let before = self.tasks[task].doc.take();
+        if let Err(wrong) = self.judge_move(process, before.as_ref(), &doc) {
+            self.violate(|| format!("task {id}, written by p{process}: {wrong}"));
+        }
+        if let Err(wrong) = self.judge_owner(id, &doc) {
+            self.violate(|| format!("task {id}, written by p{process}: {wrong}"));
+        }
+        if let Err(wrong) = judge_questions(&mut self.tasks[task].asked, &doc) {
+            self.violate(|| format!("task {id}, written by p{process}: {wrong}"));
+        }
+        if doc.turn >= 1 {
+            self.met(Met::SecondTurn);
+        }
+        self.tasks[task].doc = Some(doc);
+    }
+
+    fn judge_move(&mut self, process: usize, before: Option<&Doc>, doc: &Doc) -> Result<(), String> {
+        let blank;
+        let before = match before {
+            Some(before) => before,
+            None => {
+                blank = Doc {
+                    state: State::Queued,
+                    turn: 0,
+                    owner: None,
+                    attempt: 1,
+                    sequence: 0,
+                    claim: None,
+                    approval: None,
+                    cancel_requested: None,
+                    out: 0,
+                    outbox: Vec::new(),
+                };
+                &blank
+            }
+        };
+        self.judge_outbox(before, doc)?;
+        if matches!(before.state, State::Ended(_)) && (doc.state != before.state || doc.out != before.out || doc.owner.is_some()) {
+            return Err(format!("an ended document was changed, from {before:?} to {doc:?}"));
+        }
+        if doc.turn < before.turn || doc.turn > before.turn + 1 || doc.attempt < before.attempt || doc.attempt > before.attempt + 1 {
+            return Err(format!("turn {} try {} after turn {} try {}", doc.turn, doc.attempt, before.turn, before.attempt));
+        }
+        let at = |instance: &String| self.leases.get(instance).map(|lease| lease.process);
+        let fenced = |instance: &String| self.leases.get(instance).is_some_and(|lease| lease.fenced);
+        match (&before.owner, &doc.owner) {
+            (None, None) => {}
+            (None, Some(new)) if at(new) == Some(process) => {}
+            (Some(old), None) if at(old) == Some(process) => {}
+            (Some(old), None) if fenced(old) => self.met(Met::TakenOver),
+            (Some(old), Some(new)) if old == new && at(old) == Some(process) => {}
+            (Some(old), Some(new)) if old == new => {
+                let same = doc.state == before.state
+                    && doc.turn == before.turn
+                    && doc.attempt == before.attempt
+                    && doc.sequence == before.sequence
+                    && doc.claim == before.claim;
+                if !same {
+                    return Err(format!("a note to owner {old} changed more than it may"));
+                }
+                self.met(Met::NoteToOwner);
+            }
+            (old, new) => return Err(format!("the owner changed from {old:?} to {new:?}")),
+        }
+        match (before.state, doc.state) {
+            (State::Running | State::Queued, State::ParkedForApproval) => self.met(Met::Park),
+            (State::ParkedForApproval | State::ParkedForTime, State::Queued) => self.met(Met::Wake),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Nothing leaves an outbox unsent, and nothing in it changes.
+    fn judge_outbox(&mut self, before: &Doc, doc: &Doc) -> Result<(), String> {
+        if doc.out < before.out || doc.sequence < before.sequence {
+            return Err(format!("{} events after {}, sequence {} after {}", doc.out, before.out, doc.sequence, before.sequence));
+        }
+        let mut next = BTreeMap::new();
+        for event in &doc.outbox {
+            next.insert(event.n, event);
+        }
+        if let Some(n) = (before.out + 1..=doc.out).find(|n| !next.contains_key(n)) {
+            return Err(format!("event {n} was never in an outbox"));
+        }
+        for event in &before.outbox {
+            match next.get(&event.n) {
+                Some(kept) if kept.body.get() == event.body.get() => {}
+                Some(_) => return Err(format!("event {} in the outbox was changed", event.n)),
+                None if self.broker.published.contains_key(&event.id()) => {}
+                None => return Err(format!("event {} left the outbox without having been published: {}", event.n, event.body)),
+            }
+        }
+        for event in doc.outbox.iter().filter(|event| event.n > before.out) {
+            if !self.broker.durable.insert(event.id()) {
+                return Err(format!("event {} has the id of another one: {}", event.n, event.body));
+            }
+        }
+        Ok(())
+    }
+
+    /// Who owns a task can be found with it.
+    fn judge_owner(&self, id: &str, doc: &Doc) -> Result<(), String> {
+        if doc.state == State::ParkedForApproval && doc.approval.as_ref().is_none_or(|approval| approval.decision.is_some()) {
+            return Err("it is parked without an open question".to_owned());
+        }
+        let Some(owner) = &doc.owner else { return Ok(()) };
+        let Some(lease) = self.leases.get(owner) else { return Err(format!("owner {owner} has no lease")) };
+        if lease.struck {
+            return Err(format!("owner {owner} has been taken over already"));
+        }
+        if !lease.entries.iter().any(|entry| entry.to_string() == id) {
+            return Err(format!("it is not in the index of its owner {owner}"));
+        }
+        Ok(())
+    }
+
+    fn check_lease(&mut self, process: usize, lease: LeaseDoc) {
+        let fenced = lease.fenced_by.is_some();
+        let instance = lease.instance;
+        let Some(before) = self.leases.get(&instance) else {
+            self.leases.insert(instance, Lease { process, entries: lease.entries, fenced, struck: false });
+            return;
+        };
+        let (owner, was_fenced, struck) = (before.process, before.fenced, before.struck);
+        let gone: Vec<TaskId> = before.entries.iter().filter(|entry| !lease.entries.contains(entry)).copied().collect();
+        if was_fenced {
+            self.violate(|| format!("instance {instance} was written again after it was fenced"));
+        }
+        if !fenced && owner != process {
+            self.violate(|| format!("p{process} wrote the lease of p{owner}"));
+        }
+        if fenced && !was_fenced {
+            self.met(if owner == process { Met::FencedItself } else { Met::Fenced });
+            let agents = self.agents_of(&instance);
+            if !agents.is_empty() {
+                self.violate(|| format!("instance {instance} was fenced while its agents {agents:?} run"));
+            }
+        }
+        self.leases.insert(instance.clone(), Lease { process: owner, entries: lease.entries, fenced, struck });
+        for id in gone {
+            self.check_let_go(&instance, id);
+        }
+    }
+
+    /// An entry left an index: its task is not owned there, and has nothing unsent that nobody else is responsible for.
+    fn check_let_go(&mut self, instance: &str, id: TaskId) {
+        let Some(task) = self.task_of(id) else { return };
+        let Some(doc) = &self.tasks[task].doc else { return };
+        if doc.owner.as_deref() == Some(instance) {
+            self.violate(|| format!("task {id} left the index of its owner {instance}"));
+            return;
+        }
+        let unsent: Vec<String> = doc.outbox.iter().map(OutEvent::id).filter(|id| !self.broker.published.contains_key(id)).collect();
+        if !unsent.is_empty() && !self.is_reachable(task) {
+            self.violate(|| format!("events {unsent:?} of task {id} are unsent, and nobody is responsible for them"));
+        }
+    }
+
+    fn is_reachable(&self, task: usize) -> bool {
+        let id = self.tasks[task].plan.id;
+        self.leases.values().any(|lease| !lease.struck && lease.entries.contains(&id))
+    }
+
+    fn check_list(&mut self, list: &List) {
+        let struck: Vec<String> = self
+            .leases
+            .iter()
+            .filter(|(id, lease)| !lease.struck && lease.fenced && !list.instances.contains(id))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for instance in struck {
+            if let Some(lease) = self.leases.get_mut(&instance) {
+                lease.struck = true;
+            }
+            let owned = self.tasks.iter().find(|task| task.doc.as_ref().is_some_and(|doc| doc.owner.as_deref() == Some(&instance)));
+            if let Some(id) = owned.map(|task| task.plan.id) {
+                self.violate(|| format!("instance {instance} was struck off the list and still owns task {id}"));
+            }
+        }
+        for instance in &list.instances {
+            if self.leases.get(instance).is_some_and(|lease| lease.struck) {
+                self.violate(|| format!("instance {instance} came back on the list"));
+            }
+        }
+    }
+
+    /// An agent was told yes: that question was answered yes.
+    pub(crate) fn check_told_yes(&mut self, task: usize, reason: &str) {
+        let said_yes = self.tasks[task].asked.iter().any(|asked| asked.reason.as_deref() == Some(reason) && asked.decision == Some(true));
+        if !said_yes {
+            let id = self.tasks[task].plan.id;
+            self.violate(|| format!("the agent of {id} was told that {reason} is approved, and nobody said so"));
+        }
+    }
+}
+
+/// A question is answered once, and a no is the end.
+fn judge_questions(asked: &mut Vec<Asked>, doc: &Doc) -> Result<(), String> {
+    let Some(approval) = &doc.approval else {
+        return if asked.is_empty() { Ok(()) } else { Err("a question was forgotten".to_owned()) };
+    };
+    let decision = approval.decision.as_ref().map(|decision| decision.approved);
+    match asked.last_mut() {
+        Some(last) if last.ordinal == approval.ordinal => {
+            if last.decision.is_some() && last.decision != decision {
+                return Err(format!("the decision on question {} changed from {:?} to {decision:?}", last.ordinal, last.decision));
+            }
+            last.decision = decision;
+        }
+        last => {
+            let ordinal = last.as_ref().map_or(0, |last| last.ordinal);
+            if approval.ordinal != ordinal + 1 {
+                return Err(format!("question {} after {ordinal}", approval.ordinal));
+            }
+            if last.is_some_and(|last| last.decision == Some(false)) {
+                return Err("something is asked after a no".to_owned());
+            }
+            asked.push(Asked { ordinal: approval.ordinal, reason: approval.reason.clone(), decision });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,241 @@
+//! What must be true when everything has come to rest: every accepted task has ended once, and nothing is left over.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fte_events::ResultKind;
+use fte_runner::document::State;
+use serde_json::Value;
+
+use super::TaskState;
+use crate::coverage::Met;
+use crate::world::World;
+
+/// The events of one task, each once, in the order of their first publication.
+struct Said {
+    topic: String,
+    event_type: String,
+    data: Value,
+}
+
+impl World {
+    /// What is still to come to rest, if anything.
+    pub(crate) fn unrest(&self) -> Option<String> {
+        for task in &self.tasks {
+            let id = task.plan.id;
+            match &task.doc {
+                None => return Some(format!("task {id} has no document")),
+                Some(doc) if !matches!(doc.state, State::Ended(_)) => {
+                    return Some(format!("task {id} is {:?} at turn {}, owner {:?}", doc.state, doc.turn, doc.owner));
+                }
+                Some(_) => {}
+            }
+        }
+        for (n, delivery) in self.broker.deliveries.iter().enumerate() {
+            if !delivery.done || !delivery.in_flight.is_empty() {
+                return Some(format!("delivery {n} of task {} is not done", self.tasks[delivery.task].plan.id));
+            }
+        }
+        if let Some(name) = self.jobs.names().next() {
+            return Some(format!("job {name} is not over"));
+        }
+        for number in 0..self.processes.len() {
+            let process = &self.processes[number];
+            let Some(runner) = process.runner.as_ref().filter(|_| process.alive) else { continue };
+            if runner.free_places() != self.scenario.settings.places {
+                return Some(format!("p{number} has {} free places", runner.free_places()));
+            }
+            if let Some(usage) = runner.usage().into_iter().find(|usage| usage.in_use > 0 || usage.queued > 0) {
+                return Some(format!("p{number} has sandboxes in use: {usage:?}"));
+            }
+            if !runner.is_live() && !process.stopping {
+                return Some(format!("p{number} is not live"));
+            }
+            if self.agents.iter().any(|agent| agent.alive && agent.process == number) {
+                return Some(format!("p{number} still runs an agent"));
+            }
+        }
+        for (instance, lease) in &self.leases {
+            if !lease.fenced && !lease.entries.is_empty() {
+                return Some(format!("the index of {instance} at p{} is not empty: {:?}", lease.process, lease.entries));
+            }
+            if lease.fenced && !lease.struck {
+                return Some(format!("the takeover of {instance} is not complete"));
+            }
+        }
+        None
+    }
+
+    /// Puts the whole run to its checks, once it has come to rest.
+    pub(crate) fn check_end(&mut self) {
+        for task in 0..self.tasks.len() {
+            let said = self.said_of(task);
+            if let Err(wrong) = judge(&self.tasks[task], &said, self.interfered()) {
+                let id = self.tasks[task].plan.id;
+                self.violate(|| format!("task {id}: {wrong}"));
+            }
+            if let Some(State::Ended(kind)) = self.tasks[task].doc.as_ref().map(|doc| doc.state) {
+                self.met(match kind {
+                    ResultKind::Completed => Met::Completed,
+                    ResultKind::Failed => Met::Failed,
+                    ResultKind::Rejected => Met::Rejected,
+                    ResultKind::Cancelled => Met::Cancelled,
+                    ResultKind::TimedOut => Met::TimedOut,
+                    ResultKind::BudgetExceeded => Met::BudgetExceeded,
+                });
+            }
+        }
+    }
+
+    /// Whether faults have been about that may change how a task ends (its time may run out while nothing moves).
+    fn interfered(&self) -> bool {
+        let rates = &self.scenario.rates;
+        [
+            rates.slow,
+            rates.fail,
+            rates.lose_answer,
+            rates.late_effect,
+            rates.outage,
+            rates.crash,
+            rates.freeze,
+            rates.stop,
+            rates.clock_jump,
+            rates.agent_start,
+        ]
+        .into_iter()
+        .any(|rate| rate > 0)
+    }
+
+    fn said_of(&self, task: usize) -> Vec<Said> {
+        let id = self.tasks[task].plan.id.to_string();
+        let mut said = Vec::new();
+        for event_id in &self.broker.order {
+            let published = &self.broker.published[event_id];
+            let Ok(mut event) = serde_json::from_slice::<Value>(&published.body) else { continue };
+            if event["subject"].as_str() == Some(&id) {
+                let event_type = event["type"].as_str().unwrap_or_default().to_owned();
+                said.push(Said { topic: published.topic.clone(), event_type, data: event["data"].take() });
+            }
+        }
+        said
+    }
+}
+
+fn judge(task: &TaskState, said: &[Said], interfered: bool) -> Result<(), String> {
+    let result = judge_result(task, said)?;
+    let kind = judge_status(said, result)?;
+    judge_claims(said)?;
+    judge_reports(said)?;
+    judge_kind(task, kind, interfered)?;
+    let attempts = result["attempt"].as_u64().unwrap_or(0);
+    if attempts > u64::from(task.agent_failures) + 1 {
+        return Err(format!("{attempts} tries were counted, and its agent failed {} times", task.agent_failures));
+    }
+    let cost = result["cost_usd"].as_f64().unwrap_or(0.0);
+    if cost > task.cost_said + 1e-9 {
+        return Err(format!("it is said to have cost {cost}, and its agent said {}", task.cost_said));
+    }
+    Ok(())
+}
+
+fn judge_result<'a>(task: &TaskState, said: &'a [Said]) -> Result<&'a Value, String> {
+    let results: Vec<&Said> = said.iter().filter(|said| said.topic == "fte.results.completed").collect();
+    let [result] = results.as_slice() else { return Err(format!("it has {} results", results.len())) };
+    let ended = match task.doc.as_ref().map(|doc| doc.state) {
+        Some(State::Ended(kind)) => kind,
+        other => return Err(format!("it has a result, and its document says {other:?}")),
+    };
+    if result.event_type != ended.event_type() || result.data["status"].as_str() != Some(ended.status().as_str()) {
+        return Err(format!("its document says {ended}, its result {}", result.event_type));
+    }
+    Ok(&result.data)
+}
+
+/// Statuses count up from 1 without a gap; the last one, and only that, is final.
+fn judge_status(said: &[Said], result: &Value) -> Result<ResultKind, String> {
+    let mut statuses = BTreeMap::new();
+    for status in said.iter().filter(|said| said.event_type == "fte.status.changed") {
+        let sequence = status.data["sequence"].as_u64().unwrap_or(0);
+        if statuses.insert(sequence, status.data["status"].as_str().unwrap_or_default()).is_some() {
+            return Err(format!("status sequence {sequence} was used twice"));
+        }
+    }
+    if let Some((missing, _)) = (1..).zip(statuses.keys()).find(|(expected, sequence)| expected != *sequence) {
+        return Err(format!("status sequence {missing} is missing, of {statuses:?}"));
+    }
+    let is_final = |status: &str| ResultKind::ALL.into_iter().find(|kind| kind.status().as_str() == status);
+    let finals = statuses.values().filter(|status| is_final(status).is_some()).count();
+    let last = statuses.values().next_back().and_then(|status| is_final(status));
+    match last {
+        Some(kind) if finals == 1 && result["status"].as_str() == Some(kind.status().as_str()) => Ok(kind),
+        _ => Err(format!("{finals} final statuses, result {}, in {statuses:?}", result["status"])),
+    }
+}
+
+fn judge_claims(said: &[Said]) -> Result<(), String> {
+    let mut open = BTreeMap::new();
+    for change in said.iter().filter(|said| said.topic == "fte.sandbox.lifecycle") {
+        let claim = change.data["claim_id"].as_str().unwrap_or_default();
+        let counts: &mut (u32, u32) = open.entry(claim).or_default();
+        match change.event_type.as_str() {
+            "fte.sandbox.claimed" => counts.0 += 1,
+            "fte.sandbox.released" | "fte.sandbox.expired" => counts.1 += 1,
+            other => return Err(format!("unexpected {other}")),
+        }
+    }
+    match open.iter().find(|(_, counts)| **counts != (1, 1)) {
+        Some((claim, (claimed, ended))) => Err(format!("claim {claim} was claimed {claimed} times and given back {ended} times")),
+        None => Ok(()),
+    }
+}
+
+/// What an agent did once is reported once, to people and to the audit.
+fn judge_reports(said: &[Said]) -> Result<(), String> {
+    let mut actions = BTreeSet::new();
+    let mut artifacts = BTreeSet::new();
+    let mut digests = BTreeSet::new();
+    for event in said {
+        let details = &event.data["details"];
+        if let Some(unique) = details["data"]["unique"].as_str()
+            && !actions.insert(unique)
+        {
+            return Err(format!("action {unique} was reported twice"));
+        }
+        if let Some(name) = details["artifact"]["name"].as_str()
+            && !artifacts.insert(name)
+        {
+            return Err(format!("artifact {name} was reported twice"));
+        }
+        if event.data["action"].as_str() == Some("tool.called")
+            && let Some(digest) = event.data["input_sha256"].as_str()
+            && !digests.insert(digest)
+        {
+            return Err(format!("the action with the digest {digest} was recorded twice"));
+        }
+    }
+    if actions.len() == digests.len() {
+        Ok(())
+    } else {
+        Err(format!("{} actions were reported, {} recorded", actions.len(), digests.len()))
+    }
+}
+
+/// It ended as its script says, or as those who interfered say.
+fn judge_kind(task: &TaskState, kind: ResultKind, interfered: bool) -> Result<(), String> {
+    let plan = &task.plan;
+    if kind == ResultKind::Completed && task.asked.iter().any(|asked| asked.decision == Some(false)) {
+        return Err("it was completed after a person had said no".to_owned());
+    }
+    let decided_astray = !plan.stray_decisions.is_empty() && !task.asked.is_empty();
+    let allowed = kind == plan.expected
+        || decided_astray
+        || match kind {
+            ResultKind::Cancelled => task.cancel_tried,
+            ResultKind::Rejected => task.was_decided(false),
+            // A try that is repeated asks again, and may find nobody who answers; it fails, or is too late.
+            ResultKind::TimedOut => plan.request.deadline.is_some() || interfered,
+            ResultKind::Failed => interfered && task.agent_failures > 0,
+            ResultKind::BudgetExceeded => interfered,
+            ResultKind::Completed => false,
+        };
+    if allowed { Ok(()) } else { Err(format!("it ended {kind}, and should have ended {}", plan.expected)) }
+}

@@ -1,0 +1,123 @@
+//! People: they answer questions, sometimes twice or against each other, and call tasks off, before, during and after; on any process.
+
+use bytes::Bytes;
+use fte_runner::protocol::{CancelError, DecideError, Decided};
+use serde::Deserialize;
+
+use crate::coverage::Met;
+use crate::scenario::{Answers, MS, S};
+use crate::world::{Happening, Sim, World};
+
+#[derive(Deserialize)]
+struct StatusEvent {
+    data: StatusData,
+}
+
+#[derive(Deserialize)]
+struct StatusData {
+    status: String,
+}
+
+impl World {
+    /// A new event was published: whoever waits for a question sees it.
+    pub(crate) fn people_react(&mut self, task: usize, event_type: &str, body: &Bytes) {
+        if event_type != "fte.status.changed" {
+            return;
+        }
+        let asked = serde_json::from_slice::<StatusEvent>(body).is_ok_and(|event| event.data.status == "awaiting_approval");
+        if !asked {
+            return;
+        }
+        let most = *self.rng.pick(&[5 * MS, S, 12 * S]);
+        let later = self.rng.below(most);
+        let answers: &[bool] = match self.tasks[task].plan.answers {
+            Answers::Approve => &[true],
+            Answers::Reject => &[false],
+            Answers::ApproveTwice => &[true, true],
+            Answers::Disagree => &[true, false],
+            Answers::Ignore => &[],
+        };
+        for approved in answers {
+            let at = later + self.rng.below(5 * MS);
+            self.after(at, Happening::Decide(task, *approved, 0));
+        }
+    }
+
+    pub(crate) fn decide(&mut self, sim: &Sim, task: usize, approved: bool, tries: u32) {
+        let Some((process, runner)) = self.somebody() else {
+            self.decide_again(task, approved, tries);
+            return;
+        };
+        let id = self.tasks[task].plan.id;
+        self.tell(|| format!("p{process} is told the decision {approved} on {id}"));
+        let sim = sim.clone();
+        self.spawn(
+            process,
+            Box::pin(async move {
+                let outcome = runner.decide(id, approved, None, format!("person-{approved}")).await;
+                let mut world = sim.world();
+                world.tell(|| format!("p{process} decision {approved} on {id}: {outcome:?}"));
+                match outcome {
+                    Ok(Decided::Now) => {
+                        world.met(Met::Decision);
+                        if !world.tasks[task].was_decided(approved) {
+                            world.violate(|| format!("the decision {approved} on {id} was confirmed and is in no document"));
+                        }
+                    }
+                    Ok(Decided::Before) => world.met(Met::DecisionAgain),
+                    Err(DecideError::Unavailable(_)) => world.decide_again(task, approved, tries),
+                    Err(DecideError::Unknown(_) | DecideError::NotAwaiting(_) | DecideError::Otherwise { .. }) => {
+                        world.met(Met::DecisionRefused);
+                    }
+                }
+            }),
+        );
+    }
+
+    fn decide_again(&mut self, task: usize, approved: bool, tries: u32) {
+        if tries < 20 {
+            self.after(S, Happening::Decide(task, approved, tries + 1));
+        }
+    }
+
+    pub(crate) fn cancel(&mut self, sim: &Sim, task: usize, tries: u32) {
+        let Some((process, runner)) = self.somebody() else {
+            self.cancel_again(task, tries);
+            return;
+        };
+        let id = self.tasks[task].plan.id;
+        self.tell(|| format!("p{process} is told to cancel {id}"));
+        self.tasks[task].cancel_tried = true;
+        let sim = sim.clone();
+        let submitted = self.tasks[task].submitted;
+        self.spawn(
+            process,
+            Box::pin(async move {
+                let outcome = runner.cancel(id, "somebody".to_owned()).await;
+                let mut world = sim.world();
+                world.tell(|| format!("p{process} cancel of {id}: {outcome:?}"));
+                match outcome {
+                    Ok(()) => {
+                        world.met(if submitted { Met::Cancel } else { Met::CancelBeforeTrigger });
+                        if !world.tasks[task].cancel_is_kept() {
+                            world.violate(|| format!("the cancel of {id} was confirmed and is in no document"));
+                        }
+                    }
+                    Err(CancelError::Ended(_)) => {
+                        world.met(Met::CancelAfterEnd);
+                        if !world.tasks[task].has_ended() {
+                            world.violate(|| format!("the cancel of {id} was refused as too late, and it has not ended"));
+                        }
+                    }
+                    Err(CancelError::Unavailable(_)) => world.cancel_again(task, tries),
+                }
+            }),
+        );
+    }
+
+    fn cancel_again(&mut self, task: usize, tries: u32) {
+        if tries < 20 {
+            self.after(S, Happening::Cancel(task, tries + 1));
+        }
+    }
+}
