@@ -18,6 +18,6 @@ mod peers;
 mod pool;
 mod work;
 
-pub use admission::Admitted;
+pub use admission::{Admitted, Incoming};
 pub use decisions::{CancelError, DecideError, Decided};
 pub use instance::{AgentUse, Runner};
