@@ -65,5 +65,5 @@ fn limits(agent: &Agent) -> AgentLimits {
         AgentKind::Builtin(_) => fte_events::Runtime::None,
         AgentKind::Command(_) | AgentKind::Process(_) => fte_events::Runtime::Process,
     };
-    AgentLimits { max: agent.max, runtime, timeout: agent.timeout }
+    AgentLimits { max: agent.max, runtime, timeout: agent.timeout, attempts_max: agent.attempts }
 }

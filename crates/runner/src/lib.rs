@@ -40,6 +40,10 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus, env: &impl Env
     let beside = settings.agents_file.as_deref().and_then(std::path::Path::parent);
     let host =
         agents::AgentHost::new(&settings.agents, beside, &settings.data_dir, env, agents::Limits::default()).map_err(Error::Agents)?;
+    if config.seat.is_some() {
+        // Whoever holds the seat is alone on this directory: what lies there is a dead predecessor's.
+        host.sweep().map_err(Error::Agents)?;
+    }
     let ports = ports::Ports {
         store: Arc::new(adapters::SidecarStore(bus.state.clone())),
         outlet: Arc::new(adapters::SidecarOutlet(bus.publisher.clone())),

@@ -14,6 +14,8 @@ pub struct AgentLimits {
     pub runtime: Runtime,
     /// Longest time of one try.
     pub timeout: Duration,
+    /// Tries per task.
+    pub attempts_max: u32,
 }
 
 /// Limits and intervals of one runner.
@@ -41,8 +43,6 @@ pub struct Settings {
     pub approval_stay: Duration,
     /// How long a question waits for its answer.
     pub approval_ttl: Duration,
-    /// Tries per task.
-    pub attempts_max: u32,
     /// Wait before the second try; doubled for each further one.
     pub retry_wait: Duration,
     /// Longest wait before a try.
@@ -69,7 +69,6 @@ impl Default for Settings {
             sweep: Duration::from_millis(500),
             approval_stay: Duration::from_secs(10),
             approval_ttl: Duration::from_secs(24 * 3600),
-            attempts_max: 3,
             retry_wait: Duration::from_secs(1),
             retry_wait_max: Duration::from_secs(30),
             report_every: Duration::from_millis(250),

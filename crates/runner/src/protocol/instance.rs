@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fte_events::TaskId;
-use futures_util::future::{join, select};
+use futures_util::future::{Either, join, select};
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::admission::{Admitted, Incoming};
@@ -145,9 +145,19 @@ impl Runner {
         if self.stopping.load(Ordering::Acquire) {
             return Admitted::Retry("the runner is stopping".to_owned());
         }
-        let Some(instance) = self.instance() else { return Admitted::Retry("the runner is starting".to_owned()) };
+        let Some(instance) = self.live_instance().await else { return Admitted::Retry("the runner is starting".to_owned()) };
         let admitted = self.to_its_end(async move { admission::admit(&instance, incoming).await }).await;
         admitted.unwrap_or_else(|| Admitted::Retry("the runner is gone".to_owned()))
+    }
+
+    /// The current instance; while there is none, the delivery is held for the next one.
+    async fn live_instance(&self) -> Option<Arc<Instance>> {
+        let mut current = self.current.subscribe();
+        let live = Box::pin(async move { current.wait_for(Option::is_some).await.ok().and_then(|current| current.clone()) });
+        match select(live, self.ports.world.sleep(self.settings.hold)).await {
+            Either::Left((instance, _)) => instance,
+            Either::Right(_) => None,
+        }
     }
 
     /// A timer fired.

@@ -354,7 +354,8 @@ impl Try {
 
 /// The try failed: another one follows, or the task ends.
 async fn failed(drive: &mut Drive, report: Report, attempt: u32, error: TaskError) -> Result<(), Lost> {
-    let again = error.retryable && attempt < drive.instance.settings.attempts_max;
+    let attempts_max = drive.instance.settings.agents.get(&drive.doc.agent).map_or(1, |limits| limits.attempts_max);
+    let again = error.retryable && attempt < attempts_max;
     drive
         .update(|doc, now| {
             if doc.attempt != attempt {

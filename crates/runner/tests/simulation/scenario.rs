@@ -243,8 +243,12 @@ impl Rates {
 fn settings(rng: &mut Rng) -> Settings {
     let mut agents = BTreeMap::new();
     for agent in AGENTS {
-        let limits =
-            AgentLimits { max: u32::try_from(rng.between(1, 2)).unwrap_or(1), runtime: Runtime::None, timeout: Duration::from_secs(30) };
+        let limits = AgentLimits {
+            max: u32::try_from(rng.between(1, 2)).unwrap_or(1),
+            runtime: Runtime::None,
+            timeout: Duration::from_secs(30),
+            attempts_max: 3,
+        };
         agents.insert(agent.to_owned(), limits);
     }
     Settings {
