@@ -10,6 +10,7 @@
 //! timer: an idle store writes at once. One writer thread, because SQLite has one writer anyway, and a queue is a fairer lock than a busy loop.
 
 mod apply;
+mod checkpoint;
 mod letters;
 mod reader;
 mod reads;

@@ -62,7 +62,8 @@ pub(super) fn open_to_write(path: &Path) -> Result<Connection, StoreError> {
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     // 8 MiB: the right edges of the tables and indexes, where nearly all writes go.
     connection.pragma_update(None, "cache_size", -8 * 1024)?;
-    connection.pragma_update(None, "wal_autocheckpoint", 4000)?;
+    // 64 MiB; see `checkpoint`.
+    connection.pragma_update(None, "wal_autocheckpoint", 16_000)?;
     connection.pragma_update(None, "journal_size_limit", 64 * 1024 * 1024)?;
     connection.set_prepared_statement_cache_capacity(64);
     let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -87,6 +88,14 @@ pub(super) fn open_to_read(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "cache_size", -1024)?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     connection.set_prepared_statement_cache_capacity(32);
+    Ok(connection)
+}
+
+/// Opens a connection that moves the WAL into the file.
+pub(super) fn open_to_checkpoint(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "cache_size", -64)?;
     Ok(connection)
 }
 

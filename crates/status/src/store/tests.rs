@@ -221,7 +221,7 @@ mod lists {
             all.push((minted, history.task, number % 3));
             store.record(incoming(history.events)).await.unwrap();
         }
-        all.sort_by(|one, other| (other.0, other.1).cmp(&(one.0, one.1)));
+        all.sort_by_key(|task| std::cmp::Reverse((task.0, task.1)));
         for (status, agent, since) in [
             (None, None, None),
             (Some(Status::Running), None, None),

@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use tokio::sync::mpsc;
 
 use super::apply::{Applied, Applier};
+use super::checkpoint::Checkpointer;
 use super::{Answer, Command, Health, Run, StoreError, StoreOptions, pages_max, schema};
 use crate::feed::Feed;
 use crate::metrics;
@@ -29,6 +30,7 @@ struct Writer {
     health: Arc<Health>,
     waiters: Arc<Waiters>,
     feed: Arc<Feed>,
+    checkpointer: Checkpointer,
 }
 
 /// Opens the database and starts the thread; it ends when all senders of `queue` are gone.
@@ -39,7 +41,9 @@ pub(super) fn start(
     waiters: Arc<Waiters>,
     feed: Arc<Feed>,
 ) -> Result<(), StoreError> {
-    let mut writer = Writer { options, connection: None, pages_max: None, last_row: 0, health, waiters, feed };
+    let no_thread = |source| StoreError::Thread(Arc::new(source));
+    let checkpointer = Checkpointer::start(options.path.clone()).map_err(no_thread)?;
+    let mut writer = Writer { options, connection: None, pages_max: None, last_row: 0, health, waiters, feed, checkpointer };
     writer.open()?;
     writer.feed.start_at(writer.last_row);
     let work = move || {
@@ -59,7 +63,7 @@ pub(super) fn start(
             writer.write(commands);
         }
     };
-    std::thread::Builder::new().name("status-store".to_owned()).spawn(work).map_err(|source| StoreError::Thread(Arc::new(source)))?;
+    std::thread::Builder::new().name("status-store".to_owned()).spawn(work).map_err(no_thread)?;
     Ok(())
 }
 
@@ -107,6 +111,7 @@ impl Writer {
                 }
                 answers.into_iter().for_each(|answer| answer());
                 self.feed.publish(self.last_row, &applied.stored);
+                self.checkpointer.committed(applied.stored.iter().map(|(_, event)| event.body.len()).sum());
             }
             Err(error) => {
                 metrics::commit_failed();
