@@ -14,8 +14,9 @@ use tokio::sync::watch;
 
 use crate::run::fte;
 
-/// A run of 200 tasks that soon gives up on missing results.
-const TASKS: [&str; 4] = ["--tasks", "200", "--grace", "300ms"];
+const TASKS: [&str; 2] = ["--tasks", "200"];
+/// Where a result is missing: gives up on it soon.
+const IMPATIENT: [&str; 4] = ["--tasks", "200", "--grace", "1s"];
 
 /// What the fake instance does wrong.
 #[derive(Clone, Copy, Default)]
@@ -135,7 +136,7 @@ async fn a_good_instance_gets_a_good_report() {
 
 #[tokio::test]
 async fn a_lost_task_is_found() {
-    let (code, report) = bench(Faults { lose: Some(17), ..Faults::default() }, &[&TASKS[..], &["--check", "0"]].concat()).await;
+    let (code, report) = bench(Faults { lose: Some(17), ..Faults::default() }, &[&IMPATIENT[..], &["--check", "0"]].concat()).await;
     check(&report, [("accepted", 200), ("completed", 199), ("lost", 1), ("duplicates", 0)]);
     assert_eq!(code, 1);
 }
@@ -149,7 +150,7 @@ async fn a_doubled_result_is_found() {
 
 #[tokio::test]
 async fn a_result_that_the_stream_left_out_is_found_and_not_called_lost() {
-    let (code, report) = bench(Faults { hide: Some(200), ..Faults::default() }, &TASKS).await;
+    let (code, report) = bench(Faults { hide: Some(200), ..Faults::default() }, &IMPATIENT).await;
     check(&report, [("accepted", 200), ("completed", 200), ("lost", 0), ("unseen", 1)]);
     assert_eq!(code, 1);
 }

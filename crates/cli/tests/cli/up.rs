@@ -3,8 +3,9 @@
 use std::net::TcpListener;
 use std::path::Path;
 
-use fte_testkit::{Dir, FteProcess};
+use fte_testkit::{Dir, FteProcess, eventually};
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 use crate::run::{Ran, command, fte};
 
@@ -63,6 +64,30 @@ async fn what_was_done_is_there_after_a_kill_and_a_restart() {
 }
 
 #[tokio::test]
+async fn a_second_signal_does_not_wait_for_what_is_under_way() {
+    let dir = Dir::new();
+    let ready = dir.join("ready.json");
+    let args = ["up", "--quiet", "--port", "0", "--sidecar-port", "0", "--data", dir.join("data").to_str().unwrap(), "--ready-file"]
+        .map(str::to_owned);
+    let mut child = command(&[]).args(args).arg(&ready).spawn().unwrap();
+    let read = || async { std::fs::read(&ready).map_err(|error| error.to_string()) };
+    let place: Value = serde_json::from_slice(&eventually(read).await).unwrap();
+
+    // A request whose body does not end.
+    let mut stream = tokio::net::TcpStream::connect(place["api"].as_str().unwrap().trim_start_matches("http://")).await.unwrap();
+    let head = "POST /v1/tasks HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+    stream.write_all(head.as_bytes()).await.unwrap();
+
+    let pid = rustix::process::Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(lines.next_line().await.unwrap().unwrap().contains("once more stops at once"));
+    assert!(child.try_wait().unwrap().is_none());
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().await.unwrap().code(), Some(130));
+}
+
+#[tokio::test]
 async fn a_start_that_cannot_succeed_is_one_clear_line_and_exit_code_2() {
     let dir = Dir::new();
     let check = |ran: Ran, words: [&str; 2]| {
@@ -99,7 +124,7 @@ async fn one_service_runs_beside_any_sidecar() {
         .env("FTE_DATA", dir.join("data"))
         .spawn()
         .unwrap();
-    let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(child.stderr.take().unwrap()));
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let api = loop {
         let line: Value = serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap();
         if line["message"] == "serving" {
