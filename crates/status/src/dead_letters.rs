@@ -88,8 +88,8 @@ struct Data {
 pub(crate) fn arrived(record: Record) -> (NewLetter, Option<Incoming>) {
     let Record { topic, body, .. } = record;
     if let Some((event, _)) = published(&body) {
-        let letter = NewLetter { id: event.id.clone(), topic: Arc::clone(&topic), record: body.clone() };
-        return (letter, Some(Incoming::unfolded(topic, &event, body)));
+        let letter = NewLetter { id: event.id.clone(), topic, record: body.clone() };
+        return (letter, Some(Incoming::unfolded(&event, body)));
     }
     let id = dead_letters::letter_id(&consumer_of(&topic), &body).to_string();
     (NewLetter { id, topic, record: body }, None)

@@ -18,7 +18,7 @@ use crate::wake::TooMany;
 
 /// The live end of the store.
 #[derive(Debug)]
-pub struct Feed {
+pub(crate) struct Feed {
     recent: Mutex<Recent>,
     /// The last committed row.
     head: watch::Sender<i64>,
@@ -35,7 +35,7 @@ struct Recent {
 
 /// One commit's events.
 #[derive(Debug)]
-pub struct Chunk {
+pub(crate) struct Chunk {
     /// The rows `after < row <= upto` are in it.
     after: i64,
     upto: i64,
@@ -54,7 +54,7 @@ struct Entry {
 
 /// A listener's place in the feed.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     feed: Arc<Feed>,
     head: watch::Receiver<i64>,
     _open: OpenStream,
@@ -62,7 +62,7 @@ pub struct Listener {
 
 impl Feed {
     /// A feed that keeps at most `bytes_max` for at most `listeners_max` listeners.
-    pub fn new(bytes_max: usize, listeners_max: usize) -> Arc<Self> {
+    pub(crate) fn new(bytes_max: usize, listeners_max: usize) -> Arc<Self> {
         Arc::new(Self { recent: Mutex::default(), head: watch::Sender::new(0), bytes_max, listeners_max })
     }
 
@@ -87,7 +87,7 @@ impl Feed {
     }
 
     /// Takes a place in the feed.
-    pub fn listen(self: &Arc<Self>) -> Result<Listener, TooMany> {
+    pub(crate) fn listen(self: &Arc<Self>) -> Result<Listener, TooMany> {
         let mut recent = self.recent();
         if recent.listeners >= self.listeners_max {
             return Err(TooMany(self.listeners_max));
@@ -120,18 +120,18 @@ impl Recent {
 
 impl Listener {
     /// The last committed row.
-    pub fn head(&mut self) -> i64 {
+    pub(crate) fn head(&mut self) -> i64 {
         *self.head.borrow_and_update()
     }
 
     /// Waits for a commit after the last call of [`Listener::head`].
-    pub async fn moved(&mut self) {
+    pub(crate) async fn moved(&mut self) {
         // The sender lives as long as the feed, which this listener holds.
         let _ = self.head.changed().await;
     }
 
     /// The commit that follows `row`, if it is still kept.
-    pub fn chunk_after(&self, row: i64) -> Option<Arc<Chunk>> {
+    pub(crate) fn chunk_after(&self, row: i64) -> Option<Arc<Chunk>> {
         let recent = self.feed.recent();
         let place = recent.chunks.partition_point(|chunk| chunk.upto <= row);
         recent.chunks.get(place).filter(|chunk| chunk.after <= row).cloned()
@@ -160,24 +160,22 @@ impl Chunk {
         Self { after, upto, frames: frames.into(), entries }
     }
 
-    /// The last row in it.
-    pub fn upto(&self) -> i64 {
-        self.upto
-    }
-
-    /// The frames after `row` that pass the filter.
-    pub fn frames_after(&self, row: i64, filter: &Filter) -> Bytes {
+    /// The frames after `row` that pass the filter, and the last row they go to. What must be copied is cut at about `bytes_max`.
+    pub(crate) fn frames_after(&self, row: i64, filter: &Filter, bytes_max: usize) -> (Bytes, i64) {
+        let known = self.entries.partition_point(|entry| entry.row <= row);
         if filter.is_open() {
-            let known = self.entries.partition_point(|entry| entry.row <= row);
-            return self.frames.slice(self.start_of(known)..);
+            return (self.frames.slice(self.start_of(known)..), self.upto);
         }
         let mut out = Vec::new();
-        for (place, entry) in self.entries.iter().enumerate() {
-            if entry.row > row && filter.passes(&entry.event_type, entry.task) {
+        for (place, entry) in self.entries.iter().enumerate().skip(known) {
+            if filter.passes(&entry.event_type, entry.task) {
                 out.extend_from_slice(&self.frames[self.start_of(place)..entry.end]);
+                if out.len() >= bytes_max {
+                    return (out.into(), entry.row);
+                }
             }
         }
-        out.into()
+        (out.into(), self.upto)
     }
 
     fn start_of(&self, place: usize) -> usize {

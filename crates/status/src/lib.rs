@@ -6,36 +6,36 @@
 //!
 //! Always true:
 //! * An event is acknowledged when it is on the disk, and not before.
-//! * The same events, late, doubled or crosswise, make the same tasks ([`model`]).
+//! * The same events, late, doubled or crosswise, make the same tasks (`model`).
 //! * Whoever waits is woken by the commit: nothing polls.
 //! * Everything that waits or is kept is bounded; who is over a limit is told so.
 //!
 //! | where | what |
 //! |---|---|
-//! | [`reading`] | from a delivery to what is stored of it |
-//! | [`model`] | the fold of events into a task; pure |
-//! | [`store`] | SQLite: the writer, the readers, the sweep |
-//! | [`wake`], [`feed`], `sse`, `streams` | who waits for a task, who listens to all of them |
+//! | `reading` | from a delivery to what is stored of it |
+//! | `model` | the fold of events into a task; pure |
+//! | `store` | SQLite: the writer, the readers, the sweep |
+//! | `wake`, `feed`, `sse`, `streams` | who waits for a task, who listens to all of them |
 //! | `dead_letters`, `desk` | what a letter says; deciding about it |
 //! | `subscriptions`, `routes`, `view` | what the sidecar delivers; what people call; how a task is shown |
 
 mod config;
 mod dead_letters;
 mod desk;
-pub mod feed;
+mod feed;
 pub mod metrics;
-pub mod model;
-pub mod reading;
+mod model;
+mod reading;
 mod routes;
 mod sse;
-pub mod store;
+mod store;
 mod streams;
 mod subscriptions;
 mod sweeping;
 #[cfg(test)]
 mod test_support;
 mod view;
-pub mod wake;
+mod wake;
 
 use fte_service::{AuditTrail, Bus, Service, Settings, chain, check};
 
@@ -96,4 +96,38 @@ fn service(store: Store, config: Config, settings: &Settings, bus: &Bus) -> Serv
         })
     }));
     service
+}
+
+#[cfg(test)]
+mod tests {
+    use fte_service::{MapEnv, Ports};
+    use fte_testkit::Dir;
+
+    use super::*;
+
+    fn settings(data: &std::path::Path) -> Settings {
+        let env = MapEnv::of([("FTE_DATA", &data.to_string_lossy())]);
+        Settings::from_env(&env, Ports { app: 0, api: 0 }).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_service_starts_in_a_new_directory_and_again_in_the_same() {
+        let dir = Dir::new();
+        let settings = settings(&dir.join("new"));
+        for _ in 0..2 {
+            let bus = Bus::connect(&settings, SERVICE).unwrap();
+            let service = start(Config::default(), &settings, bus).await.unwrap();
+            assert_eq!((service.name, service.checks.len(), service.background.len()), ("status", 2, 1));
+        }
+        assert!(dir.join("new").join(FILE).exists());
+    }
+
+    #[tokio::test]
+    async fn a_data_directory_that_cannot_be_used_is_a_clear_error() {
+        let dir = Dir::new();
+        let settings = settings(&dir.write("a-file", ""));
+        let bus = Bus::connect(&settings, SERVICE).unwrap();
+        let error = start(Config::default(), &settings, bus).await.err().unwrap();
+        assert!(chain(&error).starts_with("the status database cannot be opened: the directory"), "{}", chain(&error));
+    }
 }

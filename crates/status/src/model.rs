@@ -14,14 +14,14 @@ mod runs;
 use fte_events::{ClaimId, Status, TaskId};
 use serde::{Deserialize, Serialize};
 
-pub use self::runs::Runs;
+pub(crate) use self::runs::Runs;
 
 /// Most claims without their counterpart that a record holds. A task holds one sandbox at a time.
 const OPEN_CLAIMS_MAX: usize = 256;
 
 /// What an event says about its task.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Change {
+pub(crate) enum Change {
     /// Nothing that the record keeps; the event alone is stored, and makes no task.
     Nothing,
     /// There is such a task.
@@ -51,7 +51,7 @@ pub enum Change {
 
 /// The fields of a status change that the record keeps.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Step {
+pub(crate) struct Step {
     /// Where it stands.
     pub status: Status,
     /// The place of this step among the task's steps, from 1.
@@ -69,7 +69,7 @@ pub struct Step {
 /// A claim has two halves: `claimed`, and `released` or `expired`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Half {
+pub(crate) enum Half {
     /// `claimed`.
     Claimed,
     /// `released` or `expired`.
@@ -78,7 +78,7 @@ pub enum Half {
 
 /// Where and when a change was said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Said {
+pub(crate) struct Said {
     /// The row of its event.
     pub row: i64,
     /// When it happened, in microseconds since 1970, where the event says so.
@@ -89,7 +89,7 @@ pub struct Said {
 
 /// A task as far as it is known.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct TaskRecord {
+pub(crate) struct TaskRecord {
     /// When the first thing happened, in microseconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_us: Option<i64>,
@@ -133,7 +133,7 @@ pub struct TaskRecord {
 
 /// An event chosen among several: the earliest.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Chosen {
+pub(crate) struct Chosen {
     /// Its row.
     pub row: i64,
     /// When it happened.
@@ -143,7 +143,7 @@ pub struct Chosen {
 
 /// The step that gives the status.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct LatestStep {
+pub(crate) struct LatestStep {
     /// The row of its event.
     pub row: i64,
     /// Its place among the task's steps.
@@ -154,7 +154,7 @@ pub struct LatestStep {
 
 /// How the task ended.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// The event.
     #[serde(flatten)]
     pub chosen: Chosen,
@@ -164,7 +164,7 @@ pub struct Outcome {
 
 /// Something said in a step: the last one counts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Latest<T> {
+pub(crate) struct Latest<T> {
     /// What was said.
     pub value: T,
     sequence: u64,
@@ -173,7 +173,7 @@ pub struct Latest<T> {
 
 /// Who does the task, and how well that is known.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AgentSaid {
+pub(crate) struct AgentSaid {
     /// The agent.
     pub name: Box<str>,
     /// 0 from the request, the sequence from a step, [`AGENT_OF_RESULT`] from the result.
@@ -184,7 +184,7 @@ const AGENT_OF_RESULT: u64 = u64::MAX;
 
 impl TaskRecord {
     /// Takes in a change; the store sees to it that an event is folded once.
-    pub fn fold(&mut self, change: &Change, said: Said) {
+    pub(crate) fn fold(&mut self, change: &Change, said: Said) {
         if let Some(at_us) = said.at_us {
             self.first_us = Some(self.first_us.map_or(at_us, |first| first.min(at_us)));
             self.last_us = Some(self.last_us.map_or(at_us, |last| last.max(at_us)));
@@ -254,7 +254,7 @@ impl TaskRecord {
     }
 
     /// Where the task stands.
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         match (&self.result, &self.step) {
             (Some(result), _) => result.status,
             (None, Some(step)) => step.status,
@@ -263,35 +263,35 @@ impl TaskRecord {
     }
 
     /// Who does it.
-    pub fn agent(&self) -> Option<&str> {
+    pub(crate) fn agent(&self) -> Option<&str> {
         self.agent.as_ref().map(|agent| &*agent.name)
     }
 
     /// What the agent is at, in its present try.
-    pub fn stage(&self) -> Option<&str> {
+    pub(crate) fn stage(&self) -> Option<&str> {
         self.stage.as_ref().filter(|stage| stage.attempt == self.attempt).map(|stage| &*stage.value)
     }
 
     /// How far its present try is.
-    pub fn progress_pct(&self) -> Option<u8> {
+    pub(crate) fn progress_pct(&self) -> Option<u8> {
         self.progress.as_ref().filter(|progress| progress.attempt == self.attempt).map(|progress| progress.value)
     }
 
     /// When it was asked for; while that is not known, when the first thing happened.
-    pub fn created_us(&self, task: TaskId) -> i64 {
+    pub(crate) fn created_us(&self, task: TaskId) -> i64 {
         let minted = || task.minted_at().map_or(0, |at| at.as_microsecond());
         self.request.and_then(|request| request.at_us).or(self.first_us).unwrap_or_else(minted)
     }
 
     /// When the last thing happened.
-    pub fn updated_us(&self, task: TaskId) -> i64 {
+    pub(crate) fn updated_us(&self, task: TaskId) -> i64 {
         self.last_us.unwrap_or_else(|| self.created_us(task))
     }
 
     /// Whether nothing more is to come: the result, the final status, every step before it, and both halves of every claim are known.
     ///
     /// Topics run side by side, so a result may be here before a claim of its task; the steps tell how many claims to wait for.
-    pub fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         let Some(step) = self.step else { return false };
         self.result.is_some()
             && step.status.is_terminal()

@@ -6,7 +6,6 @@
 
 use std::borrow::Cow;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use fte_bus::{Delivery, RawEvent};
@@ -20,9 +19,7 @@ use crate::model::{Change, Half, Step};
 
 /// An event as the store takes it.
 #[derive(Debug, Clone)]
-pub struct Incoming {
-    /// Where it was read.
-    pub topic: Arc<str>,
+pub(crate) struct Incoming {
     /// Its id.
     pub id: EventId,
     /// Its producer.
@@ -41,7 +38,7 @@ pub struct Incoming {
 
 /// The id of an event, which producers choose: nearly always a UUID, which is stored as its 16 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum EventId {
+pub(crate) enum EventId {
     /// A UUID in its usual spelling.
     Uuid(Uuid),
     /// Any other text.
@@ -50,7 +47,7 @@ pub enum EventId {
 
 /// An event that the read model cannot use, now or ever.
 #[derive(Debug, thiserror::Error)]
-pub enum Unreadable {
+pub(crate) enum Unreadable {
     /// A known type with data that does not fit.
     #[error("the data of {event_type} does not fit its schema")]
     Data {
@@ -76,7 +73,7 @@ pub enum Unreadable {
 }
 
 /// Reads a delivery of any topic but the dead-letter ones. `now` stands in for the time of a bare event that has none.
-pub fn read(delivery: Delivery, now: Timestamp) -> Result<Incoming, Unreadable> {
+pub(crate) fn read(delivery: Delivery, now: Timestamp) -> Result<Incoming, Unreadable> {
     let Delivery { event, record } = delivery;
     let (task, change) = match &*record.topic {
         status::TOPIC => step(&event)?,
@@ -86,7 +83,6 @@ pub fn read(delivery: Delivery, now: Timestamp) -> Result<Incoming, Unreadable> 
         _ => handoff(&event)?,
     };
     Ok(Incoming {
-        topic: record.topic,
         id: EventId::from(event.id),
         source: event.source.into(),
         event_type: event.event_type.into(),
@@ -99,9 +95,8 @@ pub fn read(delivery: Delivery, now: Timestamp) -> Result<Incoming, Unreadable> 
 
 impl Incoming {
     /// An event that changes no task's record.
-    pub fn unfolded(topic: Arc<str>, event: &RawEvent, body: Bytes) -> Self {
+    pub(crate) fn unfolded(event: &RawEvent, body: Bytes) -> Self {
         Self {
-            topic,
             id: EventId::from(event.id.clone()),
             source: event.source.as_str().into(),
             event_type: event.event_type.as_str().into(),
@@ -113,7 +108,7 @@ impl Incoming {
     }
 
     /// A number made of the event's identity alone, the same on every machine: FNV-1a.
-    pub fn mark(&self) -> i64 {
+    pub(crate) fn mark(&self) -> i64 {
         let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
         let mut take = |bytes: &[u8]| {
             for byte in bytes {

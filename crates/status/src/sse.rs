@@ -42,7 +42,7 @@ fn one_line(bytes: &mut [u8]) {
 
 /// Which events a stream of all tasks carries; nothing set means all.
 #[derive(Debug, Clone, Default)]
-pub struct Filter {
+pub(crate) struct Filter {
     /// Only these types, when there are any.
     pub types: Vec<Box<str>>,
     /// Only this task.
@@ -51,12 +51,12 @@ pub struct Filter {
 
 impl Filter {
     /// Whether it lets everything through.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.types.is_empty() && self.task.is_none()
     }
 
     /// Whether it lets an event through.
-    pub fn passes(&self, event_type: &str, task: Option<TaskId>) -> bool {
+    pub(crate) fn passes(&self, event_type: &str, task: Option<TaskId>) -> bool {
         (self.types.is_empty() || self.types.iter().any(|wanted| **wanted == *event_type)) && (self.task.is_none() || self.task == task)
     }
 }

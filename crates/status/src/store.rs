@@ -24,16 +24,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
-pub use self::letters::{LetterRow, LetterState, NewLetter};
-pub use self::reads::{Bodies, EventRow, ListQuery, Rows, TaskEvents, TaskRow};
-pub use self::sweep::{Sweep, Swept};
+pub(crate) use self::letters::{LetterRow, LetterState, NewLetter};
+pub(crate) use self::reads::BYTES_MAX;
+pub(crate) use self::reads::{EventRow, ListQuery, TaskRow};
+pub(crate) use self::sweep::Sweep;
 use crate::feed::Feed;
 use crate::reading::Incoming;
 use crate::wake::Waiters;
 
 /// How the store is opened.
 #[derive(Debug, Clone)]
-pub struct StoreOptions {
+pub(crate) struct StoreOptions {
     /// The database file; its directory is made when it is missing.
     pub path: PathBuf,
     /// Connections that read.
@@ -46,8 +47,8 @@ pub struct StoreOptions {
 
 impl StoreOptions {
     /// The usual limits, at `path`.
-    pub fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), readers_max: 4, queue_max: 256, pages_max: Arc::default() }
+    pub(crate) fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), readers_max: 4, queue_max: 64, pages_max: Arc::default() }
     }
 }
 
@@ -95,7 +96,7 @@ impl From<rusqlite::Error> for StoreError {
 
 /// The read model; cheap to clone. The writer ends when the last clone is gone.
 #[derive(Clone)]
-pub struct Store {
+pub(crate) struct Store {
     commands: mpsc::Sender<Command>,
     readers: Arc<reader::Readers>,
     health: Arc<Health>,
@@ -115,7 +116,7 @@ type Answer = Box<dyn FnOnce() + Send>;
 
 impl Store {
     /// Opens the database, and makes it when it is not there.
-    pub fn open(options: StoreOptions, waiters: Arc<Waiters>, feed: Arc<Feed>) -> Result<Self, StoreError> {
+    pub(crate) fn open(options: StoreOptions, waiters: Arc<Waiters>, feed: Arc<Feed>) -> Result<Self, StoreError> {
         let health = Arc::new(Health::default());
         let (commands, queue) = mpsc::channel(options.queue_max);
         let readers = Arc::new(reader::Readers::new(options.path.clone(), options.readers_max));
@@ -124,7 +125,7 @@ impl Store {
     }
 
     /// Stores events and folds them into their tasks; `Ok` once that is durable.
-    pub async fn record(&self, events: Vec<Incoming>) -> Result<(), StoreError> {
+    pub(crate) async fn record(&self, events: Vec<Incoming>) -> Result<(), StoreError> {
         let (reply, outcome) = oneshot::channel();
         self.commands.send(Command::Events(events, reply)).await.map_err(|_| StoreError::Closed)?;
         outcome.await.map_err(|_| StoreError::Closed)?
@@ -156,7 +157,7 @@ impl Store {
     }
 
     /// Why the last write failed, if it did. Then a write is tried, so that a healed disk is noticed without traffic.
-    pub async fn check(&self) -> Result<(), StoreError> {
+    pub(crate) async fn check(&self) -> Result<(), StoreError> {
         if self.health.error().is_none() {
             return Ok(());
         }
@@ -164,12 +165,12 @@ impl Store {
     }
 
     /// Who waits for tasks.
-    pub fn waiters(&self) -> &Arc<Waiters> {
+    pub(crate) fn waiters(&self) -> &Arc<Waiters> {
         &self.waiters
     }
 
     /// What was committed last.
-    pub fn feed(&self) -> &Arc<Feed> {
+    pub(crate) fn feed(&self) -> &Arc<Feed> {
         &self.feed
     }
 }

@@ -22,8 +22,10 @@ use crate::wake::Waiter;
 
 /// A comment is sent into a silence of this length, so that both ends notice when the other is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
-/// Most events read at a time.
+/// Most events in a piece of a task's stream, and about the most bytes of a piece of any: what a client that does not read costs.
 const EVENTS_MAX: usize = 256;
+const TASK_PIECE_BYTES: usize = 64 * 1024;
+const FEED_PIECE_BYTES: usize = 256 * 1024;
 
 /// Whether the service is to end; streams end then, and clients come back to its successor.
 #[derive(Debug, Clone)]
@@ -97,7 +99,7 @@ impl TaskStream {
                 State::Ended => return None,
                 State::Open => {}
             }
-            let read = self.store.events_of(self.task, self.after, EVENTS_MAX).await.inspect_err(broken).ok()?;
+            let read = self.store.events_of(self.task, self.after, EVENTS_MAX, TASK_PIECE_BYTES).await.inspect_err(broken).ok()?;
             if read.all && read.complete {
                 self.state = State::Ended;
             }
@@ -158,13 +160,13 @@ impl FeedStream {
             }
             let frames = match self.listener.chunk_after(self.after) {
                 Some(chunk) => {
-                    let frames = chunk.frames_after(self.after, &self.filter);
-                    self.after = chunk.upto();
+                    let (frames, last) = chunk.frames_after(self.after, &self.filter, FEED_PIECE_BYTES);
+                    self.after = last;
                     frames
                 }
                 // Too far behind, or from before anybody listened.
                 None => {
-                    let read = self.store.frames_after(self.after, head, self.filter.clone()).await;
+                    let read = self.store.frames_after(self.after, head, self.filter.clone(), FEED_PIECE_BYTES).await;
                     let (frames, last) = read.inspect_err(broken).ok()?;
                     self.after = last;
                     frames.into()

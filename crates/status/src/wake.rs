@@ -16,7 +16,7 @@ use crate::reading::Incoming;
 
 /// Who waits for which task.
 #[derive(Debug)]
-pub struct Waiters {
+pub(crate) struct Waiters {
     table: Mutex<Table>,
     waiters_max: usize,
 }
@@ -29,14 +29,14 @@ struct Table {
 
 /// What happened since the waiting began.
 #[derive(Debug, Clone, Default)]
-pub struct News {
+pub(crate) struct News {
     /// The result event, if it was among it.
     pub result: Option<Bytes>,
 }
 
 /// A place in the table, given back when dropped.
 #[derive(Debug)]
-pub struct Waiter {
+pub(crate) struct Waiter {
     task: TaskId,
     news: watch::Receiver<News>,
     waiters: Arc<Waiters>,
@@ -45,16 +45,16 @@ pub struct Waiter {
 /// No more waiters are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0} requests wait already, which is the limit: try again")]
-pub struct TooMany(pub usize);
+pub(crate) struct TooMany(pub usize);
 
 impl Waiters {
     /// A table for at most `waiters_max`.
-    pub fn new(waiters_max: usize) -> Arc<Self> {
+    pub(crate) fn new(waiters_max: usize) -> Arc<Self> {
         Arc::new(Self { table: Mutex::default(), waiters_max })
     }
 
     /// Takes a place to wait for `task`.
-    pub fn wait_for(self: &Arc<Self>, task: TaskId) -> Result<Waiter, TooMany> {
+    pub(crate) fn wait_for(self: &Arc<Self>, task: TaskId) -> Result<Waiter, TooMany> {
         let mut table = self.table();
         if table.count >= self.waiters_max {
             return Err(TooMany(self.waiters_max));
@@ -66,7 +66,8 @@ impl Waiters {
     }
 
     /// How many wait.
-    pub fn count(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
         self.table().count
     }
 
@@ -93,7 +94,7 @@ impl Waiters {
 
 impl Waiter {
     /// Waits until something is committed that this waiter has not been told of.
-    pub async fn news(&mut self) -> News {
+    pub(crate) async fn news(&mut self) -> News {
         // The sender lives in the table for as long as this waiter does.
         let _ = self.news.changed().await;
         self.news.borrow_and_update().clone()

@@ -9,7 +9,7 @@ const KEPT_MAX: usize = 512;
 /// The places of `queued` and `running` among a task's steps, in whatever order they become known.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Runs {
+pub(crate) struct Runs {
     /// Sequence numbers of `queued` steps, ascending.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     queued: Vec<u64>,
@@ -20,7 +20,7 @@ pub struct Runs {
 
 impl Runs {
     /// Whether it neither queued nor ran.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.queued.is_empty() && self.ran.is_empty()
     }
 
@@ -52,7 +52,7 @@ impl Runs {
     }
 
     /// How many claims these steps tell of.
-    pub fn claims(&self) -> u32 {
+    pub(crate) fn claims(&self) -> u32 {
         let mut claims = 0;
         let mut last_end = None;
         for (first, last) in &self.ran {

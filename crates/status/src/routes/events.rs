@@ -14,7 +14,7 @@ use utoipa::IntoParams;
 
 use super::{AppState, query, unavailable};
 use crate::reading::EventId;
-use crate::store::EventRow;
+use crate::store::{BYTES_MAX, EventRow};
 use crate::streams::TaskStream;
 
 /// Which events.
@@ -84,7 +84,7 @@ async fn list(app: &AppState, id: TaskId, after: Option<&str>, limit: usize) -> 
         })?,
         None => 0,
     };
-    let read = app.store.events_of(id, after, limit).await.map_err(|error| unavailable(&error))?;
+    let read = app.store.events_of(id, after, limit, BYTES_MAX).await.map_err(|error| unavailable(&error))?;
     let next_cursor = read.events.last().filter(|_| !read.all).map(|last| last.id.to_string());
     Ok(([(CONTENT_TYPE, "application/json")], Body::from(page(&read.events, next_cursor))).into_response())
 }

@@ -11,7 +11,7 @@ use super::{Store, StoreError};
 /// What was decided about a letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum LetterState {
+pub(crate) enum LetterState {
     /// Nothing yet.
     Open,
     /// Its event was published again.
@@ -22,7 +22,7 @@ pub enum LetterState {
 
 /// A letter as it arrives.
 #[derive(Debug, Clone)]
-pub struct NewLetter {
+pub(crate) struct NewLetter {
     /// The id of the letter: the same for the same letter, however often it arrives.
     pub id: String,
     /// The dead-letter topic.
@@ -33,7 +33,7 @@ pub struct NewLetter {
 
 /// A letter as it is kept.
 #[derive(Debug, Clone, PartialEq)]
-pub struct LetterRow {
+pub(crate) struct LetterRow {
     /// Its place in the order of arrival.
     pub row: i64,
     /// Its id.
@@ -54,7 +54,7 @@ const COLUMNS: &str = "seq, id, state, stored, decided, topic, record";
 
 impl Store {
     /// Stores letters, each once; `Ok` once that is durable. Gives back how many were new.
-    pub async fn record_letters(&self, letters: Vec<NewLetter>) -> Result<usize, StoreError> {
+    pub(crate) async fn record_letters(&self, letters: Vec<NewLetter>) -> Result<usize, StoreError> {
         self.write(move |connection| {
             let stored_ms = jiff::Timestamp::now().as_millisecond();
             let mut statement = connection.prepare_cached(
@@ -70,12 +70,17 @@ impl Store {
     }
 
     /// A letter.
-    pub async fn letter(&self, id: String) -> Result<Option<LetterRow>, StoreError> {
+    pub(crate) async fn letter(&self, id: String) -> Result<Option<LetterRow>, StoreError> {
         self.read(move |connection| letter(connection, &id)).await
     }
 
     /// Letters, newest first: those before a row of an earlier page, in one state or in any; at most `limit`, and about 1 MiB.
-    pub async fn letters(&self, state: Option<LetterState>, before: Option<i64>, limit: usize) -> Result<Rows<LetterRow, i64>, StoreError> {
+    pub(crate) async fn letters(
+        &self,
+        state: Option<LetterState>,
+        before: Option<i64>,
+        limit: usize,
+    ) -> Result<Rows<LetterRow, i64>, StoreError> {
         self.read(move |connection| {
             let sql = match state {
                 Some(_) => format!("SELECT {COLUMNS} FROM letter WHERE state = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3"),
@@ -100,7 +105,7 @@ impl Store {
     }
 
     /// Decides an open letter, and gives it back as it is then; one that was decided before stays as it was.
-    pub async fn decide(&self, id: String, state: LetterState, at_us: i64) -> Result<Option<LetterRow>, StoreError> {
+    pub(crate) async fn decide(&self, id: String, state: LetterState, at_us: i64) -> Result<Option<LetterRow>, StoreError> {
         self.write(move |connection| {
             connection.prepare_cached("UPDATE letter SET state = ?2, decided = ?3 WHERE id = ?1 AND state = 0")?.execute(params![
                 id,

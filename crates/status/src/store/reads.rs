@@ -11,7 +11,7 @@ use crate::sse::Filter;
 
 /// A task's row and the events it names.
 #[derive(Debug, Clone, PartialEq)]
-pub struct TaskRow {
+pub(crate) struct TaskRow {
     /// The task.
     pub id: TaskId,
     /// What its events add up to.
@@ -22,7 +22,7 @@ pub struct TaskRow {
 
 /// The CloudEvents that a task's record names, as they came.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Bodies {
+pub(crate) struct Bodies {
     /// The request.
     pub request: Option<Vec<u8>>,
     /// The step that gives the status.
@@ -33,7 +33,7 @@ pub struct Bodies {
 
 /// An event.
 #[derive(Debug, Clone, PartialEq)]
-pub struct EventRow {
+pub(crate) struct EventRow {
     /// Its place in the order of arrival.
     pub row: i64,
     /// Its id.
@@ -46,7 +46,7 @@ pub struct EventRow {
 
 /// Which tasks to list, newest first.
 #[derive(Debug, Clone, Default)]
-pub struct ListQuery {
+pub(crate) struct ListQuery {
     /// Only in this status.
     pub status: Option<Status>,
     /// Only of this agent.
@@ -61,21 +61,21 @@ pub struct ListQuery {
 
 /// A page of a list.
 #[derive(Debug)]
-pub struct Rows<T, P> {
+pub(crate) struct Rows<T, P> {
     /// What is on it.
     pub rows: Vec<T>,
     /// The place of its last row, when there are more.
     pub next: Option<P>,
 }
 
-/// Most bytes of events in one answer of the store; the event that passes it is still in it.
-pub(super) const BYTES_MAX: usize = 1024 * 1024;
-/// Most rows looked at for one answer.
+/// Most bytes of events in a page of a list; the event that passes it is still in it.
+pub(crate) const BYTES_MAX: usize = 1024 * 1024;
+/// Most rows looked at for one piece of the stream of all tasks.
 const ROWS_MAX: usize = 2048;
 
 impl Store {
     /// A task with everything that is known of it.
-    pub async fn task(&self, task: TaskId) -> Result<Option<TaskRow>, StoreError> {
+    pub(crate) async fn task(&self, task: TaskId) -> Result<Option<TaskRow>, StoreError> {
         self.read(move |connection| {
             let Some(record) = record(connection, task)? else { return Ok(None) };
             let bodies = Bodies {
@@ -89,7 +89,7 @@ impl Store {
     }
 
     /// Tasks, newest first, without their results: at most as many as asked for, and about 1 MiB.
-    pub async fn tasks(&self, query: ListQuery) -> Result<Rows<TaskRow, (i64, TaskId)>, StoreError> {
+    pub(crate) async fn tasks(&self, query: ListQuery) -> Result<Rows<TaskRow, (i64, TaskId)>, StoreError> {
         self.read(move |connection| {
             let (mut rows, mut bytes, mut last) = (Vec::new(), 0, None);
             // One more than asked for shows whether there are more.
@@ -113,8 +113,8 @@ impl Store {
         .await
     }
 
-    /// Events of a task after a row, at most `limit` and about 1 MiB, and whether the task was complete before they were read.
-    pub async fn events_of(&self, task: TaskId, after: i64, limit: usize) -> Result<TaskEvents, StoreError> {
+    /// Events of a task after a row, at most `limit` and about `bytes_max`, and whether the task was complete before they were read.
+    pub(crate) async fn events_of(&self, task: TaskId, after: i64, limit: usize, bytes_max: usize) -> Result<TaskEvents, StoreError> {
         self.read(move |connection| {
             // First the record: whatever it counts is among the events read after it.
             let record = record(connection, task)?;
@@ -124,7 +124,7 @@ impl Store {
             let (mut events, mut bytes) = (Vec::new(), 0);
             let mut all = true;
             while let Some(row) = rows.next()? {
-                if bytes >= BYTES_MAX {
+                if bytes >= bytes_max {
                     all = false;
                     break;
                 }
@@ -134,13 +134,13 @@ impl Store {
             }
             all &= events.len() < limit;
             let complete = record.as_ref().is_some_and(TaskRecord::is_complete);
-            Ok(TaskEvents { known: record.is_some(), events, all, complete })
+            Ok(TaskEvents { events, all, complete })
         })
         .await
     }
 
     /// The row of an event of a task, by its id. Where two producers chose the same id for one task, the first.
-    pub async fn row_of(&self, task: Option<TaskId>, event: EventId) -> Result<Option<i64>, StoreError> {
+    pub(crate) async fn row_of(&self, task: Option<TaskId>, event: EventId) -> Result<Option<i64>, StoreError> {
         self.read(move |connection| {
             let task = task.as_ref().map(|task| &task.as_bytes()[..]);
             let mut statement = connection.prepare_cached("SELECT min(seq) FROM event WHERE id = ?1 AND (?2 IS NULL OR task = ?2)")?;
@@ -149,8 +149,8 @@ impl Store {
         .await
     }
 
-    /// Events of all tasks after a row that pass the filter, as frames, and the last row looked at: `head` when there are no more.
-    pub async fn frames_after(&self, after: i64, head: i64, filter: Filter) -> Result<(Vec<u8>, i64), StoreError> {
+    /// Events of all tasks after a row that pass the filter, as about `bytes_max` of frames, and the last row looked at: `head` when there are no more.
+    pub(crate) async fn frames_after(&self, after: i64, head: i64, filter: Filter, bytes_max: usize) -> Result<(Vec<u8>, i64), StoreError> {
         self.read(move |connection| {
             let rows_max = i64::try_from(ROWS_MAX).unwrap_or(i64::MAX);
             let mut statement = connection.prepare_cached(match filter.task {
@@ -163,7 +163,7 @@ impl Store {
             let task = filter.task.as_ref().map(|task| &task.as_bytes()[..]);
             let mut rows = statement.query(params![task, after, head, rows_max])?;
             let (mut frames, mut last, mut looked_at) = (Vec::new(), after, 0);
-            while frames.len() < BYTES_MAX {
+            while frames.len() < bytes_max {
                 let Some(row) = rows.next()? else { break };
                 (last, looked_at) = (row.get(0)?, looked_at + 1);
                 let event_type = row.get_ref(2)?.as_str()?;
@@ -171,7 +171,7 @@ impl Store {
                     crate::sse::write_frame(&mut frames, &event_id_of(row.get(1)?), event_type, row.get_ref(3)?.as_bytes()?);
                 }
             }
-            let exhausted = looked_at < ROWS_MAX && frames.len() < BYTES_MAX;
+            let exhausted = looked_at < ROWS_MAX && frames.len() < bytes_max;
             Ok((frames, if exhausted { head } else { last }))
         })
         .await
@@ -180,9 +180,7 @@ impl Store {
 
 /// Some events of a task.
 #[derive(Debug)]
-pub struct TaskEvents {
-    /// Whether the task is known; it may have events even so.
-    pub known: bool,
+pub(crate) struct TaskEvents {
     /// The events, in order of arrival.
     pub events: Vec<EventRow>,
     /// Whether there are no more for now.

@@ -15,7 +15,7 @@ const ROWS_MAX: i64 = 500;
 
 /// Where a sweep stands.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Sweep {
+pub(crate) enum Sweep {
     /// At the tasks of a terminal status (its place in [`Status::ALL`]), after this one.
     Tasks {
         /// The place of the status.
@@ -36,7 +36,7 @@ pub enum Sweep {
 
 /// What a step did.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Swept {
+pub(crate) struct Swept {
     /// Where the next step goes on.
     pub next: Sweep,
     /// How many tasks, events and letters were removed.
@@ -49,14 +49,14 @@ pub struct Swept {
 
 impl Sweep {
     /// A sweep's beginning.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::Tasks { status: 0, after: (i64::MIN, [0; 16]) }
     }
 }
 
 impl Store {
     /// Takes one step of a sweep of what ended before `cutoff_us` (microseconds since 1970).
-    pub async fn sweep(&self, step: Sweep, cutoff_us: i64) -> Result<Swept, StoreError> {
+    pub(crate) async fn sweep(&self, step: Sweep, cutoff_us: i64) -> Result<Swept, StoreError> {
         self.write(move |connection| match step {
             Sweep::Tasks { status, after } => tasks(connection, cutoff_us, status, after),
             Sweep::Letters => letters(connection, cutoff_us),

@@ -28,7 +28,7 @@ async fn seen(store: &Store) -> Vec<(Value, bool, Vec<String>)> {
 }
 
 async fn events(store: &Store, task: TaskId) -> Vec<String> {
-    store.events_of(task, 0, 1000).await.unwrap().events.into_iter().map(|event| event.id.to_string()).collect()
+    store.events_of(task, 0, 1000, BYTES_MAX).await.unwrap().events.into_iter().map(|event| event.id.to_string()).collect()
 }
 
 /// Some tasks with tries, parkings and every kind of end, some without one.
