@@ -2,6 +2,10 @@
 //!
 //! Admitted are a missing document (turn 0 only) and an ownerless queued one at that very turn. Read the document, write the index, write the document.
 //! With no place free the delivery is held, and then given back: the broker is the buffer.
+//!
+//! Any other delivery is done with. Whatever its document still needs is the business of whoever has it in an index: a driver, a doubt that
+//! is being settled, or a takeover. Above all its outbox is not sent from here: a resumption in it would be published again for each
+//! delivery of that resumption, for ever.
 
 use std::sync::Arc;
 
@@ -66,7 +70,7 @@ async fn try_admit(instance: &Arc<Instance>, incoming: Incoming) -> Result<Admit
             Some((doc, guard)) => (doc, guard),
         };
         if !doc.admissible(incoming.turn) {
-            return passed_by(instance, doc, place).await;
+            return Ok(Admitted::Done);
         }
         let Some(free) = place.take() else {
             place = hold_for_place(instance).await;
@@ -102,29 +106,6 @@ async fn try_admit(instance: &Arc<Instance>, incoming: Incoming) -> Result<Admit
             }
         }
     }
-}
-
-/// A delivery that starts nothing; only a task that is owned here but not driven is adopted.
-///
-/// Whatever the document still has to say is the business of whoever has it in its index. Sending it from here as well would publish a
-/// resumption again for each delivery of that resumption, for ever.
-async fn passed_by(instance: &Arc<Instance>, doc: TaskDoc, place: Option<Place>) -> Result<Admitted, PortError> {
-    let task = doc.task_id;
-    if doc.owner.as_ref() == Some(&instance.id) {
-        if instance.is_held(&doc) {
-            return Ok(Admitted::Done);
-        }
-        // The answer of the write that made it ours was lost.
-        let Some(place) = place else { return Ok(Admitted::Retry("no place is free".to_owned())) };
-        return match instance.index.add(task, Purpose::Run).await {
-            Ok(()) => {
-                drive::adopt(instance, doc, place);
-                Ok(Admitted::Done)
-            }
-            Err(_) => Ok(Admitted::Retry("the index is full".to_owned())),
-        };
-    }
-    Ok(Admitted::Done)
 }
 
 async fn hold_for_place(instance: &Arc<Instance>) -> Option<Place> {

@@ -1,6 +1,7 @@
 //! Agents that act out a script in their runner's process. They die with their session, as real ones do.
 
 use fte_events::Artifact;
+use fte_runner::document::State;
 use fte_runner::ports::{Said, Session, Start, StartError, Tell};
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
@@ -8,7 +9,7 @@ use tokio::sync::mpsc;
 use crate::coverage::Met;
 use crate::executor::Task;
 use crate::ports::pause;
-use crate::scenario::Step;
+use crate::scenario::{S, Step, wall};
 use crate::world::{Agent, Sim, World};
 
 /// Ends the agent when dropped.
@@ -179,11 +180,38 @@ impl World {
         (0..self.agents.len()).filter(|number| runs(&self.agents[*number])).collect()
     }
 
+    /// Whether it is time, with leave, in a sandbox that is free.
+    fn judge_agent_start(&self, process: usize, task: usize) -> Result<(), String> {
+        let it = &self.tasks[task];
+        let settings = &self.scenario.settings;
+        let doc = it.doc.as_ref().ok_or("there is no document")?;
+        if doc.state != State::Running || doc.claim.is_none() {
+            return Err(format!("it is {:?}, with {:?}", doc.state, doc.claim));
+        }
+        if it.plan.request.require_approval && it.asked.first().is_none_or(|asked| asked.decision != Some(true)) {
+            return Err("nobody has approved it".to_owned());
+        }
+        let early = it.plan.request.not_before.is_some_and(|due| due > wall(self.now + S));
+        if early && self.scenario.rates.clock_jump == 0 {
+            return Err("it is too early".to_owned());
+        }
+        let name = |task: usize| self.tasks[task].plan.request.agent.clone().unwrap_or_else(|| settings.default_agent.clone());
+        let mine = name(task);
+        let running = self.agents.iter().filter(|agent| agent.alive && agent.process == process && name(agent.task) == mine).count();
+        if settings.agents.get(&mine).is_none_or(|limits| running >= limits.max as usize) {
+            return Err(format!("{running} agents run already"));
+        }
+        Ok(())
+    }
+
     fn check_agent_start(&mut self, process: usize, task: usize) {
         let id = self.tasks[task].plan.id;
         if !self.is_aware(process) {
             self.met(Met::ZombieAgent);
             return;
+        }
+        if let Err(wrong) = self.judge_agent_start(process, task) {
+            self.violate(|| format!("an agent starts on {id} at p{process}: {wrong}"));
         }
         let owner = self.tasks[task].doc.as_ref().and_then(|doc| doc.owner.clone());
         let owns = owner.as_ref().and_then(|owner| self.leases.get(owner)).is_some_and(|lease| lease.process == process);

@@ -22,7 +22,7 @@ pub(crate) struct Doc {
     pub(crate) owner: Option<String>,
     attempt: u32,
     sequence: u64,
-    claim: Option<Claim>,
+    pub(crate) claim: Option<Claim>,
     approval: Option<Approval>,
     cancel_requested: Option<String>,
     out: u64,
@@ -31,7 +31,7 @@ pub(crate) struct Doc {
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-struct Claim {
+pub(crate) struct Claim {
     claim_id: ClaimId,
 }
 
@@ -64,7 +64,7 @@ impl OutEvent {
 pub(crate) struct Asked {
     ordinal: u32,
     reason: Option<String>,
-    decision: Option<bool>,
+    pub(crate) decision: Option<bool>,
 }
 
 /// What is known of a task.
@@ -74,13 +74,14 @@ pub(crate) struct TaskState {
     pub(crate) asked: Vec<Asked>,
     pub(crate) submitted: bool,
     pub(crate) cancel_tried: bool,
+    pub(crate) meddled: bool,
     pub(crate) agent_failures: u32,
     pub(crate) cost_said: f64,
 }
 
 impl TaskState {
     pub(crate) fn new(plan: &Plan) -> Self {
-        Self { plan: plan.clone(), doc: None, asked: Vec::new(), submitted: false, cancel_tried: false, agent_failures: 0, cost_said: 0.0 }
+        Self { plan: plan.clone(), doc: None, asked: Vec::new(), submitted: false, cancel_tried: false, meddled: false, agent_failures: 0, cost_said: 0.0 }
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -149,6 +150,7 @@ impl World {
             return;
         };
         let before = self.tasks[task].doc.take();
+        self.meddle(task);
         if let Err(wrong) = self.judge_move(process, before.as_ref(), &doc) {
             self.violate(|| format!("task {id}, written by p{process}: {wrong}"));
         }

@@ -43,6 +43,22 @@ impl World {
         }
     }
 
+    /// A task's document was written: perhaps somebody interferes before its writer even knows.
+    pub(crate) fn meddle(&mut self, task: usize) {
+        let rate = self.scenario.rates.meddle;
+        if self.calm || !self.rng.chance(rate) {
+            return;
+        }
+        let soon = self.rng.below(4 * MS);
+        let what = match self.rng.below(4) {
+            0 | 1 => Happening::Cancel(task, 0),
+            2 => Happening::Decide(task, true, 0),
+            _ => Happening::Decide(task, false, 0),
+        };
+        self.tasks[task].meddled = true;
+        self.after(soon, what);
+    }
+
     pub(crate) fn decide(&mut self, sim: &Sim, task: usize, approved: bool, tries: u32) {
         let Some((process, runner)) = self.somebody() else {
             self.decide_again(task, approved, tries);

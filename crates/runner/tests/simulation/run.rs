@@ -15,7 +15,7 @@ use crate::scenario::{MS, Micros, S, Sabotage, Scenario, Without};
 use crate::world::{Happening, Outage, Process, Sim, World};
 
 /// Everything must have come to rest this long after the last fault.
-const REST_MAX: Micros = 600 * S;
+const REST_MAX: Micros = 300 * S;
 /// And after at most this many polls and events in all.
 const STEPS_MAX: u64 = 2_000_000;
 

@@ -62,10 +62,12 @@ pub(crate) enum Fault {
     ClockJump,
     /// Agents do not start.
     AgentStart,
+    /// People call tasks off, and decide, at the very moment when something changes.
+    Meddle,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Slow,
         Self::Fail,
         Self::LoseAnswer,
@@ -78,6 +80,7 @@ impl Fault {
         Self::CallerGone,
         Self::ClockJump,
         Self::AgentStart,
+        Self::Meddle,
     ];
 
     pub(crate) fn named(name: &str) -> Option<Self> {
@@ -127,6 +130,7 @@ pub(crate) struct Rates {
     pub(crate) caller_gone: u64,
     pub(crate) clock_jump: u64,
     pub(crate) agent_start: u64,
+    pub(crate) meddle: u64,
 }
 
 /// One step of an agent.
@@ -236,6 +240,7 @@ impl Rates {
             caller_gone: draw(Fault::CallerGone, 300_000, &[50_000, 300_000]),
             clock_jump: draw(Fault::ClockJump, 250_000, &[300, 1_500]),
             agent_start: draw(Fault::AgentStart, 150_000, &[100_000, 400_000]),
+            meddle: draw(Fault::Meddle, 300_000, &[20_000, 200_000]),
         }
     }
 }

@@ -225,7 +225,7 @@ fn judge_kind(task: &TaskState, kind: ResultKind, interfered: bool) -> Result<()
     if kind == ResultKind::Completed && task.asked.iter().any(|asked| asked.decision == Some(false)) {
         return Err("it was completed after a person had said no".to_owned());
     }
-    let decided_astray = !plan.stray_decisions.is_empty() && !task.asked.is_empty();
+    let decided_astray = (task.meddled || !plan.stray_decisions.is_empty()) && !task.asked.is_empty();
     let allowed = kind == plan.expected
         || decided_astray
         || match kind {
