@@ -1,10 +1,10 @@
 //! The last commits as ready-made frames, shared by all streams of all tasks.
 //!
-//! An event is encoded once, however many listen, and only when somebody does. What is kept is bounded in bytes, not by the slowest listener: who falls
-//! behind what is kept reads on from the store. So a slow client costs no memory and loses nothing. (A broadcast channel was rejected: its
+//! An event is encoded once, however many listen, and only when somebody listens for it. What is kept is bounded in bytes, not by the slowest listener:
+//! who falls behind what is kept, or came after it was made, reads on from the store. So a slow client costs no memory and loses nothing. (A broadcast channel was rejected: its
 //! bound is a number of messages, and a lagging receiver cannot tell which ones it missed.)
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -30,15 +30,20 @@ pub(crate) struct Feed {
 struct Recent {
     chunks: VecDeque<Arc<Chunk>>,
     bytes: usize,
-    listeners: usize,
+    /// What each listener wants, by its number.
+    wants: BTreeMap<u64, Filter>,
+    /// The number of the newest listener.
+    newest: u64,
 }
 
 /// One commit's events.
 #[derive(Debug)]
 pub(crate) struct Chunk {
-    /// The rows `after < row <= upto` are in it.
+    /// Of the rows `after < row <= upto` it has those that somebody wanted when it was made.
     after: i64,
     upto: i64,
+    /// The newest listener of then.
+    newest: u64,
     frames: Bytes,
     entries: Vec<Entry>,
 }
@@ -56,6 +61,7 @@ struct Entry {
 #[derive(Debug)]
 pub(crate) struct Listener {
     feed: Arc<Feed>,
+    number: u64,
     head: watch::Receiver<i64>,
     _open: OpenStream,
 }
@@ -76,24 +82,31 @@ impl Feed {
         if upto == after {
             return;
         }
-        let mut recent = self.recent();
-        if recent.listeners == 0 {
-            recent.clear();
-        } else {
-            recent.push(Arc::new(Chunk::new(after, upto, stored)), self.bytes_max);
+        let (wants, newest) = {
+            let mut recent = self.recent();
+            if recent.wants.is_empty() {
+                recent.clear();
+            }
+            (recent.wants.values().cloned().collect::<Vec<_>>(), recent.newest)
+        };
+        if !wants.is_empty() {
+            // Made without the lock, which listeners need.
+            let chunk = Arc::new(Chunk::new(after, upto, newest, &wants, stored));
+            self.recent().push(chunk, self.bytes_max);
         }
-        drop(recent);
         self.head.send_replace(upto);
     }
 
-    /// Takes a place in the feed.
-    pub(crate) fn listen(self: &Arc<Self>) -> Result<Listener, TooMany> {
+    /// Takes a place in the feed, for the events that pass the filter.
+    pub(crate) fn listen(self: &Arc<Self>, filter: Filter) -> Result<Listener, TooMany> {
         let mut recent = self.recent();
-        if recent.listeners >= self.listeners_max {
+        if recent.wants.len() >= self.listeners_max {
             return Err(TooMany(self.listeners_max));
         }
-        recent.listeners += 1;
-        Ok(Listener { feed: Arc::clone(self), head: self.head.subscribe(), _open: OpenStream::start("all") })
+        recent.newest += 1;
+        let number = recent.newest;
+        recent.wants.insert(number, filter);
+        Ok(Listener { feed: Arc::clone(self), number, head: self.head.subscribe(), _open: OpenStream::start("all") })
     }
 
     fn recent(&self) -> MutexGuard<'_, Recent> {
@@ -134,30 +147,31 @@ impl Listener {
     pub(crate) fn chunk_after(&self, row: i64) -> Option<Arc<Chunk>> {
         let recent = self.feed.recent();
         let place = recent.chunks.partition_point(|chunk| chunk.upto <= row);
-        recent.chunks.get(place).filter(|chunk| chunk.after <= row).cloned()
+        recent.chunks.get(place).filter(|chunk| chunk.after <= row && chunk.newest >= self.number).cloned()
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
         let mut recent = self.feed.recent();
-        recent.listeners -= 1;
-        if recent.listeners == 0 {
+        recent.wants.remove(&self.number);
+        if recent.wants.is_empty() {
             recent.clear();
         }
     }
 }
 
 impl Chunk {
-    fn new(after: i64, upto: i64, stored: &[(i64, &Incoming)]) -> Self {
-        let mut frames = Vec::with_capacity(stored.iter().map(|(_, event)| event.body.len() + 96).sum());
-        let mut entries = Vec::with_capacity(stored.len());
-        // An event of no task is on no stream.
-        for (row, event) in stored.iter().filter(|(_, event)| event.task.is_some()) {
-            write_frame(&mut frames, &event.id, &event.event_type, &event.body);
-            entries.push(Entry { row: *row, task: event.task, event_type: event.event_type.clone(), end: frames.len() });
+    fn new(after: i64, upto: i64, newest: u64, wants: &[Filter], stored: &[(i64, &Incoming)]) -> Self {
+        let (mut frames, mut entries) = (Vec::new(), Vec::new());
+        for (row, event) in stored {
+            // An event of no task is on no stream.
+            if event.task.is_some() && wants.iter().any(|filter| filter.passes(&event.event_type, event.task)) {
+                write_frame(&mut frames, &event.id, &event.event_type, &event.body);
+                entries.push(Entry { row: *row, task: event.task, event_type: event.event_type.clone(), end: frames.len() });
+            }
         }
-        Self { after, upto, frames: frames.into(), entries }
+        Self { after, upto, newest, frames: frames.into(), entries }
     }
 
     /// The frames after `row` that pass the filter, and the last row they go to. What must be copied is cut at about `bytes_max`.

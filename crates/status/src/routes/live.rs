@@ -56,7 +56,7 @@ pub(crate) async fn stream(
         return Err(query::invalid("type", "at most 64 event types, separated by commas"));
     }
     let filter = Filter { types, task: query::parsed("task_id", parameters.task_id.as_deref(), "the id of a task")? };
-    let mut listener = app.store.feed().listen().map_err(|error| too_many(&error))?;
+    let mut listener = app.store.feed().listen(filter.clone()).map_err(|error| too_many(&error))?;
     let after = match query::last_event_id(&headers, parameters.last_event_id.as_deref()) {
         None => listener.head(),
         Some(last) => {

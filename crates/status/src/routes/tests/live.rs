@@ -82,3 +82,18 @@ async fn more_listeners_than_allowed_are_told_to_come_back() {
     drop(first);
     status.stream("/v1/events", None).await;
 }
+
+#[tokio::test]
+async fn a_listener_that_resumes_into_what_was_kept_for_others_gets_its_own_events() {
+    let status = Fixture::start().await;
+    // Recent events are kept as this one wants them.
+    let mut results = status.stream("/v1/events?type=fte.result.completed", None).await;
+    let history = History::whole(TaskId::now());
+    status.record(history.events.clone()).await;
+    assert_eq!(results.next().await.unwrap().event, "fte.result.completed");
+    let mut all = status.stream("/v1/events", Some(&history.events[0].event.id)).await;
+    assert_eq!(all.ids(history.events.len() - 1).await, history.ids()[1..]);
+    let next = History::whole(TaskId::now());
+    status.record(next.events.clone()).await;
+    assert_eq!(all.ids(next.events.len()).await, next.ids());
+}
