@@ -1,5 +1,7 @@
 //! What must never depend on what, read from `cargo metadata`, `Cargo.lock` and the sources.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails here shows where")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 

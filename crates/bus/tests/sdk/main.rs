@@ -1,5 +1,7 @@
 //! The SDK against a sidecar that misbehaves.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails here shows where")]
+
 mod publishing;
 mod state;
 mod subscribing;
