@@ -5,6 +5,7 @@
 
 mod app;
 mod client;
+mod daemon;
 mod dir;
 mod events;
 mod eventually;
@@ -14,6 +15,7 @@ mod sse;
 
 pub use app::{Answer, FakeApp, Received};
 pub use client::{Client, ClientError, Response};
+pub use daemon::Daemon;
 pub use dir::Dir;
 pub use events::{bare, cloud_event, request, request_for};
 pub use eventually::{PATIENCE, eventually, eventually_within};

@@ -3,19 +3,14 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use serde::Deserialize;
-use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use crate::client::Client;
-use crate::dir::Dir;
-
-/// How long a start or a stop may take on a machine that is busy with other tests.
-const PATIENCE: Duration = Duration::from_secs(60);
-const LOG_TAIL_BYTES: usize = 16 * 1024;
+use crate::daemon::{Daemon, PATIENCE};
 
 /// What `fte up --ready-file` writes once it is ready.
 #[derive(Debug, Clone, Deserialize)]
@@ -33,12 +28,8 @@ pub struct Ready {
 /// A running `fte up` on free ports. Dropping it kills it; if its test failed, the end of its log is printed.
 #[derive(Debug)]
 pub struct FteProcess {
-    binary: PathBuf,
     data: PathBuf,
-    args: Vec<OsString>,
-    env: Vec<(OsString, OsString)>,
-    scratch: Dir,
-    child: Child,
+    daemon: Daemon,
     ready: Ready,
 }
 
@@ -56,11 +47,24 @@ impl FteProcess {
         args: impl IntoIterator<Item = impl Into<OsString>>,
         env: impl IntoIterator<Item = (impl Into<OsString>, impl Into<OsString>)>,
     ) -> Self {
-        let (binary, data, scratch) = (binary.into(), data.into(), Dir::new());
-        let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
-        let env: Vec<_> = env.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        let (child, ready) = launch(&binary, &data, &args, &env, &scratch).await.unwrap_or_else(|failure| panic!("{failure}"));
-        Self { binary, data, args, env, scratch, child, ready }
+        Self::start_under([] as [&str; 0], binary, data, args, env).await
+    }
+
+    /// [`FteProcess::start_with`], through a launcher such as `nsenter`: a command that becomes the one that follows it.
+    pub async fn start_under(
+        launcher: impl IntoIterator<Item = impl Into<OsString>>,
+        binary: impl Into<PathBuf>,
+        data: impl Into<PathBuf>,
+        args: impl IntoIterator<Item = impl Into<OsString>>,
+        env: impl IntoIterator<Item = (impl Into<OsString>, impl Into<OsString>)>,
+    ) -> Self {
+        let data = data.into();
+        let mut daemon = daemon(launcher.into_iter().map(Into::into).collect(), binary.into(), &data, args.into_iter().map(Into::into));
+        for (name, value) in env {
+            daemon = daemon.env(name, value);
+        }
+        let ready = launch(&mut daemon).await.unwrap_or_else(|failure| panic!("{failure}"));
+        Self { data, daemon, ready }
     }
 
     /// Where it is.
@@ -83,45 +87,29 @@ impl FteProcess {
         &self.data
     }
 
+    /// The process itself.
+    pub fn daemon(&mut self) -> &mut Daemon {
+        &mut self.daemon
+    }
+
     /// Everything it has logged, of all its starts.
     pub fn log(&self) -> String {
-        read_log(&self.scratch)
+        self.daemon.log()
     }
 
     /// Kills it as `kill -9` does, and returns when it is gone.
     pub async fn kill(&mut self) {
-        self.child.start_kill().expect("the process is ours");
-        timeout(PATIENCE, self.child.wait()).await.expect("a killed process ends").expect("the process is ours");
+        self.daemon.kill().await;
     }
 
     /// Asks it to stop (SIGTERM), and returns how it ended.
     pub async fn stop(&mut self) -> ExitStatus {
-        if let Some(pid) = self.child.id().and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)) {
-            rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the process is ours");
-        }
-        match timeout(PATIENCE, self.child.wait()).await {
-            Ok(status) => status.expect("the process is ours"),
-            Err(_) => panic!("fte did not stop within {PATIENCE:?}; its log:\n{}", tail(&self.log())),
-        }
+        self.daemon.stop().await
     }
 
     /// Starts it again on the same data, after [`FteProcess::kill`] or [`FteProcess::stop`].
     pub async fn restart(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            self.kill().await;
-        }
-        let started = launch(&self.binary, &self.data, &self.args, &self.env, &self.scratch).await;
-        (self.child, self.ready) = started.unwrap_or_else(|failure| panic!("{failure}"));
-    }
-}
-
-impl Drop for FteProcess {
-    #[expect(clippy::print_stderr, reason = "a failed test shows what the process said")]
-    fn drop(&mut self) {
-        // The child is killed by its own drop.
-        if std::thread::panicking() {
-            eprintln!("the log of fte ends with:\n{}", tail(&self.log()));
-        }
+        self.ready = launch(&mut self.daemon).await.unwrap_or_else(|failure| panic!("{failure}"));
     }
 }
 
@@ -134,70 +122,44 @@ pub fn built_binary() -> PathBuf {
     binary
 }
 
+const READY_FILE: &str = "ready.json";
+
+fn daemon(mut command: Vec<OsString>, binary: PathBuf, data: &Path, args: impl Iterator<Item = OsString>) -> Daemon {
+    command.push(binary.into());
+    command.extend(["up".into(), "--data".into(), data.into()]);
+    command.extend(["--port", "0", "--sidecar-port", "0"].map(OsString::from));
+    command.extend(args);
+    let daemon = Daemon::new("fte", command);
+    let ready_file = daemon.scratch().join(READY_FILE);
+    daemon.arg("--ready-file").arg(ready_file)
+}
+
 /// Starts it and waits for its ready file. The error is for people, with the end of the log.
-async fn launch(
-    binary: &Path,
-    data: &Path,
-    args: &[OsString],
-    env: &[(OsString, OsString)],
-    scratch: &Dir,
-) -> Result<(Child, Ready), String> {
-    let ready_file = scratch.join("ready.json");
+async fn launch(daemon: &mut Daemon) -> Result<Ready, String> {
+    let ready_file = daemon.scratch().join(READY_FILE);
     // One that is left over from the last start would tell its ports.
     let _ = fs::remove_file(&ready_file);
-    let log = fs::OpenOptions::new().create(true).append(true).open(scratch.join("log")).expect("the scratch directory is writable");
-
-    let mut child = Command::new(binary)
-        .arg("up")
-        .arg("--data")
-        .arg(data)
-        .args(["--port", "0", "--sidecar-port", "0", "--ready-file"])
-        .arg(&ready_file)
-        .args(args)
-        .env_clear()
-        .envs(inherited())
-        .envs(env.iter().map(|(name, value)| (name, value)))
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().expect("a file can be shared"))
-        .stderr(log)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| format!("{} could not be started: {error}", binary.display()))?;
-
+    daemon.try_start().await?;
     let deadline = Instant::now() + PATIENCE;
     loop {
         // It is renamed into place, so it is there whole or not at all.
         if let Ok(text) = fs::read(&ready_file) {
-            let ready = serde_json::from_slice(&text).map_err(|error| format!("the ready file is wrong: {error}"))?;
-            return Ok((child, ready));
+            return serde_json::from_slice(&text).map_err(|error| format!("the ready file is wrong: {error}"));
         }
-        if let Some(status) = child.try_wait().expect("the process is ours") {
-            return Err(format!("fte ended at its start, {status}; its log:\n{}", tail(&read_log(scratch))));
+        if let Some(status) = daemon.exit() {
+            return Err(format!("fte ended at its start, {status}; its log:\n{}", daemon.log_tail()));
         }
         if Instant::now() > deadline {
-            return Err(format!("fte was not ready within {PATIENCE:?}; its log:\n{}", tail(&read_log(scratch))));
+            return Err(format!("fte was not ready within {PATIENCE:?}; its log:\n{}", daemon.log_tail()));
         }
         sleep(Duration::from_millis(5)).await;
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "handed on to a child, not read as configuration")]
-fn inherited() -> impl Iterator<Item = (&'static str, OsString)> {
-    ["PATH", "HOME"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)))
-}
-
-fn read_log(scratch: &Dir) -> String {
-    String::from_utf8_lossy(&fs::read(scratch.join("log")).unwrap_or_default()).into_owned()
-}
-
-fn tail(log: &str) -> &str {
-    let start = log.len().saturating_sub(LOG_TAIL_BYTES);
-    &log[log.ceil_char_boundary(start)..]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dir::Dir;
 
     /// Committed and not written by the test: a file that another thread's child still has open for writing cannot be executed.
     fn stand_in() -> PathBuf {
@@ -236,9 +198,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_start_that_fails_shows_the_log() {
-        let scratch = Dir::new();
-        let env = [("FAIL".into(), "no such agent".into())];
-        let failure = launch(&stand_in(), Path::new("data"), &[], &env, &scratch).await.unwrap_err();
+        let mut daemon = daemon(Vec::new(), stand_in(), Path::new("data"), std::iter::empty()).env("FAIL", "no such agent");
+        let failure = launch(&mut daemon).await.unwrap_err();
         assert!(failure.contains("exit status: 2") && failure.contains("no such agent"), "{failure}");
     }
 }
