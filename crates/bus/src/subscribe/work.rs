@@ -106,54 +106,63 @@ impl Worker {
         if deliveries.is_empty() {
             return Vec::new();
         }
-        let again = deliveries.clone();
+        // Records are cheap to keep (their bytes are shared); an event is parsed again in the rare case that it is needed.
+        let records: Vec<Record> = deliveries.iter().map(|delivery| delivery.record.clone()).collect();
         match self.guarded(handler(deliveries)).await {
             Ok(outcomes) => {
-                let mut acknowledged = Vec::with_capacity(again.len());
+                let mut acknowledged = Vec::with_capacity(records.len());
                 let mut outcomes = outcomes.into_iter();
-                for delivery in &again {
-                    acknowledged.push(self.conclude(delivery, outcomes.next()).await);
+                for record in &records {
+                    acknowledged.push(self.conclude(record, outcomes.next()).await);
                 }
                 acknowledged
             }
-            Err(fault) if again.len() == 1 => vec![self.fault(&again[0], &fault).await],
-            Err(_) => {
-                let mut acknowledged = Vec::with_capacity(again.len());
-                for delivery in again {
-                    let copy = delivery.clone();
-                    acknowledged.push(match self.guarded(handler(vec![delivery])).await {
-                        Ok(outcomes) => self.conclude(&copy, outcomes.into_iter().next()).await,
-                        Err(fault) => self.fault(&copy, &fault).await,
-                    });
+            Err(fault) => match records.as_slice() {
+                [one] => vec![self.fault(one, &fault).await],
+                many => {
+                    let mut acknowledged = Vec::with_capacity(many.len());
+                    for record in many {
+                        acknowledged.push(self.handle_alone(record).await);
+                    }
+                    acknowledged
                 }
-                acknowledged
-            }
+            },
         }
     }
 
-    async fn conclude(&self, delivery: &Delivery, outcome: Option<Outcome>) -> bool {
+    async fn handle_alone(&self, record: &Record) -> bool {
+        let (Work::Events(handler), Ok(event)) = (&self.work, RawEvent::parse(&record.body)) else {
+            return false;
+        };
+        match self.guarded(handler(vec![Delivery { event, record: record.clone() }])).await {
+            Ok(outcomes) => self.conclude(record, outcomes.into_iter().next()).await,
+            Err(fault) => self.fault(record, &fault).await,
+        }
+    }
+
+    async fn conclude(&self, record: &Record, outcome: Option<Outcome>) -> bool {
         match outcome {
             Some(Outcome::Done) => true,
             Some(Outcome::Reject(error)) => {
-                let event = &delivery.event;
-                self.reject(&delivery.record, Some((&event.source, &event.id)), "rejected", chain(&*error), 1).await
+                let (source, id) = identity(record);
+                self.reject(record, Some((&source, &id)), "rejected", chain(&*error), 1).await
             }
             Some(Outcome::Retry(error)) => {
-                tracing::debug!(topic = %self.topic, id = %delivery.event.id, reason = %chain(&*error), "event will be delivered again");
+                tracing::debug!(topic = %self.topic, offset = record.offset, reason = %chain(&*error), "event will be delivered again");
                 false
             }
             None => false,
         }
     }
 
-    async fn fault(&self, delivery: &Delivery, fault: &Fault) -> bool {
-        let event = &delivery.event;
-        let attempts = self.faults.note(&event.source, &event.id);
-        tracing::error!(topic = %self.topic, id = %event.id, attempts, %fault, "handler failed");
+    async fn fault(&self, record: &Record, fault: &Fault) -> bool {
+        let (source, id) = identity(record);
+        let attempts = self.faults.note(&source, &id);
+        tracing::error!(topic = %self.topic, id, attempts, %fault, "handler failed");
         if attempts < FAULTS_MAX {
             return false;
         }
-        self.reject(&delivery.record, Some((&event.source, &event.id)), "handler_failed", fault.to_string(), attempts).await
+        self.reject(record, Some((&source, &id)), "handler_failed", fault.to_string(), attempts).await
     }
 
     async fn reject(&self, record: &Record, identity: Option<(&str, &str)>, code: &'static str, reason: String, attempts: u32) -> bool {
@@ -180,4 +189,9 @@ impl Worker {
             Err(_) => Err(Fault::TimedOut(limit.as_millis())),
         }
     }
+}
+
+/// The `source` and `id` of a record that is an event.
+fn identity(record: &Record) -> (String, String) {
+    RawEvent::parse(&record.body).map(|event| (event.source, event.id)).unwrap_or_default()
 }

@@ -134,9 +134,12 @@ async fn a_replay_is_for_the_consumer_it_names() {
 
 #[tokio::test]
 async fn records_arrive_whole_whatever_they_are() {
-    let router = Subscriptions::new("pubsub", "app")
-        .records("audit", SubscribeOptions::bulk(), |records| async move { records.iter().map(|record| record.body == "not json").collect() })
-        .router();
+    let router =
+        Subscriptions::new("pubsub", "app")
+            .records("audit", SubscribeOptions::bulk(), |records| async move {
+                records.iter().map(|record| record.body == "not json").collect()
+            })
+            .router();
     let body = r#"{"entries":[{"entryId":"0","event":"bm90IGpzb24="},{"entryId":"1","event":"b3RoZXI="}]}"#;
     let (status, answer) = post(&router, "/events/audit", body).await;
     assert_eq!(status, 200);
