@@ -59,4 +59,4 @@ pub use jobs::{Job, Jobs};
 pub use publish::{Message, PublishOptions, Publisher};
 pub use sidecar::{Metadata, Sidecar, SidecarConfig};
 pub use state::{Document, ETag, Guard, Operation, Save, Saved, StateStore};
-pub use subscribe::{Bulk, DeadLetters, Delivery, Handling, Outcome, Record, Rejected, SubscribeOptions, Subscriptions};
+pub use subscribe::{Bulk, DeadLetters, Dedupe, Delivery, Handling, Outcome, Record, Rejected, SubscribeOptions, Subscriptions};

@@ -5,6 +5,7 @@
 
 mod answer;
 mod dead_letter;
+mod dedupe;
 mod delivery;
 mod faults;
 mod routes;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use axum::Router;
 
 pub use self::dead_letter::{DeadLetters, Rejected};
+pub use self::dedupe::Dedupe;
 pub use self::delivery::{Delivery, Record};
 pub use self::work::Outcome;
 use crate::event::{CloudEvent, Event};
@@ -35,6 +37,8 @@ pub struct SubscribeOptions {
     pub dead_letter_topic: Option<String>,
     /// A handler that runs longer is stopped and counted as failed; 60 s by default.
     pub handler_timeout: Duration,
+    /// Acknowledge unhandled what was done before; off by default. Does not apply to [`Subscriptions::records`].
+    pub dedupe: Option<Dedupe>,
 }
 
 /// Batches from the sidecar.
@@ -54,7 +58,7 @@ impl Default for Bulk {
 
 impl Default for SubscribeOptions {
     fn default() -> Self {
-        Self { bulk: None, dead_letter_topic: None, handler_timeout: Duration::from_secs(60) }
+        Self { bulk: None, dead_letter_topic: None, handler_timeout: Duration::from_secs(60), dedupe: None }
     }
 }
 

@@ -93,8 +93,33 @@ impl Worker {
                 }
             }
         }
-        for (place, done) in places.into_iter().zip(self.handle(deliveries).await) {
+        for (place, done) in places.into_iter().zip(self.handle_once(deliveries).await) {
             acknowledged[place] = done;
+        }
+        acknowledged
+    }
+
+    /// Handles what was not done before, and marks what is done now.
+    async fn handle_once(&self, deliveries: Vec<Delivery>) -> Vec<bool> {
+        let Some(dedupe) = &self.options.dedupe else {
+            return self.handle(deliveries).await;
+        };
+        let mut acknowledged = match dedupe.seen(&self.consumer, deliveries.iter().map(|delivery| &delivery.event)).await {
+            Ok(seen) => seen,
+            Err(error) => {
+                tracing::warn!(topic = %self.topic, error = %chain(&error), "marks could not be read; the events will come again");
+                return vec![false; deliveries.len()];
+            }
+        };
+        let (places, fresh): (Vec<usize>, Vec<Delivery>) =
+            deliveries.into_iter().enumerate().filter(|(place, _)| !acknowledged[*place]).unzip();
+        let events: Vec<RawEvent> = fresh.iter().map(|delivery| delivery.event.clone()).collect();
+        for ((place, event), done) in places.into_iter().zip(events).zip(self.handle(fresh).await) {
+            acknowledged[place] = done;
+            if done && let Err(error) = dedupe.mark(&self.consumer, &event).await {
+                // The effect is there and the event is acknowledged; only a redelivery would find no mark.
+                tracing::warn!(topic = %self.topic, id = %event.id, error = %chain(&error), "event done, but not marked");
+            }
         }
         acknowledged
     }

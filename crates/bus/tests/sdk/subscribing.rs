@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
-use fte_bus::{Bulk, Message, Outcome, PublishOptions, Publisher, Rejected, SubscribeOptions, Subscriptions};
+use fte_bus::{Bulk, Dedupe, Message, Outcome, PublishOptions, Publisher, Rejected, StateStore, SubscribeOptions, Subscriptions};
 use fte_testkit::{Call, FakeSidecar, Fault};
 use http::Request;
 use http_body_util::BodyExt;
@@ -162,4 +162,29 @@ async fn a_job_is_handled_by_its_whole_name() {
         .router();
     assert_eq!(post(&router, "/job/approval-1", "").await.0, 200);
     assert_eq!(post(&router, "/job/other", "").await.0, 500);
+}
+
+#[tokio::test]
+async fn what_was_done_before_is_not_handled_again_unless_it_is_replayed() {
+    let fake = FakeSidecar::start().await;
+    let handled = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&handled);
+    let dedupe = Dedupe { store: StateStore::new(sidecar(&fake), "statestore"), ttl: Duration::from_secs(3600) };
+    let options = SubscribeOptions { dedupe: Some(dedupe), ..Default::default() };
+    let router = with_letters(&fake)
+        .each("orders", options, move |_| {
+            let first = count.fetch_add(1, Ordering::Relaxed) == 0;
+            async move { if first { Outcome::retry(NoGood) } else { Outcome::Done } }
+        })
+        .router();
+    assert_eq!(post(&router, "/events/orders", event("1")).await.0, 500);
+    for _ in 0..3 {
+        assert_eq!(post(&router, "/events/orders", event("1")).await.0, 200);
+    }
+    assert_eq!(handled.load(Ordering::Relaxed), 2, "once to fail, once to be done");
+    let replay = json!({ "id": "1", "source": "/test", "type": "t", "ftereplay": "app/letter" }).to_string();
+    assert_eq!(post(&router, "/events/orders", replay).await.0, 200);
+    assert_eq!(handled.load(Ordering::Relaxed), 3);
+    fake.always(Call::Read, Some(Fault::Refuse(500)));
+    assert_eq!(post(&router, "/events/orders", event("2")).await.0, 500, "without marks nothing is handled");
 }
