@@ -3,12 +3,21 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that fails here shows where, and says what it did")]
 
 mod approvals;
+mod attempts;
 mod closed_loop;
+mod concurrency;
+mod deadlines;
+mod disk;
 mod duplicates;
+mod keys;
 mod kill;
+mod limits;
+mod load;
 mod outage;
+mod parts;
 mod poison;
 mod pool;
+mod stopping;
 mod stream;
 mod trail;
 mod world;

@@ -2,23 +2,105 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fte_testkit::Client;
-use serde_json::Value;
+use fte_testkit::{Client, eventually, eventually_within};
+use serde_json::{Value, json};
+
+use crate::load::Doors;
+use crate::world::LOAD_PATIENCE;
 
 /// Everything the audit has recorded, in log order.
 pub(crate) async fn entries(api: &Client) -> Vec<Value> {
-    let mut all = Vec::new();
-    let mut after = None::<String>;
+    let mut trail = Trail::default();
+    trail.read_on(api).await.unwrap();
+    trail.entries
+}
+
+/// The trail as far as it has been read: the log only grows.
+#[derive(Debug, Default)]
+struct Trail {
+    entries: Vec<Value>,
+}
+
+impl Trail {
+    /// Reads on to the end of the log.
+    async fn read_on(&mut self, api: &Client) -> Result<(), String> {
+        loop {
+            let after = self.entries.last().map_or_else(String::new, |last| format!("&after={}-{}", last["shard"], last["index"]));
+            let page = api.get(&format!("/v1/audit/entries?limit=1000{after}")).await.map_err(|error| error.to_string())?;
+            if page.status != 200 {
+                return Err(page.text());
+            }
+            let page: Value = page.json();
+            self.entries.extend(page["items"].as_array().unwrap().iter().cloned());
+            if page["next_cursor"].is_null() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Waits until all is told, and holds it to the invariants: each accepted task, and every other that came to be, has a whole history with exactly one
+/// result; the read model tells the same; nothing was dead-lettered.
+pub(crate) async fn settled(doors: &Doors, accepted: &[String]) -> BTreeMap<String, History> {
+    let (audit, status) = (&doors.audit, &doors.status);
+    let trail = std::sync::Mutex::new(Trail::default());
+    let trail = &trail;
+    let told = eventually_within(LOAD_PATIENCE, || async move {
+        let mut reading = std::mem::take(&mut *trail.lock().unwrap());
+        let read = reading.read_on(audit).await;
+        let told = histories(&reading.entries);
+        *trail.lock().unwrap() = reading;
+        read?;
+        let missing: Vec<_> = accepted.iter().filter(|task| !told.contains_key(*task)).take(5).collect();
+        if !missing.is_empty() {
+            return Err(format!("accepted, and not in the trail: {missing:?}"));
+        }
+        let faults: Vec<_> = told.iter().map(|(task, history)| (task, history.faults())).filter(|(_, faults)| !faults.is_empty()).collect();
+        if faults.is_empty() { Ok(told) } else { Err(format!("{} tasks are not whole: {:?}", faults.len(), &faults[..faults.len().min(5)])) }
+    })
+    .await;
+    agreed(status, &told).await;
+    let letters: Value = status.get("/v1/dead-letters").await.unwrap().expect_status(200).json();
+    assert_eq!(letters["items"], json!([]), "good work was dead-lettered");
+    told
+}
+
+/// Waits until the read model knows the same tasks as the trail, with the same results and the same events.
+async fn agreed(status: &Client, told: &BTreeMap<String, History>) {
+    let listed = eventually(|| async move {
+        let listed = tasks(status).await?;
+        let ended = listed.iter().filter(|(_, status)| is_terminal(status)).count();
+        if ended == told.len() { Ok(listed) } else { Err(format!("{ended} of {} tasks have ended in the read model", told.len())) }
+    })
+    .await;
+    let expected: BTreeMap<String, String> = told.iter().map(|(task, history)| (task.clone(), history.results[0].clone())).collect();
+    assert_eq!(listed, expected, "the read model and the audit disagree about the tasks");
+    for (task, history) in told {
+        let shown = eventually(|| async move {
+            let page = status.get(&format!("/v1/tasks/{task}/events?limit=1000")).await.map_err(|error| error.to_string())?;
+            let page: Value = if page.status == 200 { page.json() } else { return Err(page.text()) };
+            let events = page["items"].as_array().unwrap();
+            let ids: BTreeSet<String> = events.iter().map(|event| event["id"].as_str().unwrap().to_owned()).collect();
+            assert_eq!(ids.len(), events.len(), "the read model has an event of {task} twice");
+            if ids == history.shown { Ok(ids) } else { Err(format!("{task}: the read model has {ids:?}, the audit {:?}", history.shown)) }
+        });
+        shown.await;
+    }
+}
+
+/// Every task of the read model with its status.
+async fn tasks(status: &Client) -> Result<BTreeMap<String, String>, String> {
+    let mut tasks = BTreeMap::new();
+    let mut cursor = String::new();
     loop {
-        let path = match &after {
-            Some(cursor) => format!("/v1/audit/entries?limit=1000&after={cursor}"),
-            None => "/v1/audit/entries?limit=1000".to_owned(),
-        };
-        let page: Value = api.get(&path).await.unwrap().expect_status(200).json();
-        all.extend(page["items"].as_array().unwrap().iter().cloned());
+        let page = status.get(&format!("/v1/tasks?limit=1000{cursor}")).await.map_err(|error| error.to_string())?;
+        let page: Value = if page.status == 200 { page.json() } else { return Err(page.text()) };
+        for task in page["items"].as_array().unwrap() {
+            tasks.insert(task["task_id"].as_str().unwrap().to_owned(), task["status"].as_str().unwrap().to_owned());
+        }
         match page["next_cursor"].as_str() {
-            Some(cursor) => after = Some(cursor.to_owned()),
-            None => return all,
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return Ok(tasks),
         }
     }
 }
@@ -32,6 +114,8 @@ pub(crate) struct History {
     pub(crate) claimed: BTreeSet<String>,
     pub(crate) given_back: BTreeMap<String, usize>,
     pub(crate) requested: usize,
+    /// Ids of the events that the read model has, too.
+    pub(crate) shown: BTreeSet<String>,
 }
 
 /// Reads the trail by task, and checks on the way that no event is in it twice.
@@ -60,6 +144,9 @@ pub(crate) fn histories(entries: &[Value]) -> BTreeMap<String, History> {
             }
             result if result.starts_with("fte.result.") => history.results.push(data["status"].as_str().unwrap().to_owned()),
             _ => {}
+        }
+        if kind != "fte.action.recorded" {
+            history.shown.insert(id.to_owned());
         }
         history.types.push(kind);
     }

@@ -1,0 +1,143 @@
+//! People at work: some post tasks one after the other, one approves whatever waits for approval. They go on through outages, and remember
+//! what was accepted.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use fte_testkit::Client;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Wait of a poster after an answer that did not come, and of the approver between two looks.
+const PAUSE: Duration = Duration::from_millis(5);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Where people find the services.
+#[derive(Clone, Debug)]
+pub(crate) struct Doors {
+    pub(crate) intake: Client,
+    pub(crate) runner: Client,
+    pub(crate) status: Client,
+    pub(crate) audit: Client,
+}
+
+impl Doors {
+    /// Of `fte up`: one port for all.
+    pub(crate) fn all(api: &Client) -> Self {
+        Self { intake: api.clone(), runner: api.clone(), status: api.clone(), audit: api.clone() }
+    }
+}
+
+/// People at work until [`Load::end`].
+pub(crate) struct Load {
+    doors: watch::Sender<Option<Doors>>,
+    shared: Arc<Shared>,
+    posters: Vec<JoinHandle<()>>,
+    approver: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    accepted: Mutex<Vec<String>>,
+    refused: AtomicU64,
+    is_over: AtomicBool,
+    all_is_settled: AtomicBool,
+}
+
+impl Load {
+    /// So many people post at the same time.
+    pub(crate) fn start(posters: u64, doors: Doors) -> Self {
+        let (doors, watched) = watch::channel(Some(doors));
+        let shared = Arc::<Shared>::default();
+        let posters = (0..posters).map(|poster| tokio::spawn(post(poster, watched.clone(), Arc::clone(&shared)))).collect();
+        let approver = Some(tokio::spawn(approve(watched, Arc::clone(&shared))));
+        Self { doors, shared, posters, approver }
+    }
+
+    /// Everybody waits until the doors are open again.
+    pub(crate) fn close(&self) {
+        self.doors.send_replace(None);
+    }
+
+    /// The doors are open (again), perhaps elsewhere.
+    pub(crate) fn open(&self, doors: Doors) {
+        self.doors.send_replace(Some(doors));
+    }
+
+    /// How many tasks were accepted so far.
+    pub(crate) fn accepted(&self) -> usize {
+        self.shared.accepted.lock().unwrap().len()
+    }
+
+    /// How many tasks were refused with 503 so far.
+    pub(crate) fn refused(&self) -> u64 {
+        self.shared.refused.load(Ordering::Relaxed)
+    }
+
+    /// Ends the posting, and gives back what was accepted. The approver goes on until this is dropped.
+    pub(crate) async fn end(&mut self) -> Vec<String> {
+        self.shared.is_over.store(true, Ordering::Relaxed);
+        for poster in self.posters.drain(..) {
+            poster.await.unwrap();
+        }
+        self.shared.accepted.lock().unwrap().clone()
+    }
+
+    /// Sends the approver home, once nothing waits any more.
+    pub(crate) async fn go_home(mut self) {
+        self.shared.all_is_settled.store(true, Ordering::Relaxed);
+        if let Some(approver) = self.approver.take() {
+            approver.await.unwrap();
+        }
+    }
+}
+
+/// The doors, once they are open; none when the load is over.
+async fn opened(doors: &mut watch::Receiver<Option<Doors>>) -> Option<Doors> {
+    doors.wait_for(Option::is_some).await.ok().and_then(|doors| doors.clone())
+}
+
+async fn post(poster: u64, mut doors: watch::Receiver<Option<Doors>>, shared: Arc<Shared>) {
+    for number in 0.. {
+        if shared.is_over.load(Ordering::Relaxed) {
+            return;
+        }
+        let Some(doors) = opened(&mut doors).await else { return };
+        let body = match number % 10 {
+            0 => json!({ "task": "show", "agent": "demo", "context": { "demo": { "step_ms": 20 } } }),
+            1 => json!({ "task": "ask first", "require_approval": true }),
+            2 => json!({ "task": "a little later", "delay": "1s" }),
+            _ => json!({ "task": format!("{poster}/{number}"), "priority": "P3" }),
+        };
+        // A lost answer leaves open whether there is a task; if there is, it is held to the same invariants.
+        match doors.intake.post("/v1/tasks", &body).await {
+            Ok(answer) if answer.status == 202 => {
+                shared.accepted.lock().unwrap().push(answer.json::<Value>()["task_id"].as_str().unwrap().to_owned());
+            }
+            Ok(answer) if answer.status == 503 => {
+                shared.refused.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(PAUSE).await;
+            }
+            Ok(answer) => panic!("{}: {}", answer.status, answer.text()),
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+async fn approve(mut doors: watch::Receiver<Option<Doors>>, shared: Arc<Shared>) {
+    while !shared.all_is_settled.load(Ordering::Relaxed) {
+        let Some(doors) = opened(&mut doors).await else { return };
+        if let Ok(waiting) = doors.status.get("/v1/tasks?status=awaiting_approval&limit=100").await
+            && waiting.status == 200
+        {
+            for task in waiting.json::<Value>()["items"].as_array().unwrap() {
+                let id = task["task_id"].as_str().unwrap();
+                // It may be answered, refused as too late, or cut by a kill; the next round sees what is left.
+                drop(doors.runner.post(&format!("/v1/tasks/{id}/approval"), &json!({ "approved": true })).await);
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}

@@ -1,0 +1,141 @@
+//! The parts as processes of their own, as beside a real sidecar: `fte sidecar`, and `fte serve` for each service, with tokens between them.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use fte_testkit::{Client, Daemon, Dir, built_binary, eventually};
+
+use crate::load::Doors;
+
+const API_TOKEN: &str = "what-the-sidecar-asks-for";
+const APP_TOKEN: &str = "what-the-sidecar-shows";
+
+/// A service and where it listens.
+pub(crate) struct Part {
+    pub(crate) daemon: Daemon,
+    pub(crate) api: Client,
+    /// The port that the sidecar calls, for its probes.
+    pub(crate) app: Client,
+    app_id: String,
+    ports: Ports,
+}
+
+#[derive(Clone, Copy)]
+struct Ports {
+    app: u16,
+    api: u16,
+    sidecar: u16,
+}
+
+/// All parts, on a directory of their own.
+pub(crate) struct Parts {
+    pub(crate) sidecar: Daemon,
+    pub(crate) intake: Part,
+    pub(crate) runners: Vec<Part>,
+    pub(crate) status: Part,
+    pub(crate) audit: Part,
+    _dir: Dir,
+}
+
+impl Parts {
+    /// Starts everything, with a runner for each of these environments, and waits until all are ready.
+    pub(crate) async fn start(agents: &str, runners: &[&[(&str, &str)]]) -> Self {
+        let dir = Dir::new();
+        let agents = dir.write("agents.toml", agents);
+        let part = |name: &str, number: usize, env: &[(&str, &str)]| {
+            let ports = Ports { app: free_port(), api: free_port(), sidecar: free_port() };
+            let mut daemon = Daemon::new(format!("{name} {number}"), [built_binary().into_os_string(), "serve".into(), name.into()])
+                .env("APP_PORT", ports.app.to_string())
+                .env("FTE_API_ADDR", format!("127.0.0.1:{}", ports.api))
+                .env("DAPR_HTTP_PORT", ports.sidecar.to_string())
+                .env("DAPR_API_TOKEN", API_TOKEN)
+                .env("APP_API_TOKEN", APP_TOKEN)
+                .env("FTE_DATA", dir.join(format!("{name}-{number}")))
+                .env("FTE_AGENTS", &agents);
+            for (name, value) in env {
+                daemon = daemon.env(name, value);
+            }
+            let client = |port: u16| Client::new(format!("http://127.0.0.1:{port}"));
+            Part { daemon, api: client(ports.api), app: client(ports.app), app_id: format!("fte-{name}"), ports }
+        };
+        let intake = part("intake", 0, &[]);
+        let runners: Vec<Part> = runners.iter().enumerate().map(|(number, env)| part("runner", number, env)).collect();
+        let (status, audit) = (part("status", 0, &[]), part("audit", 0, &[]));
+
+        let mut sidecar = Daemon::new("sidecar", [built_binary().into_os_string(), "sidecar".into()])
+            .env("DAPR_API_TOKEN", API_TOKEN)
+            .env("APP_API_TOKEN", APP_TOKEN)
+            .arg("--data")
+            .arg(dir.join("sidecar"))
+            .arg("--resources-path")
+            .arg(PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../dapr")));
+        for Part { app_id, ports, .. } in [&intake, &status, &audit].into_iter().chain(&runners) {
+            sidecar = sidecar.arg("--app").arg(format!("{app_id}:{}:{}", ports.app, ports.sidecar));
+        }
+        let mut parts = Self { sidecar, intake, runners, status, audit, _dir: dir };
+        parts.sidecar.start().await;
+        for part in parts.services_mut() {
+            part.daemon.start().await;
+        }
+        parts.ready().await;
+        parts
+    }
+
+    /// Where people find them; tasks are decided about at the first runner.
+    pub(crate) fn doors(&self) -> Doors {
+        Doors {
+            intake: self.intake.api.clone(),
+            runner: self.runners[0].api.clone(),
+            status: self.status.api.clone(),
+            audit: self.audit.api.clone(),
+        }
+    }
+
+    pub(crate) fn services(&self) -> impl Iterator<Item = &Part> {
+        [&self.intake, &self.status, &self.audit].into_iter().chain(&self.runners)
+    }
+
+    fn services_mut(&mut self) -> impl Iterator<Item = &mut Part> {
+        [&mut self.intake, &mut self.status, &mut self.audit].into_iter().chain(&mut self.runners)
+    }
+
+    /// Waits until every service is ready.
+    pub(crate) async fn ready(&self) {
+        for part in self.services() {
+            part.ready().await;
+        }
+    }
+}
+
+impl Part {
+    /// Waits until it is ready.
+    pub(crate) async fn ready(&self) {
+        eventually(|| async {
+            let answer = self.app.get("/ready").await.map_err(|error| error.to_string())?;
+            if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
+        })
+        .await;
+    }
+
+    /// Kills it as `kill -9` does, starts it again, and waits until it is ready.
+    pub(crate) async fn kill_and_restart(&mut self) {
+        self.daemon.start().await;
+        self.ready().await;
+    }
+}
+
+/// A port that nobody listens on, below those that the system gives away by itself. It stays free while its process is away, and nobody else in
+/// this test takes it.
+fn free_port() -> u16 {
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 12_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let own = u16::try_from(std::process::id() % u32::from(COUNT)).unwrap();
+    loop {
+        let port = FIRST + (own.wrapping_mul(7).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed))) % COUNT;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
