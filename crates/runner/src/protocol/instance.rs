@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fte_events::TaskId;
-use futures_util::future::{Either, join, select};
+use futures_util::future::{Either, join, join_all, select};
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::admission::{Admitted, Incoming};
@@ -35,6 +35,7 @@ pub(super) struct Instance {
 }
 
 /// A write of which it is not known whether it happened.
+#[derive(Clone)]
 struct Doubt {
     guard: Guard,
     stamp: String,
@@ -110,6 +111,10 @@ impl Runner {
                 break;
             }
             self.current.send_replace(Some(Arc::clone(&instance)));
+            if self.stopping.load(Ordering::SeqCst) {
+                // `stop` may have looked just before; what this instance has written so far is an empty index.
+                instance.index.fence();
+            }
             instance.live(predecessor.take()).await;
             self.current.send_replace(None);
             if self.stopping.load(Ordering::Acquire) {
@@ -122,7 +127,7 @@ impl Runner {
 
     /// Takes nothing new, waits at most `patience` for what runs, then ends its agents and hands everything it was responsible for over.
     pub async fn stop(&self, patience: Duration) {
-        self.stopping.store(true, Ordering::Release);
+        self.stopping.store(true, Ordering::SeqCst);
         let instance = self.current.borrow().clone();
         if let Some(instance) = instance {
             let quiet = Box::pin(async {
@@ -284,8 +289,8 @@ impl Instance {
         loop {
             self.ports.world.sleep(self.settings.sweep).await;
             let doubts: Vec<TaskId> = self.doubts().keys().copied().collect();
-            for task in doubts {
-                self.settle_doubt(task).await;
+            for tasks in doubts.chunks(TOGETHER) {
+                join_all(tasks.iter().map(|task| self.settle_doubts(*task))).await;
             }
             let held: Vec<TaskId> = self.held().keys().map(|(task, _)| *task).collect();
             for tasks in held.chunks(128) {
@@ -301,15 +306,26 @@ impl Instance {
         }
     }
 
-    /// Finds out what became of a write that may have happened. The entry is let go only when that write can no longer happen, and what it did, if it
-    /// did, is taken care of.
-    async fn settle_doubt(self: &Arc<Self>, task: TaskId) {
-        let Some((guard, stamp, purpose)) =
-            self.doubts().get(&task).and_then(VecDeque::front).map(|doubt| (doubt.guard.clone(), doubt.stamp.clone(), doubt.purpose))
-        else {
-            return;
-        };
-        let Ok(found) = self.ports.store.get(key(task)).await else { return };
+    async fn settle_doubts(self: &Arc<Self>, task: TaskId) {
+        loop {
+            let Some(doubt) = self.doubts().get(&task).and_then(VecDeque::front).cloned() else { return };
+            if !self.settle_doubt(task, doubt).await {
+                return;
+            }
+            let mut doubts = self.doubts();
+            if let Some(list) = doubts.get_mut(&task) {
+                list.pop_front();
+                if list.is_empty() {
+                    doubts.remove(&task);
+                }
+            }
+        }
+    }
+
+    /// Finds out what became of a write that may have happened; false when that has to wait. Its index entry is let go only when that write can no
+    /// longer happen, and what it did, if it did, is taken care of.
+    async fn settle_doubt(self: &Arc<Self>, task: TaskId, Doubt { guard, stamp, purpose }: Doubt) -> bool {
+        let Ok(found) = self.ports.store.get(key(task)).await else { return false };
         let unchanged = match (&guard, &found) {
             (Guard::Absent, None) => true,
             (Guard::Unchanged(etag), Some(found)) => found.etag == *etag,
@@ -319,42 +335,31 @@ impl Instance {
             Some(found) => serde_json::from_slice(&found.value).ok(),
             None => Some(TaskDoc::blank(task)),
         };
-        let Some(doc) = doc else { return };
+        let Some(doc) = doc else { return false };
         if unchanged {
             // Rewrite it, so that the write in doubt fails when it arrives after all.
             if !matches!(self.save(doc, guard).await, (Ok(Saved::Written), _)) {
-                return;
+                return false;
             }
         } else if doc.owner.as_ref() == Some(&self.id) && !self.is_held(&doc) {
-            let Some(place) = self.pool.try_place() else { return };
+            let Some(place) = self.pool.try_place() else { return false };
             if self.index.add(task, Purpose::Run).await.is_err() {
-                return;
+                return false;
             }
             drive::adopt(self, doc, place);
         } else if doc.owner.is_none() && doc.stamp == stamp {
-            self.forget_doubt(task);
             // The doubt's hold on the index entry goes with the outbox.
             drive::settle(self, doc, purpose);
-            return;
+            return true;
         }
         // Whoever changed the document since then took its outbox over.
-        self.forget_doubt(task);
         self.index.remove(task, purpose);
+        true
     }
 
     /// Remembers a write that may have happened, with the stamp it was made under; the caller leaves its index entry in place.
     pub(super) fn doubt(&self, task: TaskId, guard: Guard, stamp: String, purpose: Purpose) {
         self.doubts().entry(task).or_default().push_back(Doubt { guard, stamp, purpose });
-    }
-
-    fn forget_doubt(&self, task: TaskId) {
-        let mut doubts = self.doubts();
-        if let Some(list) = doubts.get_mut(&task) {
-            list.pop_front();
-            if list.is_empty() {
-                doubts.remove(&task);
-            }
-        }
     }
 
     /// Writes a task document under a fresh stamp; gives the document back as it was to be written.
@@ -422,6 +427,9 @@ impl Instance {
         self.doubts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Doubts settled side by side.
+const TOGETHER: usize = 16;
 
 /// Wait before a failed call is made again.
 pub(super) const RETRY: Duration = Duration::from_millis(200);

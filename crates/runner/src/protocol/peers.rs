@@ -65,12 +65,9 @@ async fn change_list(instance: &Instance, change: impl Fn(&mut Vec<InstanceId>) 
 
 /// Watches the peers for as long as this instance lives, and takes over those that are dead.
 pub(super) async fn watch(instance: &Arc<Instance>, predecessor: Option<InstanceId>) {
-    if let Some(predecessor) = predecessor {
-        take_over(instance, &predecessor).await;
-    }
     let mut seen: BTreeMap<InstanceId, (ETag, Duration)> = BTreeMap::new();
     loop {
-        match look(instance, &mut seen).await {
+        match look(instance, predecessor.as_ref(), &mut seen).await {
             Ok(dead) => {
                 for peer in dead {
                     take_over(instance, &peer).await;
@@ -83,8 +80,13 @@ pub(super) async fn watch(instance: &Arc<Instance>, predecessor: Option<Instance
     }
 }
 
-/// The peers that are dead: fenced, gone, sitting on this instance's seat, or unchanged for too long by this observer's clock.
-async fn look(instance: &Instance, seen: &mut BTreeMap<InstanceId, (ETag, Duration)>) -> Result<Vec<InstanceId>, PortError> {
+/// The peers that are dead: this process's own former life, fenced, gone, sitting on this instance's seat, or unchanged for too long by this
+/// observer's clock.
+async fn look(
+    instance: &Instance,
+    predecessor: Option<&InstanceId>,
+    seen: &mut BTreeMap<InstanceId, (ETag, Duration)>,
+) -> Result<Vec<InstanceId>, PortError> {
     let Some(found) = instance.ports.store.get(LIST_KEY.to_owned()).await? else { return Ok(Vec::new()) };
     let mut peers = serde_json::from_slice::<List>(&found.value).unwrap_or_default().instances;
     peers.retain(|peer| *peer != instance.id);
@@ -104,7 +106,7 @@ async fn look(instance: &Instance, seen: &mut BTreeMap<InstanceId, (ETag, Durati
         let lease = serde_json::from_slice::<LeaseDoc>(&document.value).ok();
         let over = lease.as_ref().is_none_or(|lease| {
             let same_seat = lease.seat.is_some() && lease.seat == instance.settings.seat;
-            lease.fenced_by.is_some() || same_seat
+            lease.fenced_by.is_some() || same_seat || predecessor == Some(&peer)
         });
         let since = match seen.get(&peer) {
             Some((etag, since)) if *etag == document.etag => *since,

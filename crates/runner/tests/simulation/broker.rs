@@ -15,6 +15,7 @@ use crate::world::{Happening, Sim, World};
 const TRIGGERS: &str = "fte.triggers.inbound";
 
 pub(crate) struct Published {
+    pub(crate) task: usize,
     pub(crate) topic: String,
     pub(crate) body: Bytes,
     pub(crate) copies: u32,
@@ -98,7 +99,7 @@ impl World {
                 }
             }
             None => {
-                let published = Published { topic: message.topic.as_ref().to_owned(), body: message.body.clone(), copies: 1 };
+                let published = Published { task, topic: message.topic.as_ref().to_owned(), body: message.body.clone(), copies: 1 };
                 self.broker.published.insert(id.clone(), published);
                 self.broker.order.push(id.clone());
                 self.people_react(task, envelope.event_type, &message.body);

@@ -48,7 +48,10 @@ impl Executor {
 
     /// The tasks that could run now.
     pub(crate) fn ready(&mut self) -> &[Task] {
-        self.ready.append(&mut self.woken.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
+        // In which order a library wakes those who wait for one thing may be its secret, and random.
+        woken.sort_unstable();
+        self.ready.append(&mut woken);
         &self.ready
     }
 

@@ -158,6 +158,15 @@ fn every_schedule_keeps_every_promise() {
 }
 
 #[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in 0..200 {
+        let runs = [(); 2].map(|()| run(seed, &Without::default(), None, false));
+        assert_eq!(runs[0].steps, runs[1].steps, "seed {seed}");
+        assert_eq!(runs[0].coverage.to_string(), runs[1].coverage.to_string(), "seed {seed}");
+    }
+}
+
+#[test]
 fn a_broken_world_is_found_out() {
     for sabotage in Sabotage::ALL {
         let (_, _, failed) = sweep(400, &Without::default(), Some(sabotage));

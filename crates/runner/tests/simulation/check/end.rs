@@ -4,13 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fte_events::ResultKind;
 use fte_runner::document::State;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::TaskState;
 use crate::coverage::Met;
 use crate::world::World;
 
-/// The events of one task, each once, in the order of their first publication.
+#[derive(Deserialize)]
+struct Event {
+    #[serde(rename = "type")]
+    event_type: String,
+    data: Value,
+}
+
+/// An event of a task: each once, in the order of their first publication.
 struct Said {
     topic: String,
     event_type: String,
@@ -67,8 +75,7 @@ impl World {
 
     /// Puts the whole run to its checks, once it has come to rest.
     pub(crate) fn check_end(&mut self) {
-        for task in 0..self.tasks.len() {
-            let said = self.said_of(task);
+        for (task, said) in self.said().into_iter().enumerate() {
             if let Err(wrong) = judge(&self.tasks[task], &said, self.interfered()) {
                 let id = self.tasks[task].plan.id;
                 self.violate(|| format!("task {id}: {wrong}"));
@@ -105,16 +112,12 @@ impl World {
         .any(|rate| rate > 0)
     }
 
-    fn said_of(&self, task: usize) -> Vec<Said> {
-        let id = self.tasks[task].plan.id.to_string();
-        let mut said = Vec::new();
-        for event_id in &self.broker.order {
-            let published = &self.broker.published[event_id];
-            let Ok(mut event) = serde_json::from_slice::<Value>(&published.body) else { continue };
-            if event["subject"].as_str() == Some(&id) {
-                let event_type = event["type"].as_str().unwrap_or_default().to_owned();
-                said.push(Said { topic: published.topic.clone(), event_type, data: event["data"].take() });
-            }
+    fn said(&self) -> Vec<Vec<Said>> {
+        let mut said: Vec<Vec<Said>> = self.tasks.iter().map(|_| Vec::new()).collect();
+        for id in &self.broker.order {
+            let published = &self.broker.published[id];
+            let Ok(event) = serde_json::from_slice::<Event>(&published.body) else { continue };
+            said[published.task].push(Said { topic: published.topic.clone(), event_type: event.event_type, data: event.data });
         }
         said
     }
