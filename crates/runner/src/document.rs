@@ -474,6 +474,9 @@ impl TaskDoc {
         self.release(now, ReleaseReason::Failed);
         self.attempt += 1;
         self.state = State::Queued;
+        // The next try begins anew; what the last one showed is not its progress.
+        self.stage = None;
+        self.progress_pct = None;
         self.say_status(now, Status::Queued, |event| event.error = Some(error));
     }
 
