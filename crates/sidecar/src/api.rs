@@ -21,7 +21,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post, put};
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, Uri};
+use http::{HeaderValue, Method, StatusCode, Uri};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Body as _;
 use serde::Serialize;
@@ -63,12 +63,12 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1.0/state/{store}", state)
         .route("/v1.0/state/{store}/bulk", post(state::bulk_get).put(state::bulk_get))
         .route("/v1.0/state/{store}/transaction", transaction)
-        .route("/v1.0/state/{store}/{*key}", get(state::read).delete(state::remove))
+        .route("/v1.0/state/{store}/{key}", get(state::read).delete(state::remove))
         .route("/v1.0/jobs/{name}", jobs.clone())
         .route("/v1.0-alpha1/jobs/{name}", jobs)
         .route("/v1.0/invoke/{app}/method/{*path}", any(invoke::invoke))
         .route("/v1.0/secrets/{store}/bulk", get(secrets::all))
-        .route("/v1.0/secrets/{store}/{*key}", get(secrets::one))
+        .route("/v1.0/secrets/{store}/{key}", get(secrets::one))
         .route("/v1.0/healthz", get(health::all))
         .route("/v1.0/healthz/outbound", get(health::outbound))
         .route("/v1.0/metadata", get(metadata::read))
@@ -78,7 +78,7 @@ pub(crate) fn router(api: Api) -> Router {
     }
     router
         .fallback(unknown)
-        .method_not_allowed_fallback(not_allowed)
+        .method_not_allowed_fallback(unknown)
         .layer(middleware::from_fn_with_state(api.clone(), authorize))
         .layer(DefaultBodyLimit::disable())
         .with_state(api)
@@ -107,23 +107,31 @@ fn refused(what: &str) -> ApiError {
     ApiError::new(StatusCode::NOT_IMPLEMENTED, "ERR_API_UNIMPLEMENTED", format!("not implemented by the embedded sidecar: {what}"))
 }
 
-async fn unknown(uri: Uri) -> ApiError {
-    if let Some(rest) = uri.path().strip_prefix("/v1.0/publish/") {
+/// What is no route, or no method of one: Dapr takes it for an invocation.
+async fn unknown(State(api): State<Api>, uri: Uri, request: Request) -> Result<Response, ApiError> {
+    if let Some(app) = invoke::named(request.headers()) {
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        return invoke::call(&api, &app, path, request).await;
+    }
+    Err(no_route(request.method(), &uri))
+}
+
+fn no_route(method: &Method, uri: &Uri) -> ApiError {
+    let publish = ["/v1.0/publish/bulk/", "/v1.0-alpha1/publish/bulk/", "/v1.0/publish/"];
+    if let Some(rest) = publish.iter().find_map(|route| uri.path().strip_prefix(route))
+        && (method == Method::POST || method == Method::PUT)
+    {
         // The router only takes whole paths; say what is missing as Dapr does.
-        let (code, what) = if rest.trim_matches('/').is_empty() {
+        let (code, what) = if rest.is_empty() || rest.starts_with('/') {
             ("ERR_PUBSUB_EMPTY", "pubsub name is empty".to_owned())
         } else {
             ("ERR_TOPIC_NAME_EMPTY", format!("topic is empty in pubsub {}", rest.trim_matches('/')))
         };
         return ApiError::new(StatusCode::NOT_FOUND, code, what);
     }
-    let text = format!("there is no route {}", uri.path());
-    ApiError::new(StatusCode::NOT_FOUND, "ERR_NOT_FOUND", text)
-}
-
-async fn not_allowed(uri: Uri) -> ApiError {
-    let text = format!("{} does not take this method", uri.path());
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "ERR_METHOD_NOT_ALLOWED", text)
+    let text =
+        format!("failed getting app id either from the URL path or the header dapr-app-id: there is no route {method} {}", uri.path());
+    ApiError::new(StatusCode::NOT_FOUND, "ERR_DIRECT_INVOKE", text)
 }
 
 /// Refuses callers without the token, except to the two health routes.

@@ -56,12 +56,12 @@ pub(crate) enum Kind {
     Text,
 }
 
-/// Reads a content type; parameters do not count.
+/// Reads a content type; parameters do not count. JSON is `application/json` and nothing like it, as in Dapr.
 pub(crate) fn kind(content_type: &str) -> Kind {
     let media = content_type.split(';').next().unwrap_or_default().trim();
     if media.eq_ignore_ascii_case("application/cloudevents+json") {
         Kind::CloudEvent
-    } else if media.eq_ignore_ascii_case("application/json") || media.to_ascii_lowercase().ends_with("+json") {
+    } else if media.eq_ignore_ascii_case("application/json") {
         Kind::Json
     } else if media.eq_ignore_ascii_case("application/octet-stream") || media.eq_ignore_ascii_case("application/cloudevents+protobuf") {
         Kind::Binary
@@ -220,10 +220,10 @@ fn wrap(out: &mut Vec<u8>, event: &Event<'_>, content_type: &str, metadata: &Pai
     member(out, "datacontenttype", content_type);
     member(out, "topic", around.topic);
     member(out, "pubsubname", around.pubsub);
-    let traceparent = own("cloudevent.traceparent").or_else(|| own("cloudevent.traceid")).or(around.traceparent).unwrap_or(NO_TRACE);
-    let traceid = own("cloudevent.traceid").unwrap_or(traceparent);
-    member(out, "traceid", traceid);
-    member(out, "traceparent", traceparent);
+    // Both say the same, and an own trace parent counts more than an own trace id.
+    let trace = own("cloudevent.traceparent").or_else(|| own("cloudevent.traceid")).or(around.traceparent).unwrap_or(NO_TRACE);
+    member(out, "traceid", trace);
+    member(out, "traceparent", trace);
     let tracestate = own("cloudevent.tracestate").or(around.tracestate);
     member(out, "tracestate", tracestate.unwrap_or_default());
     member(out, "time", around.now_text);

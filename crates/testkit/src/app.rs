@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -83,6 +84,7 @@ struct Shared {
     subscriptions: Value,
     handler: Box<Handler>,
     received: Mutex<Vec<Received>>,
+    lists: AtomicUsize,
 }
 
 /// A running fake application. Dropping it stops it and breaks its connections, as a crash would.
@@ -117,7 +119,7 @@ impl FakeApp {
         let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("the port is free");
         let port = listener.local_addr().expect("a bound listener has an address").port();
         let handler = Box::new(move |received| Box::pin(handler(received)) as Pin<Box<dyn Future<Output = Answer> + Send>>);
-        let shared = Arc::new(Shared { subscriptions, handler, received: Mutex::default() });
+        let shared = Arc::new(Shared { subscriptions, handler, received: Mutex::default(), lists: AtomicUsize::new(0) });
         let server = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Self { port, shared, server }
     }
@@ -135,6 +137,11 @@ impl FakeApp {
     /// What it has received so far, in the order of arrival.
     pub fn received(&self) -> Vec<Received> {
         self.shared.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How often it was asked for its subscriptions.
+    pub fn lists(&self) -> usize {
+        self.shared.lists.load(Ordering::Relaxed)
     }
 
     /// Stops it and breaks its connections. Its port is free when this returns.
@@ -177,7 +184,10 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let (parts, body) = request.into_parts();
     let answer = match (&parts.method, parts.uri.path()) {
-        (&Method::GET, "/dapr/subscribe") => Answer::json(&shared.subscriptions),
+        (&Method::GET, "/dapr/subscribe") => {
+            shared.lists.fetch_add(1, Ordering::Relaxed);
+            Answer::json(&shared.subscriptions)
+        }
         (&Method::GET, "/health") => Answer::status(200),
         (&Method::GET, "/dapr/config") => Answer::status(404),
         _ => match Limited::new(body, BODY_BYTES_MAX).collect().await {

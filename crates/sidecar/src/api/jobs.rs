@@ -8,7 +8,7 @@ use http::header::CONTENT_TYPE;
 use jiff::Timestamp;
 
 use super::{Api, ApiError, no_content, take_body};
-use crate::jobs::spec::Spec;
+use crate::jobs::spec::{Problem, ProblemKind, Spec};
 use crate::json::{Members, string};
 
 /// Longest name of a job, in bytes.
@@ -21,21 +21,25 @@ fn check_name(name: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Dapr says 500 to a schedule or time that is none; here it is 400, because a 500 asks to be tried again.
+fn refused(problem: &Problem) -> ApiError {
+    let bad = |code, text: String| ApiError::new(StatusCode::BAD_REQUEST, code, text);
+    let due_to = format!("failed to schedule job due to: {problem}");
+    match problem.kind {
+        ProblemKind::Body => ApiError::malformed(format!("failed deserializing HTTP body: {problem}")),
+        ProblemKind::Name => bad("DAPR_SCHEDULER_JOB_NAME", problem.to_string()),
+        ProblemKind::Empty => bad("DAPR_SCHEDULER_SCHEDULE_EMPTY", problem.to_string()),
+        ProblemKind::Spec => bad("DAPR_SCHEDULER_SCHEDULE_JOB", due_to),
+        ProblemKind::Unsupported => ApiError::new(StatusCode::NOT_IMPLEMENTED, "ERR_API_UNIMPLEMENTED", due_to),
+    }
+}
+
 /// 204 once the job is durable; 409 when one of that name exists and `overwrite` is not true.
 pub(super) async fn create(State(api): State<Api>, Path(name): Path<String>, body: Body) -> Result<Response, ApiError> {
     check_name(&name)?;
     let body = take_body(&api, body).await?;
-    let spec = Spec::read(&body.bytes).map_err(|problem| {
-        let (status, code) = if problem.unsupported {
-            (StatusCode::NOT_IMPLEMENTED, "ERR_API_UNIMPLEMENTED")
-        } else {
-            (StatusCode::BAD_REQUEST, "DAPR_SCHEDULER_SCHEDULE_JOB")
-        };
-        ApiError::new(status, code, format!("failed to schedule job due to: {problem}"))
-    })?;
-    let job = spec.begin(&api.instance.app_id, &name, Timestamp::now(), &body.bytes).map_err(|problem| {
-        ApiError::new(StatusCode::BAD_REQUEST, "DAPR_SCHEDULER_SCHEDULE_JOB", format!("failed to schedule job due to: {problem}"))
-    })?;
+    let spec = Spec::read(&body.bytes).map_err(|problem| refused(&problem))?;
+    let job = spec.begin(&api.instance.app_id, &name, Timestamp::now(), &body.bytes).map_err(|problem| refused(&problem))?;
     let due_ms = job.due_ms;
     let done = api
         .context

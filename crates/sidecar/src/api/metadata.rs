@@ -17,7 +17,7 @@ const EXTENDED_MAX: usize = 64;
 pub(super) async fn read(State(api): State<Api>) -> Json<Value> {
     let context = &api.context;
     let mut components = vec![
-        json!({"name": context.pubsub, "type": "pubsub.sqlite", "version": "v1", "capabilities": []}),
+        json!({"name": context.pubsub, "type": "pubsub.sqlite", "version": "v1", "capabilities": ["BULK_PUBSUB"]}),
         json!({"name": context.statestore, "type": "state.sqlite", "version": "v1",
             "capabilities": ["ETAG", "TRANSACTIONAL", "TTL"]}),
     ];

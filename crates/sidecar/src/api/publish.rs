@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 
 use super::{Api, ApiError, QueryMetadata, no_content, take_body};
 use crate::cloudevent::{self, Event, Kind, Surroundings};
-use crate::json::{Members, Pairs, Text, string};
+use crate::json::{Members, Object, Pairs, Text, string};
 use crate::metrics;
 use crate::record::{FLAG_OPAQUE, Head, RecordBuf};
 use crate::store::StoreError;
@@ -45,6 +45,9 @@ pub(crate) fn check_topic(name: &str) -> Result<(), &'static str> {
 }
 
 async fn topic_of(api: &Api, pubsub: &str, name: &str) -> Result<Arc<Topic>, ApiError> {
+    if pubsub.is_empty() {
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "ERR_PUBSUB_EMPTY", "pubsub name is empty"));
+    }
     if pubsub != api.context.pubsub {
         return Err(ApiError::new(StatusCode::NOT_FOUND, "ERR_PUBSUB_NOT_FOUND", format!("pubsub {pubsub} is not found")));
     }
@@ -202,7 +205,7 @@ pub(super) async fn bulk(
             format!("error when unmarshaling the request for topic {name} pubsub {pubsub}: {problem}"),
         )
     };
-    let entries: Vec<Entry<'_>> = serde_json::from_slice(&body.bytes).map_err(|error| malformed(error.to_string()))?;
+    let entries: Vec<Object<Entry<'_>>> = serde_json::from_slice(&body.bytes).map_err(|error| malformed(error.to_string()))?;
     if entries.len() > api.context.limits.items_max {
         return Err(malformed(format!("{} entries, at most {} at a time", entries.len(), api.context.limits.items_max)));
     }
@@ -223,7 +226,7 @@ pub(super) async fn bulk(
     let mut ids: HashSet<&str> = HashSet::with_capacity(entries.len());
     let mut ordered: Vec<&str> = Vec::with_capacity(entries.len());
     let mut refused: Option<String> = None;
-    for entry in &entries {
+    for Object(entry) in &entries {
         let id = entry
             .entry_id
             .as_ref()

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{Api, ApiError, QueryMetadata, no_content, take_body};
-use crate::json::{Pairs, string};
+use crate::json::{Object, Pairs, string};
 use crate::store::state::{Change, Condition, Found, StateWrite, etag_of, etag_text};
 use crate::store::writer::now_ms;
 
@@ -188,7 +188,7 @@ struct BulkGet {
 pub(super) async fn bulk_get(State(api): State<Api>, Path(store): Path<String>, body: Body) -> Result<Response, ApiError> {
     check_store(&api, &store)?;
     let body = take_body(&api, body).await?;
-    let BulkGet { keys } =
+    let Object(BulkGet { keys }) =
         serde_json::from_slice(&body.bytes).map_err(|error| ApiError::malformed(format!("failed deserializing HTTP body: {error}")))?;
     check_count(&api, keys.len())?;
     let stored = keys.iter().map(|key| stored_key(&api, key)).collect::<Result<Vec<_>, _>>()?;
@@ -231,14 +231,14 @@ pub(super) async fn save(
 ) -> Result<Response, ApiError> {
     check_store(&api, &store)?;
     let body = take_body(&api, body).await?;
-    let items: Vec<Item<'_>> =
+    let items: Vec<Object<Item<'_>>> =
         serde_json::from_slice(&body.bytes).map_err(|error| ApiError::malformed(format!("failed deserializing HTTP body: {error}")))?;
     check_count(&api, items.len())?;
     if items.is_empty() {
         return Ok(no_content());
     }
     let now_ms = now_ms();
-    let writes = items.into_iter().map(|item| item.put(&api, &query, now_ms)).collect::<Result<Vec<_>, _>>()?;
+    let writes = items.into_iter().map(|Object(item)| item.put(&api, &query, now_ms)).collect::<Result<Vec<_>, _>>()?;
     let doing = format!("failed saving state in state store {store}");
     let done = api.context.store.write_state(writes, false).await.map_err(|error| ApiError::store(SAVE, &doing, &error))?;
     if done.iter().any(Result::is_err) {
@@ -267,7 +267,7 @@ pub(super) async fn remove(
 #[derive(Deserialize)]
 struct Transaction<'a> {
     #[serde(borrow, default)]
-    operations: Vec<Operation<'a>>,
+    operations: Vec<Object<Operation<'a>>>,
     #[serde(default)]
     metadata: Option<Pairs>,
 }
@@ -276,7 +276,7 @@ struct Transaction<'a> {
 struct Operation<'a> {
     operation: String,
     #[serde(borrow)]
-    request: Item<'a>,
+    request: Object<Item<'a>>,
 }
 
 /// 204 when all operations are durable, 500 when none is.
@@ -288,7 +288,7 @@ pub(super) async fn transaction(
 ) -> Result<Response, ApiError> {
     check_store(&api, &store)?;
     let body = take_body(&api, body).await?;
-    let Transaction { operations, metadata } =
+    let Object(Transaction { operations, metadata }) =
         serde_json::from_slice(&body.bytes).map_err(|error| ApiError::malformed(format!("failed deserializing HTTP body: {error}")))?;
     check_count(&api, operations.len())?;
     if operations.is_empty() {
@@ -297,7 +297,7 @@ pub(super) async fn transaction(
     let shared = merge(metadata, &query);
     let now_ms = now_ms();
     let mut writes = Vec::with_capacity(operations.len());
-    for Operation { operation, request } in operations {
+    for Object(Operation { operation, request: Object(request) }) in operations {
         writes.push(match operation.as_str() {
             "upsert" => request.put(&api, &shared, now_ms)?,
             "delete" => request.delete(&api)?,

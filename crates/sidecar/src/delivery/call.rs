@@ -12,7 +12,7 @@ use super::{Member, Reader};
 use crate::broker::{Call, Verdict};
 use crate::client::{Answer, CallError};
 use crate::cloudevent;
-use crate::json::{Pairs, Text, member, number, string};
+use crate::json::{Object, Pairs, Text, member, number, string};
 use crate::record::{FLAG_KEY, FLAG_OPAQUE, FLAG_ORIGIN, Head, Record, RecordBuf, Records};
 use crate::store::writer::now_ms;
 use crate::topics::{Topic, partition_of};
@@ -274,9 +274,9 @@ fn single_answer(answer: &Answer) -> Verdict {
     if answer.body.is_empty() {
         return Verdict::Success;
     }
-    match serde_json::from_slice::<SingleAnswer<'_>>(&answer.body) {
+    match serde_json::from_slice::<Object<SingleAnswer<'_>>>(&answer.body) {
         Err(_) => Verdict::Success,
-        Ok(SingleAnswer { status }) => match status.as_ref().map(|status| &*status.0) {
+        Ok(Object(SingleAnswer { status })) => match status.as_ref().map(|status| &*status.0) {
             None | Some("" | "SUCCESS") => Verdict::Success,
             Some("DROP") => Verdict::Drop,
             Some(_) => Verdict::Retry { status: None },
@@ -287,7 +287,7 @@ fn single_answer(answer: &Answer) -> Verdict {
 #[derive(Deserialize)]
 struct BulkAnswer<'a> {
     #[serde(borrow)]
-    statuses: Vec<EntryAnswer<'a>>,
+    statuses: Vec<Object<EntryAnswer<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -314,10 +314,10 @@ fn bulk_answer(answer: &Answer, sent: &[usize], verdicts: &mut [(u64, Verdict)])
         return all(verdicts, Verdict::Retry { status });
     }
     // Not named is RETRY, which the verdicts say already; so is every one when this is not such a body.
-    let Ok(BulkAnswer { statuses }) = serde_json::from_slice(&answer.body) else {
+    let Ok(Object(BulkAnswer { statuses })) = serde_json::from_slice(&answer.body) else {
         return;
     };
-    for EntryAnswer { entry_id, status } in statuses {
+    for Object(EntryAnswer { entry_id, status }) in statuses {
         let Some(index) = entry_id.0.parse().ok().and_then(|entry: usize| sent.get(entry)) else {
             continue;
         };
@@ -388,6 +388,7 @@ mod tests {
             (204, "", Verdict::Success),
             (200, "thanks", Verdict::Success),
             (200, "{}", Verdict::Success),
+            (200, r#"["RETRY"]"#, Verdict::Success),
             (200, r#"{"status":"SUCCESS"}"#, Verdict::Success),
             (200, r#"{"status":""}"#, Verdict::Success),
             (200, r#"{"status":"RETRY"}"#, retry(None)),

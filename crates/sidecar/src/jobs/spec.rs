@@ -13,6 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::json::Object;
 use crate::resiliency::duration;
 use crate::store::jobs::{After, JobRow};
 use cron::Cron;
@@ -52,9 +53,23 @@ struct Failure {
 /// Why a job is refused.
 #[derive(Debug)]
 pub(crate) struct Problem {
-    /// It is fine in Dapr and not done here.
-    pub(crate) unsupported: bool,
+    pub(crate) kind: ProblemKind,
     text: String,
+}
+
+/// What is wrong with a job; Dapr has a code for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProblemKind {
+    /// The body is no job.
+    Body,
+    /// The body has a name.
+    Name,
+    /// Neither schedule nor due time.
+    Empty,
+    /// It says something that cannot be.
+    Spec,
+    /// It is fine in Dapr and not done here.
+    Unsupported,
 }
 
 impl fmt::Display for Problem {
@@ -64,7 +79,7 @@ impl fmt::Display for Problem {
 }
 
 fn problem(text: impl Into<String>) -> Problem {
-    Problem { unsupported: false, text: text.into() }
+    Problem { kind: ProblemKind::Spec, text: text.into() }
 }
 
 #[derive(Deserialize)]
@@ -108,9 +123,12 @@ struct Constant {
 impl Spec {
     /// Reads a request's JSON.
     pub(crate) fn read(json: &[u8]) -> Result<Self, Problem> {
-        let request: Request<'_> = serde_json::from_slice(json).map_err(|error| problem(format!("body: {error}")))?;
+        // No body is an empty one.
+        let json = if json.trim_ascii().is_empty() { b"{}" } else { json };
+        let Object::<Request<'_>>(request) =
+            serde_json::from_slice(json).map_err(|error| Problem { kind: ProblemKind::Body, text: error.to_string() })?;
         if request.name.is_some_and(|name| !name.is_empty()) {
-            return Err(problem("Set the job name in the url only"));
+            return Err(Problem { kind: ProblemKind::Name, text: "Set the job name in the url only".to_owned() });
         }
         let schedule = request.schedule.as_deref().filter(|text| !text.is_empty()).map(read_schedule).transpose()?;
         let due = request.due_time.as_deref().filter(|text| !text.is_empty()).map(|text| moment("dueTime", text)).transpose()?;
@@ -122,7 +140,8 @@ impl Spec {
             }
         };
         if schedule.is_none() && due.is_none() {
-            return Err(problem("job must have either a due time or a schedule"));
+            let text = "Schedule is empty: job must have either a due time or a schedule".to_owned();
+            return Err(Problem { kind: ProblemKind::Empty, text });
         }
         if schedule.is_none() && repeats.is_some_and(|repeats| repeats > 1) {
             return Err(problem("job must have a schedule to repeat"));
@@ -245,7 +264,7 @@ fn moment(what: &str, text: &str) -> Result<Moment, Problem> {
     if text.starts_with('P') || text.starts_with('R') {
         return text.parse::<SignedDuration>().ok().and_then(|after| Duration::try_from(after).ok()).map(Moment::After).ok_or_else(|| {
             Problem {
-                unsupported: true,
+                kind: ProblemKind::Unsupported,
                 text: format!("{what} {text}: of ISO 8601 durations only hours, minutes and seconds are done here"),
             }
         });

@@ -83,6 +83,10 @@ async fn methods_of_an_app_are_invoked() {
     let call = &callee.calls()[0];
     assert_eq!(call.path, "/a%20b/c?q=1");
     assert_eq!(call.header("dapr-caller-app-id"), "caller");
+    let by_header = daprd.send(Method::GET, "/a/b?q=1", &[("dapr-app-id", "callee")], "").await.expect(201);
+    assert_eq!(by_header.body, " ");
+    assert_eq!(callee.calls()[1].path, "/a/b?q=1");
+    assert_eq!(callee.calls()[1].header("dapr-app-id"), "");
     let unknown = daprd.get("/v1.0/invoke/nobody/method/x").await.expect(500);
     assert_eq!(unknown.code(), "ERR_DIRECT_INVOKE");
 }
@@ -124,5 +128,7 @@ async fn what_is_not_here_says_so() {
         assert!(answer.json()["message"].as_str().unwrap().contains("embedded sidecar"));
     }
     daprd.get("/v2/nothing").await.expect(404);
-    daprd.delete("/v1.0/metadata").await.expect(405);
+    // As with Dapr, a method that a route does not take is no route.
+    let answer = daprd.delete("/v1.0/metadata").await.expect(404);
+    assert_eq!(answer.code(), "ERR_DIRECT_INVOKE");
 }
