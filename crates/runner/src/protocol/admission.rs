@@ -109,9 +109,10 @@ async fn try_admit(instance: &Arc<Instance>, incoming: Incoming) -> Result<Admit
 }
 
 async fn hold_for_place(instance: &Arc<Instance>) -> Option<Place> {
-    let over = Box::pin(async {
-        select(instance.ports.world.sleep(instance.settings.hold), Box::pin(instance.index.fenced())).await;
+    let ended = Box::pin(async {
+        select(Box::pin(instance.index.fenced()), Box::pin(instance.stopping.on())).await;
     });
+    let over = select(instance.ports.world.sleep(instance.settings.hold), ended);
     match select(Box::pin(instance.pool.place()), over).await {
         Either::Left((place, _)) => place,
         Either::Right(_) => None,

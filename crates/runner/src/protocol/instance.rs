@@ -3,7 +3,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ pub(super) struct Instance {
     pub(super) settings: Arc<Settings>,
     pub(super) index: Index,
     pub(super) pool: Pool,
+    pub(super) stopping: Stopping,
     /// Tasks this instance is driving or about to, and how to make the driver look at its document. By turn: a driver that has not noticed yet that
     /// its task moved on may still be there when the task comes back at a later turn.
     held: Mutex<BTreeMap<(TaskId, u32), Arc<Notify>>>,
@@ -80,8 +81,23 @@ pub struct Runner {
     settings: Arc<Settings>,
     pool: Pool,
     current: watch::Sender<Option<Arc<Instance>>>,
-    stopping: AtomicBool,
-    stopped: Notify,
+    stopping: Stopping,
+}
+
+/// Whether the runner has been told to stop.
+#[derive(Clone)]
+pub(super) struct Stopping(Arc<watch::Sender<bool>>);
+
+impl Stopping {
+    fn is_on(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Resolves once the runner has been told to stop.
+    pub(super) async fn on(&self) {
+        // The sender lives in `self`: waiting cannot fail.
+        drop(self.0.subscribe().wait_for(|stopping| *stopping).await);
+    }
 }
 
 impl Runner {
@@ -89,35 +105,26 @@ impl Runner {
     pub fn new(ports: Ports, settings: Settings) -> Arc<Self> {
         let pool = Pool::new(settings.places, settings.agents.iter().map(|(agent, limits)| (agent.clone(), limits.max)));
         let settings = Arc::new(settings);
-        Arc::new(Self {
-            ports,
-            settings,
-            pool,
-            current: watch::Sender::new(None),
-            stopping: AtomicBool::new(false),
-            stopped: Notify::new(),
-        })
+        Arc::new(Self { ports, settings, pool, current: watch::Sender::new(None), stopping: Stopping(Arc::new(watch::Sender::new(false))) })
     }
 
     /// Works until [`Runner::stop`].
     pub async fn run(self: Arc<Self>) {
         let mut predecessor = None;
-        while !self.stopping.load(Ordering::Acquire) {
+        while !self.stopping.is_on() {
             let instance = Instance::new(&self);
-            let stopped = Box::pin(self.stopped.notified());
-            let begun = Box::pin(instance.begin());
-            select(begun, stopped).await;
-            if self.stopping.load(Ordering::Acquire) {
+            select(Box::pin(instance.begin()), Box::pin(self.stopping.on())).await;
+            if self.stopping.is_on() {
                 break;
             }
             self.current.send_replace(Some(Arc::clone(&instance)));
-            if self.stopping.load(Ordering::SeqCst) {
+            if self.stopping.is_on() {
                 // `stop` may have looked just before; what this instance has written so far is an empty index.
                 instance.index.fence();
             }
             instance.live(predecessor.take()).await;
             self.current.send_replace(None);
-            if self.stopping.load(Ordering::Acquire) {
+            if self.stopping.is_on() {
                 break;
             }
             tracing::warn!(instance = %instance.id.0, "cut off from the lease; going on under a new instance");
@@ -127,7 +134,7 @@ impl Runner {
 
     /// Takes nothing new, waits at most `patience` for what runs, then ends its agents and hands everything it was responsible for over.
     pub async fn stop(&self, patience: Duration) {
-        self.stopping.store(true, Ordering::SeqCst);
+        self.stopping.0.send_replace(true);
         let instance = self.current.borrow().clone();
         if let Some(instance) = instance {
             let quiet = Box::pin(async {
@@ -141,16 +148,14 @@ impl Runner {
             let handover = Box::pin(peers::take_over(&instance, &instance.id));
             select(handover, self.ports.world.sleep(patience.max(Duration::from_secs(2)))).await;
         }
-        self.stopped.notify_waiters();
-        self.stopped.notify_one();
     }
 
     /// Handles a delivered request to run, or a resumption.
     pub async fn deliver(&self, incoming: Incoming) -> Admitted {
-        if self.stopping.load(Ordering::Acquire) {
+        if self.stopping.is_on() {
             return Admitted::Retry("the runner is stopping".to_owned());
         }
-        let Some(instance) = self.live_instance().await else { return Admitted::Retry("the runner is starting".to_owned()) };
+        let Some(instance) = self.live_instance().await else { return Admitted::Retry("the runner is starting, or stopping".to_owned()) };
         let admitted = self.to_its_end(async move { admission::admit(&instance, incoming).await }).await;
         admitted.unwrap_or_else(|| Admitted::Retry("the runner is gone".to_owned()))
     }
@@ -159,7 +164,8 @@ impl Runner {
     async fn live_instance(&self) -> Option<Arc<Instance>> {
         let mut current = self.current.subscribe();
         let live = Box::pin(async move { current.wait_for(Option::is_some).await.ok().and_then(|current| current.clone()) });
-        match select(live, self.ports.world.sleep(self.settings.hold)).await {
+        let over = select(self.ports.world.sleep(self.settings.hold), Box::pin(self.stopping.on()));
+        match select(live, over).await {
             Either::Left((instance, _)) => instance,
             Either::Right(_) => None,
         }
@@ -242,6 +248,7 @@ impl Instance {
             settings: Arc::clone(&runner.settings),
             index: Index::new(runner.settings.places + runner.settings.wake_reserve / 2, runner.settings.wake_reserve),
             pool: runner.pool.clone(),
+            stopping: runner.stopping.clone(),
             held: Mutex::default(),
             doubts: Mutex::default(),
             stamps: AtomicU64::new(0),

@@ -75,7 +75,7 @@ impl World {
         }
         let slow = self.scenario.rates.slow;
         if self.rng.chance(slow) {
-            let most = *self.rng.pick(&[500 * MS, 5 * S, 12 * S]);
+            let most = *self.rng.pick(&[500 * MS, 5 * S, 30 * S]);
             return self.rng.below(most);
         }
         let most = self.scenario.latency_max;

@@ -36,8 +36,13 @@ pub(crate) fn print(line: &str) {
     println!("{line}");
 }
 
+#[expect(clippy::disallowed_methods, reason = "a test's own switches, not the configuration of a service")]
+fn text(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 fn variable<T: FromStr>(name: &str) -> Option<T> {
-    std::env::var(name).ok().and_then(|value| value.parse().ok())
+    text(name).and_then(|value| value.parse().ok())
 }
 
 /// Few without optimisation, where they are slow.
@@ -46,7 +51,7 @@ fn schedules() -> u64 {
 }
 
 fn without() -> Without {
-    let faults = std::env::var("FTE_SIM_WITHOUT").unwrap_or_default();
+    let faults = text("FTE_SIM_WITHOUT").unwrap_or_default();
     let faults = faults.split(',').filter(|name| !name.is_empty());
     Without {
         faults: faults.map(|name| Fault::named(name).unwrap_or_else(|| panic!("there is no fault {name}: {:?}", Fault::ALL))).collect(),
