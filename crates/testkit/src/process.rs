@@ -109,7 +109,16 @@ impl FteProcess {
 
     /// Starts it again on the same data, after [`FteProcess::kill`] or [`FteProcess::stop`].
     pub async fn restart(&mut self) {
-        self.ready = launch(&mut self.daemon).await.unwrap_or_else(|failure| panic!("{failure}"));
+        self.try_restart().await.unwrap_or_else(|failure| panic!("{failure}"));
+    }
+
+    /// [`FteProcess::restart`], where it may fail.
+    ///
+    /// # Errors
+    /// For people, with the end of its log: it ended, or was not ready in time.
+    pub async fn try_restart(&mut self) -> Result<(), String> {
+        self.ready = launch(&mut self.daemon).await?;
+        Ok(())
     }
 }
 

@@ -40,7 +40,8 @@ async fn a_bare_event_from_outside_is_a_task() {
 async fn one_idempotency_key_is_one_task() {
     let fte = Fte::start().await;
     let client = fte.api().with_header("idempotency-key", "order-7");
-    let answers = join_all((0..8).map(|_| async { client.post("/v1/tasks", &json!({ "task": "once" })).await.unwrap().expect_status(202) })).await;
+    let answers =
+        join_all((0..8).map(|_| async { client.post("/v1/tasks", &json!({ "task": "once" })).await.unwrap().expect_status(202) })).await;
     let ids: std::collections::BTreeSet<String> =
         answers.iter().map(|answer| answer.json::<Value>()["task_id"].as_str().unwrap().to_owned()).collect();
     assert_eq!(ids.len(), 1);

@@ -27,7 +27,8 @@ async fn tasks_beyond_the_pool_wait_their_turn() {
     assert_eq!(letters["items"], json!([]));
     let trail = fte_testkit::eventually(|| async {
         let trail = histories(&entries(&api).await);
-        let faults: Vec<_> = tasks.iter().flat_map(|task| trail.get(task).map_or_else(|| vec!["unknown".to_owned()], |told| told.faults())).collect();
+        let faults: Vec<_> =
+            tasks.iter().flat_map(|task| trail.get(task).map_or_else(|| vec!["unknown".to_owned()], |told| told.faults())).collect();
         if faults.is_empty() { Ok(trail) } else { Err(faults) }
     })
     .await;

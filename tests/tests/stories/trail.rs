@@ -56,7 +56,11 @@ pub(crate) async fn settled(doors: &Doors, accepted: &[String]) -> BTreeMap<Stri
             return Err(format!("accepted, and not in the trail: {missing:?}"));
         }
         let faults: Vec<_> = told.iter().map(|(task, history)| (task, history.faults())).filter(|(_, faults)| !faults.is_empty()).collect();
-        if faults.is_empty() { Ok(told) } else { Err(format!("{} tasks are not whole: {:?}", faults.len(), &faults[..faults.len().min(5)])) }
+        if faults.is_empty() {
+            Ok(told)
+        } else {
+            Err(format!("{} tasks are not whole: {:?}", faults.len(), &faults[..faults.len().min(5)]))
+        }
     })
     .await;
     agreed(status, &told).await;
@@ -170,8 +174,8 @@ impl History {
         check(last == self.results.first(), format!("the last status is {last:?}, the result {:?}", self.results));
         let terminal = self.statuses.values().filter(|status| is_terminal(status)).count();
         check(terminal == 1, format!("{terminal} terminal statuses"));
-        let balanced = self.given_back.len() == self.claimed.len()
-            && self.claimed.iter().all(|claim| self.given_back.get(claim) == Some(&1));
+        let balanced =
+            self.given_back.len() == self.claimed.len() && self.claimed.iter().all(|claim| self.given_back.get(claim) == Some(&1));
         check(balanced, format!("claimed {:?}, given back {:?}", self.claimed, self.given_back));
         faults
     }
