@@ -29,6 +29,7 @@ use fte_events::{AgentName, Runtime};
 use fte_service::Env;
 use fte_service::agents::{self as config, AgentKind, Builtin};
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 pub use self::launch::{Launch, Launcher, PlainProcess};
 pub use self::limits::Limits;
@@ -105,6 +106,18 @@ impl AgentHost {
             limits,
         };
         Ok(Self { agents: agents.agents.iter().map(worker).collect(), shared: Arc::new(shared), deaf: mpsc::channel(1).0 })
+    }
+
+    /// Finds out whether workspaces and artifacts can be made, before a task finds out. A full disk is no obstacle: that heals by itself.
+    pub fn probe(&self) -> io::Result<()> {
+        for directory in [&self.shared.workspaces, self.shared.artifacts.directory()] {
+            let probe = directory.join(format!("probe-{}", Uuid::new_v4().simple()));
+            match std::fs::create_dir_all(&probe).and_then(|()| std::fs::remove_dir(&probe)) {
+                Err(error) if error.kind() != io::ErrorKind::StorageFull => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Removes what a killed predecessor left in the data directory. Only for who knows that no other runner uses it: before the first start, under the

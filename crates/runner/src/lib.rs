@@ -31,18 +31,24 @@ pub use config::Config;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The data directory cannot hold artifacts and workspaces.
-    #[error("the agents' directories cannot be made")]
-    Agents(#[source] std::io::Error),
+    #[error("the agents' directories in {} cannot be written", data_dir.display())]
+    Agents {
+        /// The data directory.
+        data_dir: std::path::PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
 }
 
 /// The runner as a service. It works once its background is running. `env` is where agents get the variables from that they are allowed.
 pub async fn start(config: Config, settings: &Settings, bus: Bus, env: &impl Env) -> Result<Service, Error> {
     let beside = settings.agents_file.as_deref().and_then(std::path::Path::parent);
-    let host =
-        agents::AgentHost::new(&settings.agents, beside, &settings.data_dir, env, agents::Limits::default()).map_err(Error::Agents)?;
+    let failed = |source| Error::Agents { data_dir: settings.data_dir.clone(), source };
+    let host = agents::AgentHost::new(&settings.agents, beside, &settings.data_dir, env, agents::Limits::default()).map_err(failed)?;
+    host.probe().map_err(failed)?;
     if config.seat.is_some() {
         // Whoever holds the seat is alone on this directory: what lies there is a dead predecessor's.
-        host.sweep().map_err(Error::Agents)?;
+        host.sweep().map_err(failed)?;
     }
     let ports = ports::Ports {
         store: Arc::new(adapters::SidecarStore(bus.state.clone())),

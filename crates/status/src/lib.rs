@@ -87,6 +87,11 @@ fn service(store: Store, config: Config, settings: &Settings, bus: &Bus) -> Serv
             async move { store.check().await.map_err(|error| chain(&error)) }
         }),
     ));
+    let ended = store.ended();
+    service.background.push(Box::pin(async move {
+        ended.await;
+        Err(StoreError::Closed.into())
+    }));
     service.background.push(Box::pin(sweeping::sweep_for_ever(store, config.retention, config.sweep_every)));
     let patience = settings.drain / 3;
     service.stop = Some(Box::new(move || {
@@ -117,7 +122,7 @@ mod tests {
         for _ in 0..2 {
             let bus = Bus::connect(&settings, SERVICE).unwrap();
             let service = start(Config::default(), &settings, bus).await.unwrap();
-            assert_eq!((service.name, service.checks.len(), service.background.len()), ("status", 2, 1));
+            assert_eq!((service.name, service.checks.len(), service.background.len()), ("status", 2, 2));
         }
         assert!(dir.join("new").join(FILE).exists());
     }

@@ -67,6 +67,12 @@ pub enum StoreError {
         #[source]
         source: Arc<std::io::Error>,
     },
+    /// The file may only be read.
+    #[error("the status database {} is read-only: give this user the right to write it and its directory", path.display())]
+    ReadOnly {
+        /// The file.
+        path: PathBuf,
+    },
     /// The writing thread cannot be started.
     #[error("the thread that writes the status database cannot be started")]
     Thread(#[source] Arc<std::io::Error>),
@@ -158,10 +164,19 @@ impl Store {
 
     /// Why the last write failed, if it did. Then a write is tried, so that a healed disk is noticed without traffic.
     pub(crate) async fn check(&self) -> Result<(), StoreError> {
+        if self.commands.is_closed() {
+            return Err(StoreError::Closed);
+        }
         if self.health.error().is_none() {
             return Ok(());
         }
         self.write(schema::probe).await
+    }
+
+    /// Resolves when the writer has ended, which it does only by a fault of this program: the process should not go on without it.
+    pub(crate) fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+        let commands = self.commands.clone();
+        async move { commands.closed().await }
     }
 
     /// Who waits for tasks.

@@ -54,6 +54,10 @@ impl ArtifactStore {
         Self { directory, bytes_max }
     }
 
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Removes what a killed predecessor left half-written.
     pub(super) fn sweep(&self) -> io::Result<()> {
         match std::fs::remove_dir_all(self.directory.join("tmp")) {

@@ -57,6 +57,10 @@ pub(super) fn open_to_write(path: &Path) -> Result<Connection, StoreError> {
             .map_err(|source| StoreError::Directory { path: directory.to_owned(), source: std::sync::Arc::new(source) })?;
     }
     let mut connection = Connection::open(path)?;
+    // SQLite opens what it may not write all the same, to read it.
+    if connection.is_readonly(rusqlite::MAIN_DB)? {
+        return Err(StoreError::ReadOnly { path: path.to_owned() });
+    }
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
