@@ -124,7 +124,7 @@ impl Actor {
                 pause(&self.sim, self.process, *time).await;
                 Next::Step
             }
-            Step::Ask(question) => self.ask(*question).await,
+            Step::Ask(question) => self.ask(at, *question).await,
             Step::FailUntil(until, retryable) if self.start.attempt <= *until => {
                 self.sim.world().tasks[self.task].agent_failures += 1;
                 self.say(Said::Error { code: "no_luck".to_owned(), message: "no luck".to_owned(), retryable: *retryable }).await;
@@ -153,7 +153,7 @@ impl Actor {
         self.say(Said::Action { action: "tool.called".to_owned(), data }).await
     }
 
-    async fn ask(&mut self, question: u8) -> Next {
+    async fn ask(&mut self, at: usize, question: u8) -> Next {
         let reason = format!("question-{question}");
         if matches!(self.say(Said::Approval { reason: Some(reason.clone()), data: None }).await, Next::Over) {
             return Next::Over;
@@ -162,7 +162,7 @@ impl Actor {
         match self.told.recv().await {
             Some(Tell::Decision { approved: true, .. }) => {
                 self.sim.world().agents[self.number].waits = false;
-                self.sim.world().check_told_yes(self.task, &reason);
+                self.sim.world().check_told_yes(self.task, at, question, &reason);
                 Next::Step
             }
             Some(Tell::Decision { approved: false, .. } | Tell::Cancel) | None => {

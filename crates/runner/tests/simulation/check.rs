@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::broker::Envelope;
 use crate::coverage::Met;
-use crate::scenario::Plan;
+use crate::scenario::{Plan, Step};
 use crate::world::World;
 
 /// A task document, as far as the checks look.
@@ -341,12 +341,15 @@ impl World {
         }
     }
 
-    /// An agent was told yes: that question was answered yes.
-    pub(crate) fn check_told_yes(&mut self, task: usize, reason: &str) {
-        let said_yes = self.tasks[task].asked.iter().any(|asked| asked.reason.as_deref() == Some(reason) && asked.decision == Some(true));
-        if !said_yes {
-            let id = self.tasks[task].plan.id;
-            self.violate(|| format!("the agent of {id} was told that {reason} is approved, and nobody said so"));
+    /// An agent was told yes: so often was that question answered yes as the agent has asked it, counting neither its repetitions after a restart
+    /// nor the answers to them.
+    pub(crate) fn check_told_yes(&mut self, task: usize, at: usize, question: u8, reason: &str) {
+        let it = &self.tasks[task];
+        let asks = it.plan.script[..=at].iter().filter(|step| **step == Step::Ask(question)).count();
+        let yes = it.asked.iter().filter(|asked| asked.reason.as_deref() == Some(reason) && asked.decision == Some(true)).count();
+        if yes < asks {
+            let id = it.plan.id;
+            self.violate(|| format!("the agent of {id} was told yes to its {asks}. asking of {reason}, and somebody said so {yes} times"));
         }
     }
 }
