@@ -35,16 +35,18 @@ impl Shortage {
         let script = format!("mount -t tmpfs -o size={DISK_MIB}m fte-test {0} && touch {0}/mounted && exec sleep 600", at.display());
         let mut holder = Daemon::new("the disk's holder", ["unshare", "--mount", "--propagation", "private", "sh", "-c", &script]);
         holder.start().await;
-        let mut mounted = Self::Mounted { holder, at: at.clone() };
+        let mut mounted = Self::Mounted { holder, at };
         let refused = eventually(|| {
             let Self::Mounted { holder, .. } = &mut mounted else { unreachable!() };
             let ended = holder.exit().map(|_| holder.log());
-            let is_there = mounted.outside("mounted").exists();
-            async move { if ended.is_some() || is_there { Ok(ended) } else { Err("not mounted yet") } }
+            let is_settled = ended.is_some() || mounted.outside("mounted").exists();
+            async move { if is_settled { Ok(ended) } else { Err("not mounted yet") } }
         })
         .await;
-        let Some(why) = refused else { return mounted };
-        Self::Limited { dir: Dir::new(), why }
+        match refused {
+            None => mounted,
+            Some(why) => Self::Limited { dir: Dir::new(), why },
+        }
     }
 
     fn data(&self) -> PathBuf {
@@ -76,8 +78,8 @@ impl Shortage {
         }
     }
 
-    /// Leaves no room for `pid` to write more.
-    fn fill(&self, pid: u32) {
+    /// Leaves `pid` only so many bytes to write.
+    fn fill(&self, pid: u32, room: u64) {
         match self {
             Self::Mounted { .. } => {
                 let mut ballast = fs::File::create(self.outside("ballast")).unwrap();
@@ -87,8 +89,10 @@ impl Shortage {
                         piece.truncate(piece.len() / 2);
                     }
                 }
+                let size = ballast.metadata().unwrap().len();
+                ballast.set_len(size.saturating_sub(room)).unwrap();
             }
-            Self::Limited { .. } => limit(pid, "65536"),
+            Self::Limited { .. } => limit(pid, &(65_536 + room).to_string()),
         }
     }
 
@@ -140,31 +144,68 @@ async fn post_until_refused(api: &Client, accepted: &mut Vec<String>) -> fte_tes
     panic!("a full disk took everything");
 }
 
-async fn a_full_disk_story(restart_while_full: bool) {
-    let dir = Dir::new();
-    let shortage = Shortage::new(&dir).await;
+/// Starts on a small disk, with a task that is done.
+async fn start(dir: &Dir) -> (Shortage, FteProcess, Vec<String>) {
+    let shortage = Shortage::new(dir).await;
     if let Shortage::Limited { why, .. } = &shortage {
         println!("note: told by a limit on the size of files, as no disk can be mounted here: {why}");
     }
     let no_env: [(&str, &str); 0] = [];
-    let mut fte = FteProcess::start_under(shortage.launcher(), built_binary(), shortage.data(), ["--quiet"], no_env).await;
+    let fte = FteProcess::start_under(shortage.launcher(), built_binary(), shortage.data(), ["--quiet"], no_env).await;
+    let task = post(&fte.api(), echo("before")).await;
+    result(&fte.api(), &task).await;
+    (shortage, fte, vec![task])
+}
+
+/// Waits until it is ready, and has accepted the task that it refused before.
+async fn healed(fte: &FteProcess, key: &str, accepted: &mut Vec<String>) {
+    let api = fte.api().with_header("idempotency-key", key);
+    eventually(|| async {
+        let ready = api.get("/ready").await.map_err(|error| error.to_string())?;
+        if ready.status == 200 { Ok(()) } else { Err(ready.text()) }
+    })
+    .await;
+    let task = eventually(|| async {
+        let answer = api.post("/v1/tasks", &echo("keyed")).await.map_err(|error| error.to_string())?;
+        if answer.status == 202 { Ok(answer.json::<Value>()["task_id"].as_str().unwrap().to_owned()) } else { Err(answer.text()) }
+    });
+    accepted.push(task.await);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_nothing_is_accepted_falsely_and_room_heals_it() {
+    let dir = Dir::new();
+    let (shortage, mut fte, mut accepted) = start(&dir).await;
     let api = fte.api();
-    let mut accepted = vec![post(&api, echo("before")).await];
-    result(&api, &accepted[0]).await;
+    // The less room is left, the sooner the next write fails: another one each time, of another database.
+    for room in [0, 150_000, 400_000, 1_000_000, 3_000_000, 0] {
+        shortage.fill(fte.ready().pid, room);
+        let refused = post_until_refused(&api, &mut accepted).await.expect_status(503);
+        assert_eq!(refused.problem_code(), "task_not_accepted");
+        let key = format!("room-{room}");
+        let keyed = api.clone().with_header("idempotency-key", &key).post("/v1/tasks", &echo("keyed")).await.unwrap();
+        assert!([202, 503].contains(&keyed.status.as_u16()), "{}", keyed.text());
+        // It says what is wrong, lives on, and still shows what it has.
+        let told = || async { if fte.log().contains("disk full") || fte.log().contains("check the disk") { Ok(()) } else { Err(fte.log()) } };
+        eventually(told).await;
+        api.get("/health").await.unwrap().expect_status(200);
+        api.get(&format!("/v1/tasks/{}", accepted[0])).await.unwrap().expect_status(200);
+        api.get("/v1/audit/entries").await.unwrap().expect_status(200);
+        shortage.free(Some(fte.ready().pid));
+        healed(&fte, &key, &mut accepted).await;
+    }
+    settled(&Doors::all(&api), &accepted).await;
+    assert!(fte.stop().await.success());
+    shortage.assert_sound();
+}
 
-    shortage.fill(fte.ready().pid);
-    let refused = post_until_refused(&api, &mut accepted).await.expect_status(503);
-    assert_eq!(refused.problem_code(), "task_not_accepted");
-    let keyed = api.clone().with_header("idempotency-key", "k").post("/v1/tasks", &echo("keyed")).await.unwrap();
-    keyed.expect_status(503);
-    // It says what is wrong, lives on, and still shows what it has.
-    let full = || async { if fte.log().contains("disk full") || fte.log().contains("check the disk") { Ok(()) } else { Err(fte.log()) } };
-    eventually(full).await;
-    api.get("/health").await.unwrap().expect_status(200);
-    api.get(&format!("/v1/tasks/{}", accepted[0])).await.unwrap().expect_status(200);
-    api.get("/v1/audit/entries").await.unwrap().expect_status(200);
-
-    if restart_while_full {
+#[tokio::test]
+async fn a_crash_on_a_full_disk_corrupts_nothing_and_loses_nothing() {
+    let dir = Dir::new();
+    let (shortage, mut fte, mut accepted) = start(&dir).await;
+    for room in [500_000, 0] {
+        shortage.fill(fte.ready().pid, room);
+        post_until_refused(&fte.api(), &mut accepted).await.expect_status(503);
         fte.kill().await;
         // It may find enough room to start, or say why it cannot.
         if let Err(failure) = fte.try_restart().await {
@@ -174,34 +215,11 @@ async fn a_full_disk_story(restart_while_full: bool) {
         fte.kill().await;
         shortage.free(None);
         fte.restart().await;
-    } else {
-        shortage.free(Some(fte.ready().pid));
+        healed(&fte, &format!("room-{room}"), &mut accepted).await;
     }
-    let api = fte.api();
-    eventually(|| async {
-        let ready = api.get("/ready").await.map_err(|error| error.to_string())?;
-        if ready.status == 200 { Ok(()) } else { Err(ready.text()) }
-    })
-    .await;
-    let after = eventually(|| async {
-        let answer = api.clone().with_header("idempotency-key", "k").post("/v1/tasks", &echo("keyed")).await.unwrap();
-        if answer.status == 202 { Ok(answer.json::<Value>()["task_id"].as_str().unwrap().to_owned()) } else { Err(answer.text()) }
-    })
-    .await;
-    accepted.push(after);
-    settled(&Doors::all(&api), &accepted).await;
+    settled(&Doors::all(&fte.api()), &accepted).await;
     assert!(fte.stop().await.success());
     shortage.assert_sound();
-}
-
-#[tokio::test]
-async fn a_full_disk_is_told_nothing_is_accepted_falsely_and_room_heals_it() {
-    a_full_disk_story(false).await;
-}
-
-#[tokio::test]
-async fn a_crash_on_a_full_disk_corrupts_nothing() {
-    a_full_disk_story(true).await;
 }
 
 #[tokio::test]
