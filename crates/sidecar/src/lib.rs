@@ -11,6 +11,28 @@
 //! * An app that is away costs no retry and no dead letter; deliveries wait until it is back.
 //! * Records are deleted by retention or the byte cap only when every known group has read them.
 //!
+//! # Where it differs from Dapr, on purpose
+//!
+//! The conformance suite (`tests/tests/conformance`) runs against this and `daprd` with Kafka and pins each of these:
+//!
+//! | | Dapr | here |
+//! |---|---|---|
+//! | a CloudEvent that is no JSON object, a job's schedule or a TTL that is none | 500, which asks to be tried again | 400 |
+//! | a body over the limit | 400 or 500 | 413 |
+//! | a publish route without component or topic | 404 `ERR_DIRECT_INVOKE` | 404 that says what is missing |
+//! | errors | with `details` | `errorCode` and `message`, with the same codes |
+//! | a CloudEvent with a `traceparent` and no `traceid` | the `traceparent` is overwritten | it is kept |
+//! | a slash in a topic's name | Kafka refuses it | fine |
+//! | a bulk publish that fails | what was sent before stays | nothing of it is stored |
+//! | an operation of a transaction without a key | writes a row nobody can read | 400 |
+//! | whole numbers over 2^53 in state | rounded (SQLite) | kept |
+//! | names of jobs with a slash | not looked at | come back as they were |
+//! | the app is away | retries are spent; `healthz` stays 204 | deliveries wait; `healthz` is 500 until it is back |
+//! | a bulk delivery that holds | holds all bulk topics of the sidecar | holds its partition |
+//! | what is not implemented | answers of its own | 501 with what and why |
+//!
+//! It answers as 1.18 where versions differ, and the alpha routes of 1.14, too.
+//!
 //! The way of an event: [`api`](self) puts it into its envelope → the store's writer gives it an offset, together with
 //! everything else that waits, and fsyncs → the tasks of the groups that subscribe are woken, read it from memory, and
 //! call the app → positions become durable within half a second.

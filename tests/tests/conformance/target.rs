@@ -40,7 +40,7 @@ pub(crate) struct Sidecar {
 }
 
 enum Control {
-    Process(tokio::sync::Mutex<Process>),
+    Process(Box<tokio::sync::Mutex<Process>>),
     Command(String),
     None,
 }
@@ -113,7 +113,7 @@ impl Plan {
         let (urls, control) = if self.given.is_empty() {
             let tokens = (self.api_token.clone().unwrap_or_default(), self.app_token.clone().unwrap_or_default());
             let process = Process::start(apps, tokens).await;
-            (process.urls().to_vec(), Control::Process(tokio::sync::Mutex::new(process)))
+            (process.urls().to_vec(), Control::Process(Box::new(tokio::sync::Mutex::new(process))))
         } else {
             let control = self.restart.clone().map_or(Control::None, Control::Command);
             (self.given.iter().map(|(url, _)| url.clone()).collect(), control)
