@@ -5,11 +5,12 @@ use serde_json::{Value, json};
 
 use crate::feature::Feature;
 use crate::runner::{Case, cases};
-use crate::topics::{EVENTS, UNREAD};
+use crate::topics::{EVENTS, RAW, UNREAD};
 use crate::world::{JSON, World, error_code};
 
 pub(crate) const CASES: &[Case] = cases![
     both_routes_take_every_kind_of_entry,
+    raw_payloads_pass_untouched,
     a_malformed_request_publishes_nothing,
     an_unknown_component_is_not_found,
     what_the_broker_refuses_is_named_by_entry,
@@ -65,6 +66,22 @@ async fn both_routes_take_every_kind_of_entry(world: &World) {
         let answer = world.post(&stable, &json!([])).await.expect_status(404);
         assert_eq!(error_code(&answer), "ERR_PUBSUB_NOT_FOUND");
         assert_eq!(answer.json::<Value>()["message"], "pubsub bulk is not found");
+    }
+}
+
+async fn raw_payloads_pass_untouched(world: &World) {
+    let encode = |bytes: &[u8]| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes);
+    let marks = [world.mark(), world.mark(), world.mark()];
+    let bytes = [b"\x00\xff".as_slice(), marks[2].as_bytes()].concat();
+    let entries = json!([
+        {"entryId": "a", "event": {"mark": marks[0]}, "contentType": JSON},
+        {"entryId": "b", "event": format!("text {}", marks[1]), "contentType": "text/plain", "metadata": {}},
+        {"entryId": "c", "event": encode(&bytes), "contentType": "application/octet-stream"},
+    ]);
+    world.post(&world.bulk_path(RAW, "metadata.rawPayload=true"), &entries).await.expect_status(204);
+    let expected = [json!({"mark": marks[0]}).to_string().into_bytes(), format!("text {}", marks[1]).into_bytes(), bytes];
+    for (mark, expected) in marks.iter().zip(expected) {
+        assert_eq!(world.delivered(mark, 1).await[0].event["data_base64"], encode(&expected));
     }
 }
 

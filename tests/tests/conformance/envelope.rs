@@ -13,6 +13,7 @@ pub(crate) const CASES: &[Case] = cases![
     a_publication_becomes_the_data_of_a_new_envelope,
     metadata_overrides_what_an_envelope_says_of_itself,
     a_cloud_event_keeps_what_it_says_except_where_it_goes,
+    the_trace_of_a_request_goes_with_its_event,
     a_raw_payload_passes_untouched,
     a_raw_payload_that_is_a_cloud_event_is_delivered_as_one,
     a_raw_subscription_gets_the_record_in_base64,
@@ -149,6 +150,20 @@ async fn a_cloud_event_keeps_what_it_says_except_where_it_goes(world: &World) {
     // A trace parent without a trace id: Dapr overwrites it; the embedded sidecar keeps it, for who traces relies on it.
     let kept = if world.has(Feature::Embedded) { json!({"traceid": trace, "traceparent": trace}) } else { json!({}) };
     check("", json!({"data": world.mark(), "traceparent": trace}), with(defaults, &kept)).await;
+}
+
+async fn the_trace_of_a_request_goes_with_its_event(world: &World) {
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for (content_type, body) in [("text/plain", world.mark()), (CLOUD_EVENT, json!({ "data": world.mark() }).to_string())] {
+        let headers = [("content-type", content_type), ("traceparent", trace), ("tracestate", "a=b")];
+        world.send(Method::POST, &world.publish_path(EVENTS, ""), &headers, body.clone()).await.expect_status(204);
+        let mark = body.split('"').nth(3).unwrap_or(&body);
+        let event = world.delivered(mark, 1).await.remove(0).event;
+        assert_eq!(
+            (event["traceid"].as_str(), event["traceparent"].as_str(), event["tracestate"].as_str()),
+            (Some(trace), Some(trace), Some("a=b"))
+        );
+    }
 }
 
 async fn a_raw_payload_passes_untouched(world: &World) {
