@@ -315,6 +315,10 @@ fn plan(rng: &mut Rng, n: usize, faulty: Micros) -> Plan {
 }
 
 fn script(rng: &mut Rng) -> Vec<Step> {
+    if rng.chance(60_000) {
+        // The same words twice: the answer to the first question, which lies before the checkpoint, is none to the second.
+        return vec![Step::Ask(0), Step::Checkpoint, Step::Sleep(2 * S), Step::Ask(0), Step::Action];
+    }
     let mut script = Vec::new();
     let mut questions = 0;
     for _ in 0..rng.below(7) {
