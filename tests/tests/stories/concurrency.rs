@@ -1,1 +1,261 @@
-//! To come.
+//! Much at the same time: the same event from many sides, streams cut at any moment, streams that nobody reads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fte_testkit::{Client, SseStream, cloud_event, eventually, request};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use crate::load::{Doors, Load};
+use crate::trail::{entries, settled};
+use crate::world::{Dice, Fte, LOAD_PATIENCE, echo, post, result};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_event_from_many_sides_at_once_and_across_crashes_is_one_task() {
+    let mut fte = Fte::start_with(&["--quiet"], &[]).await;
+    let requests: Arc<Vec<_>> = Arc::new((0..20).map(|number| request(&format!("once {number}"))).collect());
+    let (sidecar, found) = watch::channel(Some(fte.process.sidecar()));
+    let publishers: Vec<_> = (0..4)
+        .map(|publisher| {
+            let (requests, mut found) = (Arc::clone(&requests), found.clone());
+            tokio::spawn(async move {
+                let mut dice = Dice::new(publisher + 1);
+                let mut published = 0;
+                // Each side publishes all of them, in an order of its own, and some again.
+                while published < 60 {
+                    let Some(sidecar) = found.wait_for(Option::is_some).await.unwrap().clone() else { return };
+                    let event = serde_json::to_value(cloud_event(&requests[dice.below(20) as usize])).unwrap();
+                    let path = "/v1.0/publish/pubsub/fte.triggers.inbound";
+                    match sidecar.post_as(path, "application/cloudevents+json", &event).await {
+                        Ok(answer) if answer.status == 204 => published += 1,
+                        _ => tokio::time::sleep(Duration::from_millis(2)).await,
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut dice = Dice::new(11);
+    while publishers.iter().any(|publisher| !publisher.is_finished()) {
+        tokio::time::sleep(Duration::from_millis(20 + dice.below(150))).await;
+        sidecar.send_replace(None);
+        fte.process.kill().await;
+        fte.process.restart().await;
+        sidecar.send_replace(Some(fte.process.sidecar()));
+    }
+    for publisher in publishers {
+        publisher.await.unwrap();
+    }
+    for request in requests.iter() {
+        fte.publish("fte.triggers.inbound", &serde_json::to_value(cloud_event(request)).unwrap()).await;
+    }
+    let tasks: Vec<String> = requests.iter().map(|request| request.task_id.to_string()).collect();
+    assert_eq!(settled(&fte.doors(), &tasks).await.len(), tasks.len());
+}
+
+/// Reads a stream that is cut again and again, and taken up after the last event that was seen.
+struct Cut {
+    path: String,
+    open: Option<SseStream>,
+    seen: Vec<String>,
+    cuts: usize,
+}
+
+impl Cut {
+    fn new(path: String) -> Self {
+        Self { path, open: None, seen: Vec::new(), cuts: 0 }
+    }
+
+    /// Reads on until `is_enough`, or for ever; none when the server has ended the stream for good.
+    async fn read(&mut self, api: &Client, dice: &mut Dice, cuts_max: usize, ends: bool) -> bool {
+        loop {
+            let stream = match &mut self.open {
+                Some(stream) => stream,
+                None => self.open.insert(api.events(&self.path, self.seen.last().map(String::as_str)).await.unwrap()),
+            };
+            // Cut after some events, or in the middle of waiting for one.
+            if self.cuts < cuts_max && dice.below(6) == 0 {
+                let wait = Duration::from_millis(dice.below(4));
+                if let Ok(Some(event)) = tokio::time::timeout(wait, stream.next()).await {
+                    self.seen.push(event.id);
+                }
+                self.open = None;
+                self.cuts += 1;
+                continue;
+            }
+            match stream.next().await {
+                Some(event) => {
+                    self.seen.push(event.id);
+                    if !ends {
+                        return true;
+                    }
+                }
+                None => return false,
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_cut_two_hundred_times_under_load_tell_every_event_once_and_in_order() {
+    let fte = Fte::start_with(&["--quiet"], &[("FTE_RUNNER_APPROVAL_STAY_MS", "100")]).await;
+    let api = fte.api();
+    let mut whole = api.events("/v1/events", None).await.unwrap();
+    let mut dice = Dice::new(3);
+    let mut cut = Cut::new("/v1/events".to_owned());
+    // Before the first event there is nothing to take up after.
+    cut.open = Some(api.events("/v1/events", None).await.unwrap());
+    cut.seen.push({
+        let first = post(&api, echo("first")).await;
+        let event = cut.open.as_mut().unwrap().next().await.unwrap();
+        assert_eq!(event.json()["subject"], first);
+        event.id
+    });
+
+    let mut load = Load::start(3, fte.doors());
+    while cut.cuts < 150 {
+        assert!(cut.read(&api, &mut dice, 150, false).await);
+    }
+    // And single tasks', from the moment they are accepted.
+    for number in 0..10 {
+        let task = post(&api, json!({ "task": "show", "agent": "demo", "context": { "demo": { "step_ms": 2 } } })).await;
+        let path = format!("/v1/tasks/{task}/events");
+        let mut pieces = Cut::new(path.clone());
+        assert!(!pieces.read(&api, &mut dice, 6, true).await);
+        let listed: Value = api.get(&format!("{path}?limit=1000")).await.unwrap().expect_status(200).json();
+        let listed: Vec<_> = listed["items"].as_array().unwrap().iter().map(|event| event["id"].as_str().unwrap()).collect();
+        assert_eq!(pieces.seen, listed, "task {number}");
+        cut.cuts += pieces.cuts;
+    }
+    assert!(cut.cuts >= 200, "{} cuts", cut.cuts);
+
+    let accepted = load.end().await;
+    let told = settled(&fte.doors(), &accepted).await;
+    load.go_home().await;
+    let expected: usize = told.values().map(|history| history.shown.len()).sum();
+    while cut.seen.len() < expected {
+        assert!(cut.read(&api, &mut dice, usize::MAX, false).await);
+    }
+    let mut uncut = Vec::new();
+    while uncut.len() < expected {
+        uncut.push(whole.next().await.unwrap().id);
+    }
+    assert_eq!(cut.seen, uncut);
+    let mut unique = uncut.clone();
+    unique.sort_unstable();
+    unique.dedup();
+    assert_eq!(unique.len(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_taken_up_after_a_crash_goes_on_where_it_was() {
+    let mut fte = Fte::start_with(&["--quiet"], &[("FTE_RUNNER_APPROVAL_STAY_MS", "100")]).await;
+    let first = post(&fte.api(), echo("first")).await;
+    result(&fte.api(), &first).await;
+    let history: Value = fte.api().get(&format!("/v1/tasks/{first}/events")).await.unwrap().expect_status(200).json();
+    let mut seen = vec![history["items"][0]["id"].as_str().unwrap().to_owned()];
+    let mut load = Load::start(3, fte.doors());
+    let mut dice = Dice::new(5);
+    for _ in 0..6 {
+        let mut stream = fte.api().events("/v1/events", seen.last().map(String::as_str)).await.unwrap();
+        for _ in 0..20 + dice.below(60) {
+            seen.push(stream.next().await.unwrap().id);
+        }
+        // Killed while it is being read: what was sent to the end counts.
+        let reading = tokio::spawn(async move {
+            let mut last = Vec::new();
+            while let Some(event) = stream.next().await {
+                last.push(event.id);
+            }
+            last
+        });
+        tokio::time::sleep(Duration::from_millis(dice.below(60))).await;
+        fte.process.kill().await;
+        load.close();
+        seen.extend(reading.await.unwrap());
+        fte.process.restart().await;
+        load.open(fte.doors());
+    }
+    let accepted = load.end().await;
+    let told = settled(&fte.doors(), &accepted).await;
+    load.go_home().await;
+    let expected: usize = told.values().map(|history| history.shown.len()).sum();
+    let mut stream = fte.api().events("/v1/events", seen.last().map(String::as_str)).await.unwrap();
+    while seen.len() < expected {
+        seen.push(stream.next().await.unwrap().id);
+    }
+    let count = seen.len();
+    seen.sort_unstable();
+    seen.dedup();
+    assert_eq!((seen.len(), count), (expected, expected));
+}
+
+fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Events of about 30 KB, twice as many of them as tasks.
+async fn large_tasks(api: &Client, count: usize) -> Vec<String> {
+    let text = "x".repeat(30_000);
+    let mut tasks = Vec::new();
+    for _ in 0..count {
+        tasks.push(post(api, echo(&text)).await);
+    }
+    for task in &tasks {
+        result(api, task).await;
+    }
+    tasks
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_nobody_reads_cost_no_memory_and_hold_up_nobody() {
+    const STREAMS: usize = 100;
+    const TASKS: usize = 400;
+    let fte = Fte::start_with(&["--quiet"], &[]).await;
+    let api = fte.api();
+    large_tasks(&api, TASKS).await;
+    let before_kib = resident_kib(fte.process.ready().pid);
+
+    let host = api.base().trim_start_matches("http://").to_owned();
+    let first = post(&api, echo("first")).await;
+    let mut unread = Vec::new();
+    for number in 0..STREAMS {
+        let path = if number % 2 == 0 { "/v1/events".to_owned() } else { format!("/v1/tasks/{first}/events") };
+        let mut stream = TcpStream::connect(&host).await.unwrap();
+        let head = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\naccept: text/event-stream\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        unread.push(stream);
+    }
+    let slow = api.events("/v1/events", None).await.unwrap();
+    let mut reader = api.events("/v1/events?type=fte.result.completed", None).await.unwrap();
+    let tasks = large_tasks(&api, TASKS).await;
+    let grown_kib = resident_kib(fte.process.ready().pid).saturating_sub(before_kib);
+    let data_kib = (TASKS * 2 * 30_000 * STREAMS / 2 / 1024) as u64;
+    println!("{STREAMS} unread streams of {data_kib} KiB in all grew the process by {grown_kib} KiB");
+    assert!(grown_kib < 48 * 1024, "{grown_kib} KiB");
+
+    for _ in 0..TASKS {
+        assert!(tasks.contains(&reader.next().await.unwrap().json()["subject"].as_str().unwrap().to_owned()));
+    }
+    // Whoever reads late still gets everything, in order.
+    let mut slow = slow;
+    let mut late = Vec::new();
+    let recorded = eventually(|| async {
+        let ids: Vec<String> = entries(&api).await.iter().map(|entry| entry["id"].as_str().unwrap().to_owned()).collect();
+        if ids.len() >= (2 * TASKS + 1) * 6 { Ok(ids) } else { Err(ids.len()) }
+    })
+    .await;
+    let from = (TASKS + 1) * 6;
+    while late.len() < recorded.len() - from {
+        let event = tokio::time::timeout(LOAD_PATIENCE, slow.next()).await.unwrap().unwrap();
+        late.push(event.id);
+    }
+    late.sort_unstable();
+    late.dedup();
+    assert_eq!(late.len(), recorded.len() - from);
+    settled(&Doors::all(&api), &tasks).await;
+}

@@ -21,6 +21,7 @@ const DISK_MIB: u64 = 48;
 const DATABASES: [&str; 3] = ["sidecar.sqlite", "status.sqlite", "audit.sqlite"];
 
 /// A place for data whose room can be taken and given back.
+#[expect(clippy::large_enum_variant, reason = "there is one in a story")]
 enum Shortage {
     /// A small disk of its own.
     Mounted { holder: Daemon, at: PathBuf },
@@ -186,7 +187,8 @@ async fn a_full_disk_is_told_nothing_is_accepted_falsely_and_room_heals_it() {
         let keyed = api.clone().with_header("idempotency-key", &key).post("/v1/tasks", &echo("keyed")).await.unwrap();
         assert!([202, 503].contains(&keyed.status.as_u16()), "{}", keyed.text());
         // It says what is wrong, lives on, and still shows what it has.
-        let told = || async { if fte.log().contains("disk full") || fte.log().contains("check the disk") { Ok(()) } else { Err(fte.log()) } };
+        let told =
+            || async { if fte.log().contains("disk full") || fte.log().contains("check the disk") { Ok(()) } else { Err(fte.log()) } };
         eventually(told).await;
         api.get("/health").await.unwrap().expect_status(200);
         api.get(&format!("/v1/tasks/{}", accepted[0])).await.unwrap().expect_status(200);

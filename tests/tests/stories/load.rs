@@ -71,11 +71,6 @@ impl Load {
         self.shared.accepted.lock().unwrap().len()
     }
 
-    /// How many tasks were refused with 503 so far.
-    pub(crate) fn refused(&self) -> u64 {
-        self.shared.refused.load(Ordering::Relaxed)
-    }
-
     /// Ends the posting, and gives back what was accepted. The approver goes on until this is dropped.
     pub(crate) async fn end(&mut self) -> Vec<String> {
         self.shared.is_over.store(true, Ordering::Relaxed);
