@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use crate::coverage::Met;
 use crate::executor::Task;
 use crate::ports::pause;
-use crate::scenario::{S, Step, wall};
+use crate::scenario::{MS, S, Step, wall};
 use crate::world::{Agent, Sim, World};
 
 /// Ends the agent when dropped.
@@ -125,6 +125,14 @@ impl Actor {
                 Next::Step
             }
             Step::Ask(question) => self.ask(at, *question).await,
+            Step::AskAndCrash(question, until) if self.start.attempt <= *until => {
+                self.say(Said::Approval { reason: Some(format!("question-{question}")), data: None }).await;
+                self.sim.world().agents[self.number].waits = true;
+                pause(&self.sim, self.process, 300 * MS).await;
+                self.sim.world().tasks[self.task].agent_failures += 1;
+                Next::Over
+            }
+            Step::AskAndCrash(question, _) => self.ask(at, *question).await,
             Step::FailUntil(until, retryable) if self.start.attempt <= *until => {
                 self.sim.world().tasks[self.task].agent_failures += 1;
                 self.say(Said::Error { code: "no_luck".to_owned(), message: "no luck".to_owned(), retryable: *retryable }).await;

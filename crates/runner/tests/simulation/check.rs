@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::broker::Envelope;
 use crate::coverage::Met;
-use crate::scenario::{Plan, Step};
+use crate::scenario::Plan;
 use crate::world::World;
 
 /// A task document, as far as the checks look.
@@ -345,7 +345,7 @@ impl World {
     /// nor the answers to them.
     pub(crate) fn check_told_yes(&mut self, task: usize, at: usize, question: u8, reason: &str) {
         let it = &self.tasks[task];
-        let asks = it.plan.script[..=at].iter().filter(|step| **step == Step::Ask(question)).count();
+        let asks = it.plan.script[..=at].iter().filter(|step| step.asks() == Some(question)).count();
         let yes = it.asked.iter().filter(|asked| asked.reason.as_deref() == Some(reason) && asked.decision == Some(true)).count();
         if yes < asks {
             let id = it.plan.id;

@@ -147,6 +147,8 @@ pub(crate) enum Step {
     Sleep(Micros),
     /// Asks a person, and waits.
     Ask(u8),
+    /// Asks a person, and crashes while it waits, in tries up to this one.
+    AskAndCrash(u8, u32),
     /// Fails, in tries up to this one.
     FailUntil(u32, bool),
     /// Ends without a word, in tries up to this one.
@@ -154,6 +156,16 @@ pub(crate) enum Step {
     Hang,
     /// Says more at once than an outbox holds.
     Chatter(u32),
+}
+
+impl Step {
+    /// The question that it asks, if it is one.
+    pub(crate) fn asks(&self) -> Option<u8> {
+        match self {
+            Self::Ask(question) | Self::AskAndCrash(question, _) => Some(*question),
+            _ => None,
+        }
+    }
 }
 
 /// How people answer a question.
@@ -339,7 +351,8 @@ fn script(rng: &mut Rng) -> Vec<Step> {
             _ => Step::Sleep(*rng.pick(&[MS, 100 * MS, S, 2 * S])),
         });
     }
-    let last = match rng.below(14) {
+    let last = match rng.below(15) {
+        8 => Step::AskAndCrash(0, u32::try_from(rng.between(1, 2)).unwrap_or(1)),
         0 | 1 => Step::FailUntil(u32::try_from(rng.between(1, 2)).unwrap_or(1), true),
         2 => Step::FailUntil(9, true),
         3 => Step::FailUntil(9, false),
@@ -367,11 +380,7 @@ fn expected(script: &[Step], answers: Answers, require_approval: bool) -> Result
     'tries: for attempt in 1..=3 {
         for (at, step) in script.iter().enumerate().skip(from) {
             match step {
-                Step::Ask(_) => {
-                    if let Some(answered) = answered {
-                        return answered;
-                    }
-                }
+                Step::Ask(_) | Step::AskAndCrash(..) if answered.is_some() => return answered.unwrap_or(ResultKind::Failed),
                 Step::Checkpoint => from = at + 1,
                 Step::Cost(usd) => {
                     cost += usd;
@@ -385,7 +394,7 @@ fn expected(script: &[Step], answers: Answers, require_approval: bool) -> Result
                     }
                     return ResultKind::Failed;
                 }
-                Step::CrashUntil(until) if attempt <= *until => continue 'tries,
+                Step::AskAndCrash(_, until) | Step::CrashUntil(until) if attempt <= *until => continue 'tries,
                 Step::Hang => return ResultKind::TimedOut,
                 _ => {}
             }
