@@ -145,7 +145,7 @@ impl Runner {
             select(quiet, self.ports.world.sleep(patience)).await;
             instance.index.fence();
             // What is left is handed over at once rather than after the lease has run out. Failing that, a peer does it.
-            let handover = Box::pin(peers::take_over(&instance, &instance.id));
+            let handover = Box::pin(peers::take_over(&instance, &instance.id, None));
             select(handover, self.ports.world.sleep(patience.max(Duration::from_secs(2)))).await;
         }
     }

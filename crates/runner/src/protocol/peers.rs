@@ -69,8 +69,8 @@ pub(super) async fn watch(instance: &Arc<Instance>, predecessor: Option<Instance
     loop {
         match look(instance, predecessor.as_ref(), &mut seen).await {
             Ok(dead) => {
-                for peer in dead {
-                    take_over(instance, &peer).await;
+                for (peer, last_seen) in dead {
+                    take_over(instance, &peer, last_seen).await;
                     seen.remove(&peer);
                 }
             }
@@ -81,12 +81,12 @@ pub(super) async fn watch(instance: &Arc<Instance>, predecessor: Option<Instance
 }
 
 /// The peers that are dead: this process's own former life, fenced, gone, sitting on this instance's seat, or unchanged for too long by this
-/// observer's clock.
+/// observer's clock. The last comes with the version that did not change: one that beats after all, while others are being taken over, lives.
 async fn look(
     instance: &Instance,
     predecessor: Option<&InstanceId>,
     seen: &mut BTreeMap<InstanceId, (ETag, Duration)>,
-) -> Result<Vec<InstanceId>, PortError> {
+) -> Result<Vec<(InstanceId, Option<ETag>)>, PortError> {
     let Some(found) = instance.ports.store.get(LIST_KEY.to_owned()).await? else { return Ok(Vec::new()) };
     let mut peers = serde_json::from_slice::<List>(&found.value).unwrap_or_default().instances;
     peers.retain(|peer| *peer != instance.id);
@@ -100,7 +100,7 @@ async fn look(
     let mut dead = Vec::new();
     for (peer, document) in peers.into_iter().zip(documents) {
         let Some(document) = document else {
-            dead.push(peer);
+            dead.push((peer, None));
             continue;
         };
         let lease = serde_json::from_slice::<LeaseDoc>(&document.value).ok();
@@ -112,28 +112,30 @@ async fn look(
             Some((etag, since)) if *etag == document.etag => *since,
             _ => {
                 let now = instance.ports.world.monotonic();
-                seen.insert(peer.clone(), (document.etag, now));
+                seen.insert(peer.clone(), (document.etag.clone(), now));
                 now
             }
         };
-        if over || now.saturating_sub(since) >= instance.settings.stale {
-            dead.push(peer);
+        if over {
+            dead.push((peer, None));
+        } else if now.saturating_sub(since) >= instance.settings.stale {
+            dead.push((peer, Some(document.etag)));
         }
     }
     Ok(dead)
 }
 
 /// Takes over everything `dead` was responsible for. Stops half-way when the store fails; the next look goes on with it.
-pub(super) async fn take_over(instance: &Arc<Instance>, dead: &InstanceId) {
-    match try_take_over(instance, dead).await {
+pub(super) async fn take_over(instance: &Arc<Instance>, dead: &InstanceId, last_seen: Option<ETag>) {
+    match try_take_over(instance, dead, last_seen).await {
         Ok(Some(count)) => tracing::info!(instance = %dead.0, tasks = count, "took over a runner that is gone"),
         Ok(None) => tracing::info!(instance = %dead.0, "the runner is alive after all"),
         Err(error) => tracing::warn!(instance = %dead.0, %error, "takeover interrupted; it will be continued"),
     }
 }
 
-async fn try_take_over(instance: &Arc<Instance>, dead: &InstanceId) -> Result<Option<usize>, PortError> {
-    let Some(entries) = fence(instance, dead).await? else { return Ok(None) };
+async fn try_take_over(instance: &Arc<Instance>, dead: &InstanceId, last_seen: Option<ETag>) -> Result<Option<usize>, PortError> {
+    let Some(entries) = fence(instance, dead, last_seen).await? else { return Ok(None) };
     for tasks in entries.chunks(TAKEN_TOGETHER) {
         let taken = futures_util::future::join_all(tasks.iter().map(|task| take_task(instance, dead, *task))).await;
         taken.into_iter().collect::<Result<Vec<()>, PortError>>()?;
@@ -148,12 +150,15 @@ async fn try_take_over(instance: &Arc<Instance>, dead: &InstanceId) -> Result<Op
 }
 
 /// Marks the dead instance's document; gives its entries, or none when it was not dead.
-async fn fence(instance: &Instance, dead: &InstanceId) -> Result<Option<Vec<TaskId>>, PortError> {
+async fn fence(instance: &Instance, dead: &InstanceId, last_seen: Option<ETag>) -> Result<Option<Vec<TaskId>>, PortError> {
     let Some(found) = instance.ports.store.get(lease_key(dead)).await? else { return Ok(Some(Vec::new())) };
     let parse = |error: serde_json::Error| PortError { what: "reading a runner's index", reason: error.to_string() };
     let mut lease: LeaseDoc = serde_json::from_slice(&found.value).map_err(parse)?;
     if lease.fenced_by.is_some() {
         return Ok(Some(lease.entries));
+    }
+    if last_seen.is_some_and(|etag| etag != found.etag) {
+        return Ok(None);
     }
     lease.fenced_by = Some(instance.id.clone());
     lease.beat += 1;
@@ -163,7 +168,7 @@ async fn fence(instance: &Instance, dead: &InstanceId) -> Result<Option<Vec<Task
     match instance.ports.store.save(save).await? {
         Saved::Written => Ok(Some(lease.entries)),
         // Its own last beat may still have been on its way.
-        Saved::Conflict if *dead == instance.id => Box::pin(fence(instance, dead)).await,
+        Saved::Conflict if *dead == instance.id => Box::pin(fence(instance, dead, None)).await,
         Saved::Conflict => Ok(None),
     }
 }

@@ -45,9 +45,16 @@ fn variable<T: FromStr>(name: &str) -> Option<T> {
     text(name).and_then(|value| value.parse().ok())
 }
 
+/// The profile this was built with, by the name of its directory.
+fn profile() -> String {
+    let program = std::env::current_exe().unwrap_or_default();
+    let directory = program.parent().and_then(|deps| deps.parent()).and_then(|profile| profile.file_name());
+    directory.map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
 /// Few without optimisation, where they are slow.
 fn schedules() -> u64 {
-    variable("FTE_SIM_SCHEDULES").unwrap_or(if cfg!(debug_assertions) { 400 } else { 50_000 })
+    variable("FTE_SIM_SCHEDULES").unwrap_or(if profile() == "debug" { 1_000 } else { 50_000 })
 }
 
 fn without() -> Without {
@@ -133,7 +140,12 @@ fn command(seed: u64, without: &Without) -> String {
     if let Some(most) = without.processes_max {
         command += &format!("FTE_SIM_PROCESSES={most} ");
     }
-    command + "cargo test --profile bench -p fte-runner --test simulation every_schedule -- --nocapture"
+    let profile = match profile().as_str() {
+        "debug" => String::new(),
+        "release" => "--profile bench ".to_owned(),
+        other => format!("--profile {other} "),
+    };
+    command + &format!("cargo test {profile}-p fte-runner --test simulation every_schedule -- --nocapture")
 }
 
 #[test]
