@@ -70,7 +70,12 @@ impl Front {
         let status = problem.status.as_u16();
         if status < 500 {
             tracing::debug!(status, code, detail, cause, "refused");
-        } else if self.log_throttle.admit() {
+        } else if !self.log_throttle.admit() {
+            // The metric counts it.
+        } else if problem.status == StatusCode::SERVICE_UNAVAILABLE {
+            // It heals by itself: something is starting, stopping or away, and the caller is told to come again.
+            tracing::warn!(status, code, detail, cause, "not now");
+        } else {
             tracing::error!(status, code, detail, cause, "failed");
         }
     }
