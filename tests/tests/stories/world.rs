@@ -10,7 +10,6 @@ use crate::load::Doors;
 /// A running FTE on a directory of its own.
 pub(crate) struct Fte {
     pub(crate) process: FteProcess,
-    #[expect(dead_code, reason = "kept until the story ends")]
     pub(crate) dir: Dir,
 }
 
