@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::TaskState;
 use crate::coverage::Met;
+use crate::scenario::BUDGET_USD;
 use crate::world::World;
 
 #[derive(Deserialize)]
@@ -237,7 +238,8 @@ fn judge_kind(task: &TaskState, kind: ResultKind, interfered: bool) -> Result<()
             // A try that is repeated asks again, and may find nobody who answers; it fails, or is too late.
             ResultKind::TimedOut => plan.request.deadline.is_some() || interfered,
             ResultKind::Failed => interfered && task.agent_failures > 0,
-            ResultKind::BudgetExceeded => interfered,
+            // A try that is started again spends again.
+            ResultKind::BudgetExceeded => task.cost_said > BUDGET_USD,
             ResultKind::Completed => false,
         };
     if allowed { Ok(()) } else { Err(format!("it ended {kind}, and should have ended {}", plan.expected)) }
