@@ -52,7 +52,11 @@ async fn an_agent_that_crashes_is_tried_three_times_in_all() {
     assert_eq!((&twice["status"], &twice["attempt"]), (&json!("completed"), &json!(3)), "{twice}");
     assert_eq!(twice["result"], json!({ "tries": 3, "attempt": 3 }));
     let process = fte.result(&tasks[1]).await;
-    assert_eq!((&process["status"], &process["attempt"], &process["result"]["tries"]), (&json!("completed"), &json!(3), &json!(3)), "{process}");
+    assert_eq!(
+        (&process["status"], &process["attempt"], &process["result"]["tries"]),
+        (&json!("completed"), &json!(3), &json!(3)),
+        "{process}"
+    );
     let always = fte.result(&tasks[2]).await;
     let code = &always["error"]["code"];
     assert_eq!((&always["status"], &always["attempt"], code), (&json!("failed"), &json!(3), &json!("agent_killed")), "{always}");

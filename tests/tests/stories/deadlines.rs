@@ -46,7 +46,8 @@ async fn a_deadline_ends_a_task_that_is_queued_running_or_parked() {
     let queued = post(&api, json!({ "task": "wait", "agent": "one", "deadline": in_millis(1500) })).await;
     in_status(&api, &queued, "queued").await;
     let parked = post(&api, json!({ "task": "ask first", "require_approval": true, "deadline": in_millis(1500) })).await;
-    let asking = post(&api, json!({ "task": "show", "agent": "demo", "context": { "demo": { "step_ms": 1 } }, "deadline": in_millis(1500) })).await;
+    let asking =
+        post(&api, json!({ "task": "show", "agent": "demo", "context": { "demo": { "step_ms": 1 } }, "deadline": in_millis(1500) })).await;
     for task in [&parked, &asking] {
         in_status(&api, task, "awaiting_approval").await;
     }

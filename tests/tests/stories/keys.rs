@@ -38,7 +38,8 @@ async fn a_key_repeated_across_crashes_is_one_task_with_one_answer() {
         for (number, known) in before[..KEYS].iter().enumerate() {
             let client = fte.api().with_header("idempotency-key", &format!("key-{round}-{number}"));
             let body = json!({ "context": { "round": round }, "task": format!("once {round}/{number}") });
-            let answers = join_all((0..2).map(|_| async { client.post("/v1/tasks", &body).await.unwrap().expect_status(202).json::<Value>() }));
+            let answers =
+                join_all((0..2).map(|_| async { client.post("/v1/tasks", &body).await.unwrap().expect_status(202).json::<Value>() }));
             let ids: BTreeSet<String> = answers.await.iter().map(|answer| answer["task_id"].as_str().unwrap().to_owned()).collect();
             let twin = before[KEYS].as_ref().filter(|_| number == 0);
             assert_eq!(ids.len(), 1, "one key, one task");

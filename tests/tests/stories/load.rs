@@ -50,9 +50,14 @@ struct Shared {
 impl Load {
     /// So many people post at the same time.
     pub(crate) fn start(posters: u64, doors: Doors) -> Self {
+        Self::start_up_to(u64::MAX, posters, doors)
+    }
+
+    /// So many people post at the same time, each up to so many tasks.
+    pub(crate) fn start_up_to(each_max: u64, posters: u64, doors: Doors) -> Self {
         let (doors, watched) = watch::channel(Some(doors));
         let shared = Arc::<Shared>::default();
-        let posters = (0..posters).map(|poster| tokio::spawn(post(poster, watched.clone(), Arc::clone(&shared)))).collect();
+        let posters = (0..posters).map(|poster| tokio::spawn(post(poster, each_max, watched.clone(), Arc::clone(&shared)))).collect();
         let approver = Some(tokio::spawn(approve(watched, Arc::clone(&shared))));
         Self { doors, shared, posters, approver }
     }
@@ -95,8 +100,8 @@ async fn opened(doors: &mut watch::Receiver<Option<Doors>>) -> Option<Doors> {
     doors.wait_for(Option::is_some).await.ok().and_then(|doors| doors.clone())
 }
 
-async fn post(poster: u64, mut doors: watch::Receiver<Option<Doors>>, shared: Arc<Shared>) {
-    for number in 0.. {
+async fn post(poster: u64, each_max: u64, mut doors: watch::Receiver<Option<Doors>>, shared: Arc<Shared>) {
+    for number in 0..each_max {
         if shared.is_over.load(Ordering::Relaxed) {
             return;
         }

@@ -1,6 +1,7 @@
 //! The invariants, read from the audit trail: what everybody may check from outside.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 
 use fte_testkit::{Client, eventually, eventually_within};
 use serde_json::{Value, json};
@@ -43,8 +44,9 @@ impl Trail {
 /// result; the read model tells the same; nothing was dead-lettered.
 pub(crate) async fn settled(doors: &Doors, accepted: &[String]) -> BTreeMap<String, History> {
     let (audit, status) = (&doors.audit, &doors.status);
-    let trail = std::sync::Mutex::new(Trail::default());
-    let trail = &trail;
+    let began = std::time::Instant::now();
+    let (trail, last) = (Mutex::new(Trail::default()), Mutex::new(String::new()));
+    let (trail, last) = (&trail, &last);
     let told = eventually_within(LOAD_PATIENCE, || async move {
         let mut reading = std::mem::take(&mut *trail.lock().unwrap());
         let read = reading.read_on(audit).await;
@@ -57,12 +59,15 @@ pub(crate) async fn settled(doors: &Doors, accepted: &[String]) -> BTreeMap<Stri
         }
         let faults: Vec<_> = told.iter().map(|(task, history)| (task, history.faults())).filter(|(_, faults)| !faults.is_empty()).collect();
         if faults.is_empty() {
-            Ok(told)
-        } else {
-            Err(format!("{} tasks are not whole: {:?}", faults.len(), &faults[..faults.len().min(5)]))
+            return Ok(told);
         }
+        let late: Vec<_> = faults.iter().take(5).map(|(task, faults)| (task, faults, &told[*task].types)).collect();
+        let state = format!("{} tasks are not whole: {late:?}", faults.len());
+        state.clone_into(&mut last.lock().unwrap());
+        Err(state)
     })
     .await;
+    println!("{} tasks settled in {:?}; waited last for: {}", told.len(), began.elapsed(), last.lock().unwrap());
     agreed(status, &told).await;
     let letters: Value = status.get("/v1/dead-letters").await.unwrap().expect_status(200).json();
     assert_eq!(letters["items"], json!([]), "good work was dead-lettered");

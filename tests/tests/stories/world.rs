@@ -10,7 +10,7 @@ use crate::load::Doors;
 /// A running FTE on a directory of its own.
 pub(crate) struct Fte {
     pub(crate) process: FteProcess,
-    pub(crate) dir: Dir,
+    _dir: Dir,
 }
 
 impl Fte {
@@ -21,7 +21,7 @@ impl Fte {
     pub(crate) async fn start_with(args: &[&str], env: &[(&str, &str)]) -> Self {
         let dir = Dir::new();
         let process = FteProcess::start_with(built_binary(), dir.join("data"), args, env.iter().copied()).await;
-        Self { process, dir }
+        Self { process, _dir: dir }
     }
 
     /// With this `agents.toml`.
@@ -30,7 +30,7 @@ impl Fte {
         let file = dir.write("agents.toml", agents);
         let args = ["--agents", file.to_str().unwrap()];
         let process = FteProcess::start_with(built_binary(), dir.join("data"), args, env.iter().copied()).await;
-        Self { process, dir }
+        Self { process, _dir: dir }
     }
 
     pub(crate) fn api(&self) -> Client {

@@ -4,6 +4,7 @@
 //! owner reads. A conflict means: read again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fte_events::{ResultKind, ResumeReason, TaskId};
 use jiff::Timestamp;
@@ -14,6 +15,9 @@ use super::index::{AddError, Purpose};
 use super::instance::Instance;
 use crate::document::{Decision, End, State, TaskDoc};
 use crate::ports::{Guard, PortError, Saved};
+
+/// A timer may fire early by so much, for clocks differ a little.
+const EARLY_MAX: Duration = Duration::from_secs(2);
 
 /// How a decision was taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,9 +99,9 @@ async fn change<T>(instance: &Arc<Instance>, task: TaskId, plan: impl Fn(Option<
                         drive::settle(instance, doc, Purpose::Wake);
                         return Ok(value);
                     }
-                    (Ok(Saved::Conflict), doc) => instance.doubt(task, guard, doc.stamp, Purpose::Wake),
-                    (Err(error), doc) => {
-                        instance.doubt(task, guard, doc.stamp, Purpose::Wake);
+                    (Ok(Saved::Conflict), _) => instance.doubt(task, guard, Purpose::Wake),
+                    (Err(error), _) => {
+                        instance.doubt(task, guard, Purpose::Wake);
                         return Err(error);
                     }
                 }
@@ -197,8 +201,24 @@ impl Timer {
     }
 }
 
+impl Timer {
+    /// When it is due by this document; unknown when the document says nothing of it.
+    fn due(&self, doc: &TaskDoc) -> Option<Timestamp> {
+        let request = doc.request.as_ref();
+        match self.kind {
+            TimerKind::Approval => {
+                doc.approval.as_ref().filter(|approval| approval.ordinal == self.ordinal).map(|approval| approval.expires_at)
+            }
+            TimerKind::Delay => request.and_then(|request| request.not_before),
+            TimerKind::Deadline => request.and_then(|request| request.deadline),
+        }
+    }
+}
+
 /// What is to become of a timer that fired.
 enum Fired {
+    /// It fired a little before its time, by this clock: here it waits for it.
+    Early(Duration),
     /// It fires again, should it still be needed.
     Keep,
     /// The document is past it.
@@ -210,20 +230,42 @@ pub(super) async fn timer_fired(instance: &Arc<Instance>, name: &str) -> Result<
         tracing::warn!(timer = name, "a timer with an unknown name fired; it is deleted");
         return instance.ports.timers.delete(name.to_owned()).await;
     };
-    let fired = change(instance, timer.task, |doc, now| match doc {
-        // The write that relies on it may still come.
-        None => Plan::Leave(Fired::Keep),
-        Some(doc) if doc.ended() => Plan::Leave(Fired::Over),
-        Some(doc) => match timer.kind {
-            TimerKind::Approval => approval_fired(doc, timer.ordinal, now),
-            TimerKind::Delay => delay_fired(doc, now),
-            TimerKind::Deadline => deadline_fired(doc, now),
-        },
-    })
-    .await?;
-    match fired {
-        Fired::Keep => Ok(()),
-        Fired::Over => instance.ports.timers.delete(name.to_owned()).await,
+    loop {
+        let fired = change(instance, timer.task, |doc, now| match doc {
+            // The write that relies on it may still come.
+            None => Plan::Leave(Fired::Keep),
+            Some(doc) if doc.ended() => Plan::Leave(Fired::Over),
+            Some(doc) => match timer.due(&doc).map(|due| Duration::try_from(due.duration_since(now)).unwrap_or_default()) {
+                Some(early) if !early.is_zero() && early <= EARLY_MAX => Plan::Leave(Fired::Early(early)),
+                _ => match timer.kind {
+                    TimerKind::Approval => approval_fired(doc, timer.ordinal, now),
+                    TimerKind::Delay => delay_fired(doc, now),
+                    TimerKind::Deadline => deadline_fired(doc, now),
+                },
+            },
+        })
+        .await?;
+        match fired {
+            Fired::Early(early) => instance.ports.world.sleep(early).await,
+            Fired::Keep => return Ok(()),
+            Fired::Over => return instance.ports.timers.delete(name.to_owned()).await,
+        }
+    }
+}
+
+/// Fires what came due while the document that relies on it was being written: the timer itself may have found nothing then, and comes again
+/// only after a while.
+pub(super) fn fire_overdue(instance: &Arc<Instance>, doc: &TaskDoc) {
+    let now = instance.ports.world.now();
+    let is_due = |name: &&String| Timer::parse(name).and_then(|timer| timer.due(doc)).is_some_and(|due| due <= now);
+    let overdue: Vec<String> = doc.timers.iter().filter(is_due).cloned().collect();
+    for name in overdue {
+        let by = Arc::clone(instance);
+        instance.ports.world.spawn(Box::pin(async move {
+            if let Err(error) = timer_fired(&by, &name).await {
+                tracing::warn!(%error, timer = name, "a timer that came due early has to fire once more");
+            }
+        }));
     }
 }
 

@@ -39,7 +39,6 @@ pub(super) struct Instance {
 #[derive(Clone)]
 struct Doubt {
     guard: Guard,
-    stamp: String,
     purpose: Purpose,
 }
 
@@ -331,7 +330,7 @@ impl Instance {
 
     /// Finds out what became of a write that may have happened; false when that has to wait. Its index entry is let go only when that write can no
     /// longer happen, and what it did, if it did, is taken care of.
-    async fn settle_doubt(self: &Arc<Self>, task: TaskId, Doubt { guard, stamp, purpose }: Doubt) -> bool {
+    async fn settle_doubt(self: &Arc<Self>, task: TaskId, Doubt { guard, purpose }: Doubt) -> bool {
         let Ok(found) = self.ports.store.get(key(task)).await else { return false };
         let unchanged = match (&guard, &found) {
             (Guard::Absent, None) => true,
@@ -354,19 +353,20 @@ impl Instance {
                 return false;
             }
             drive::adopt(self, doc, place);
-        } else if doc.owner.is_none() && doc.stamp == stamp {
+        } else if doc.owner.is_none() && !doc.outbox.is_empty() {
+            // What the write had to say may be in there, whoever has written since: a takeover rewrites what it does not change.
             // The doubt's hold on the index entry goes with the outbox.
             drive::settle(self, doc, purpose);
             return true;
         }
-        // Whoever changed the document since then took its outbox over.
+        // Its owner, if it has one, sends its outbox.
         self.index.remove(task, purpose);
         true
     }
 
-    /// Remembers a write that may have happened, with the stamp it was made under; the caller leaves its index entry in place.
-    pub(super) fn doubt(&self, task: TaskId, guard: Guard, stamp: String, purpose: Purpose) {
-        self.doubts().entry(task).or_default().push_back(Doubt { guard, stamp, purpose });
+    /// Remembers a write that may have happened; the caller leaves its index entry in place.
+    pub(super) fn doubt(&self, task: TaskId, guard: Guard, purpose: Purpose) {
+        self.doubts().entry(task).or_default().push_back(Doubt { guard, purpose });
     }
 
     /// Writes a task document under a fresh stamp; gives the document back as it was to be written.

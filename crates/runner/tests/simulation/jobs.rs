@@ -30,7 +30,9 @@ impl World {
         self.jobs.made += 1;
         let making = self.jobs.made;
         self.jobs.timers.insert(name.to_owned(), making);
-        self.at(virtual_time(due), Happening::Fire(name.to_owned(), making));
+        // The clock of whoever fires may be ahead of the runners'.
+        let ahead = if self.calm { 0 } else { self.rng.between(0, S) };
+        self.at(virtual_time(due).saturating_sub(ahead), Happening::Fire(name.to_owned(), making));
     }
 
     pub(crate) fn fire(&mut self, sim: &Sim, name: String, making: u64) {

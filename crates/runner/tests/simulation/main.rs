@@ -54,7 +54,7 @@ fn profile() -> String {
 
 /// Few without optimisation, where they are slow.
 fn schedules() -> u64 {
-    variable("FTE_SIM_SCHEDULES").unwrap_or(if profile() == "debug" { 1_000 } else { 50_000 })
+    variable("FTE_SIM_SCHEDULES").unwrap_or_else(|| if profile() == "debug" { 1_000 } else { 50_000 })
 }
 
 fn without() -> Without {

@@ -120,6 +120,12 @@ struct Constant {
     max_retries: Option<u32>,
 }
 
+/// The first millisecond that is not before `moment`: a job never comes early.
+fn not_before_ms(moment: Timestamp) -> i64 {
+    let whole = moment.as_millisecond();
+    if moment.subsec_nanosecond() % 1_000_000 == 0 { whole } else { whole + 1 }
+}
+
 impl Spec {
     /// Reads a request's JSON.
     pub(crate) fn read(json: &[u8]) -> Result<Self, Problem> {
@@ -181,8 +187,8 @@ impl Spec {
             app: app.to_owned(),
             name: name.to_owned(),
             version: fastrand::i64(..),
-            next_ms: first.as_millisecond(),
-            due_ms: first.as_millisecond(),
+            next_ms: not_before_ms(first),
+            due_ms: not_before_ms(first),
             fired: 0,
             failed: 0,
             expires_ms: expires.map(Timestamp::as_millisecond),

@@ -1,6 +1,6 @@
 //! Measures the way into the log: reading, recognising, numbering, committing.
 //!
-//! `cargo run --profile bench -p fte-audit --example ingest -- [events] [deliveries at once] [events each] [directory] [duplicates in %] [ids] [way]`
+//! `cargo run --profile bench -p fte-audit --example audit_ingest -- [events] [deliveries at once] [events each] [directory] [duplicates in %] [ids] [way]`
 //!
 //! Events look like those of tasks that pass through an embedded sidecar: six of each task, with the attributes that a sidecar adds. `ids` are
 //! those of the catalogue (`task`) or `random`, as those of outside systems may be. The way is `direct`, or `bulk`: through the route that

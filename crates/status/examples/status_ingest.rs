@@ -1,4 +1,4 @@
-//! How fast the read model takes events in, and what that costs: `cargo run --profile bench -p fte-status --example ingest -- <tasks> [<events/s>]`.
+//! How fast the read model takes events in, and what that costs: `cargo run --profile bench -p fte-status --example status_ingest -- <tasks> [<events/s>]`.
 //!
 //! Each task has the six events of a short run (request, claim, running, result, completed, release), which arrive as the sidecar brings them: bulk calls
 //! per topic, several at once, made beforehand a slice at a time, so that the clock sees the service alone. One client listens to the results of all tasks.
