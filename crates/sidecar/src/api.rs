@@ -34,6 +34,9 @@ use crate::store::StoreError;
 
 /// Longest wait for room among the request bodies.
 const ROOM: Duration = Duration::from_secs(30);
+/// How much of a body that is refused is read all the same, and for how long.
+const DISCARD_BYTES_MAX: usize = 16 * 1024 * 1024;
+const DISCARD_TIME: Duration = Duration::from_secs(2);
 
 /// What the handlers of one listener share.
 #[derive(Clone)]
@@ -196,7 +199,7 @@ pub(crate) struct Taken {
 }
 
 /// Takes the body of a request in. Waits while other bodies fill the room.
-pub(crate) async fn take_body(api: &Api, body: Body) -> Result<Taken, ApiError> {
+pub(crate) async fn take_body(api: &Api, mut body: Body) -> Result<Taken, ApiError> {
     let bytes_max = api.context.limits.body_bytes_max;
     let too_long = || {
         ApiError::new(
@@ -208,6 +211,7 @@ pub(crate) async fn take_body(api: &Api, body: Body) -> Result<Taken, ApiError> 
     // A request without a body announces none; one in chunks may be as long as is allowed.
     let announced = body.size_hint().upper().map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     if announced.is_some_and(|announced| announced > bytes_max) {
+        discard(body).await;
         return Err(too_long());
     }
     let kib = announced.unwrap_or(bytes_max) / 1024 + 1;
@@ -215,13 +219,24 @@ pub(crate) async fn take_body(api: &Api, body: Body) -> Result<Taken, ApiError> 
     let room = api.context.bodies.clone().acquire_many_owned(kib as u32);
     let room = tokio::time::timeout(ROOM, room).await.map_err(|_| busy())?.map_err(|_| busy())?;
     let unread = || ApiError::new(StatusCode::BAD_REQUEST, "ERR_BODY_READ", "failed to read request body");
-    let read = Limited::new(body, bytes_max).collect();
-    let bytes = tokio::time::timeout(api.context.limits.body_read, read)
-        .await
-        .map_err(|_| unread())?
-        .map_err(|error| if error.is::<LengthLimitError>() { too_long() } else { unread() })?
-        .to_bytes();
-    Ok(Taken { bytes, _room: room })
+    let read = Limited::new(&mut body, bytes_max).collect();
+    match tokio::time::timeout(api.context.limits.body_read, read).await.map_err(|_| unread())? {
+        Ok(read) => Ok(Taken { bytes: read.to_bytes(), _room: room }),
+        Err(error) if error.is::<LengthLimitError>() => {
+            drop(room);
+            discard(body).await;
+            Err(too_long())
+        }
+        Err(_) => Err(unread()),
+    }
+}
+
+/// Reads and forgets a body that is refused, as far as that is reasonable: a caller whose body is not read finds its connection reset before it
+/// has seen why.
+async fn discard(body: Body) {
+    let mut body = Limited::new(body, DISCARD_BYTES_MAX);
+    let all = async { while body.frame().await.is_some_and(|frame| frame.is_ok()) {} };
+    drop(tokio::time::timeout(DISCARD_TIME, all).await);
 }
 
 /// The `metadata.*` parameters of a query; the first of a name wins.
