@@ -12,7 +12,6 @@ use std::sync::Arc;
 use fte_events::{Priority, ResultKind, TaskId, TaskRequested};
 use futures_util::future::{Either, select};
 
-use super::decisions;
 use super::drive::{self, Drive};
 use super::index::{AddError, Purpose};
 use super::instance::Instance;
@@ -91,9 +90,6 @@ async fn try_admit(instance: &Arc<Instance>, incoming: Incoming) -> Result<Admit
         }
         match instance.save(doc, guard.clone()).await {
             (Ok(Saved::Written), doc) => {
-                if doc.turn == 0 && !doc.ended() {
-                    decisions::fire_overdue(instance, &doc);
-                }
                 match step {
                     Step::Run(slot) => Drive::begin(instance, doc, free, slot, hold),
                     Step::Leave => drive::settle(instance, doc, Purpose::Run),

@@ -202,15 +202,16 @@ impl Timer {
 }
 
 impl Timer {
-    /// When it is due by this document; unknown when the document says nothing of it.
+    /// When it is due, if the document waits for it.
     fn due(&self, doc: &TaskDoc) -> Option<Timestamp> {
         let request = doc.request.as_ref();
         match self.kind {
-            TimerKind::Approval => {
+            TimerKind::Approval if doc.state == State::ParkedForApproval => {
                 doc.approval.as_ref().filter(|approval| approval.ordinal == self.ordinal).map(|approval| approval.expires_at)
             }
-            TimerKind::Delay => request.and_then(|request| request.not_before),
-            TimerKind::Deadline => request.and_then(|request| request.deadline),
+            TimerKind::Delay if doc.state == State::ParkedForTime => request.and_then(|request| request.not_before),
+            TimerKind::Deadline if !doc.ended() && !doc.deadline_passed => request.and_then(|request| request.deadline),
+            _ => None,
         }
     }
 }
@@ -253,8 +254,8 @@ pub(super) async fn timer_fired(instance: &Arc<Instance>, name: &str) -> Result<
     }
 }
 
-/// Fires what came due while the document that relies on it was being written: the timer itself may have found nothing then, and comes again
-/// only after a while.
+/// Fires what came due before the document that relies on it was there: the timer itself may have found nothing then, and comes again only after
+/// a while.
 pub(super) fn fire_overdue(instance: &Arc<Instance>, doc: &TaskDoc) {
     let now = instance.ports.world.now();
     let is_due = |name: &&String| Timer::parse(name).and_then(|timer| timer.due(doc)).is_some_and(|due| due <= now);

@@ -12,7 +12,7 @@ use super::index::Purpose;
 use super::instance::{Hold, Instance, RETRY};
 use super::outbox::Pump;
 use super::pool::{Place, Slot};
-use super::{admission, work};
+use super::{admission, decisions, work};
 use crate::document::{End, State, TaskDoc};
 use crate::ports::{ETag, Guard, Saved};
 
@@ -46,6 +46,7 @@ pub(super) fn adopt(instance: &Arc<Instance>, doc: TaskDoc, place: Place) {
 
 /// Sends out a document's outbox and then lets go of its index entry.
 pub(super) fn settle(instance: &Arc<Instance>, doc: TaskDoc, purpose: Purpose) {
+    decisions::fire_overdue(instance, &doc);
     let mut pump = Pump::new(instance.ports.clone(), doc.task_id);
     pump.offer(&doc);
     let this = Arc::clone(instance);
@@ -70,6 +71,7 @@ async fn finish_timers(instance: &Instance, doc: &TaskDoc) {
 impl Drive {
     /// Starts driving a task whose document this instance has just written.
     pub(super) fn begin(instance: &Arc<Instance>, doc: TaskDoc, place: Place, slot: Option<Slot>, hold: Hold) {
+        decisions::fire_overdue(instance, &doc);
         let task = doc.task_id;
         let mut pump = Pump::new(instance.ports.clone(), task);
         pump.offer(&doc);

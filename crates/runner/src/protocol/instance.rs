@@ -170,9 +170,10 @@ impl Runner {
         }
     }
 
-    /// A timer fired.
+    /// A timer fired. While the runner starts it is held: whoever fires tries only a few times, and comes again late after that.
     pub async fn timer(&self, name: &str) -> Result<(), PortError> {
-        let (instance, name) = (self.ready()?, name.to_owned());
+        let name = name.to_owned();
+        let Some(instance) = self.live_instance().await else { return self.ready().map(drop) };
         self.to_its_end(async move { decisions::timer_fired(&instance, &name).await }).await.ok_or_else(gone)?
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use fte_events::TaskId;
 use serde::{Deserialize, Serialize};
 
+use super::decisions;
 use super::index::{LeaseDoc, key as lease_key};
 use super::instance::{Instance, RETRY};
 use super::outbox;
@@ -190,6 +191,7 @@ async fn take_task(instance: &Arc<Instance>, dead: &InstanceId, task: TaskId) ->
         }
         let (saved, doc) = instance.save(doc, guard).await;
         if saved? == Saved::Written {
+            decisions::fire_overdue(instance, &doc);
             return send(instance, &doc).await;
         }
     }
