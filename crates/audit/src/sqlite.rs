@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use fte_service::chain;
 use futures_util::future::BoxFuture;
@@ -45,6 +46,9 @@ pub struct SqliteOptions {
     pub path: PathBuf,
     /// Most calls that wait for the writer.
     pub queue_max: usize,
+    /// How long a group is open: nobody waits for the audit, and one task's events make one commit instead of several, which leaves the disk to those
+    /// that somebody waits for.
+    pub group_open: Duration,
     /// A group is closed once it has this many entries.
     pub group_entries_max: usize,
     /// A group is closed once its events have this many bytes.
@@ -65,6 +69,7 @@ impl SqliteOptions {
         Self {
             path: path.into(),
             queue_max: 256,
+            group_open: Duration::from_millis(4),
             group_entries_max: 4096,
             group_bytes_max: 8 * 1024 * 1024,
             cache_kib: 4096,
@@ -147,6 +152,7 @@ impl SqliteLog {
 fn run(mut writer: Writer, mut queue: mpsc::Receiver<Call>) {
     let limits = (writer.options().group_entries_max, writer.options().group_bytes_max);
     while let Some(first) = queue.blocking_recv() {
+        thread::sleep(writer.options().group_open);
         let mut group = Vec::new();
         let mut replies = Vec::new();
         let (mut count, mut bytes) = (0, 0);

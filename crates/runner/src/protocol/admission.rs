@@ -1,6 +1,8 @@
 //! Admission: a delivered request to run, or a resumption, becomes this instance's responsibility.
 //!
 //! Admitted are a missing document (turn 0 only) and an ownerless queued one at that very turn. Read the document, write the index, write the document.
+//! The read may be left out where the write only creates: whoever takes over from this instance makes the documents that its index has and the store
+//! has not, so that a write that froze fails all the same.
 //! With no place free the delivery is held, and then given back: the broker is the buffer.
 //!
 //! Any other delivery is done with. Whatever its document still needs is the business of whoever has it in an index: a driver, a doubt that
@@ -63,8 +65,11 @@ pub(super) async fn admit(instance: &Arc<Instance>, incoming: Incoming) -> Admit
 async fn try_admit(instance: &Arc<Instance>, incoming: Incoming) -> Result<Admitted, PortError> {
     let task = incoming.task_id;
     let mut place = instance.pool.try_place();
+    // A plain request is nearly always new: then the read is saved. The write only creates, and after a conflict there is a read.
+    let mut taken_as_new = place.is_some() && is_plain(&incoming) && !instance.is_held(task, 0);
     loop {
-        let (mut doc, guard) = match instance.load(task).await? {
+        let found = if std::mem::take(&mut taken_as_new) { None } else { instance.load(task).await? };
+        let (mut doc, guard) = match found {
             None if incoming.turn == 0 => (TaskDoc::blank(task), Guard::Absent),
             None => return Ok(Admitted::Done),
             Some((doc, guard)) => (doc, guard),
@@ -106,6 +111,12 @@ async fn try_admit(instance: &Arc<Instance>, incoming: Incoming) -> Result<Admit
             }
         }
     }
+}
+
+/// Whether it is a request whose admission does nothing but write: no timer is made for it.
+fn is_plain(incoming: &Incoming) -> bool {
+    let request = incoming.request.as_ref().filter(|_| incoming.turn == 0);
+    request.is_some_and(|request| request.deadline.is_none() && request.not_before.is_none() && !request.require_approval)
 }
 
 async fn hold_for_place(instance: &Arc<Instance>) -> Option<Place> {

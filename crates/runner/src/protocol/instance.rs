@@ -348,7 +348,7 @@ impl Instance {
             if !matches!(self.save(doc, guard).await, (Ok(Saved::Written), _)) {
                 return false;
             }
-        } else if doc.owner.as_ref() == Some(&self.id) && !self.is_held(&doc) {
+        } else if doc.owner.as_ref() == Some(&self.id) && !self.is_held(doc.task_id, doc.turn) {
             let Some(place) = self.pool.try_place() else { return false };
             if self.index.add(task, Purpose::Run).await.is_err() {
                 return false;
@@ -407,8 +407,8 @@ impl Instance {
         }
     }
 
-    pub(super) fn is_held(&self, doc: &TaskDoc) -> bool {
-        self.held().contains_key(&(doc.task_id, doc.turn))
+    pub(super) fn is_held(&self, task: TaskId, turn: u32) -> bool {
+        self.held().contains_key(&(task, turn))
     }
 
     /// Makes the task's driver, if it is here, look at its document now.

@@ -3,7 +3,8 @@
 //! A place is the right to be responsible for a task; a slot is a sandbox of one agent. Both are given back when dropped. Slots go to waiting
 //! tasks by priority, then by arrival; places by arrival.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fte_events::Priority;
@@ -36,14 +37,41 @@ pub(super) struct Pool {
 
 struct AgentPool {
     max: u32,
-    used: BTreeSet<u32>,
+    /// Numbers that were in use and are free again; the lowest is used next.
+    returned: BinaryHeap<Reverse<u32>>,
+    /// The lowest number that was never used.
+    fresh: u32,
     waiting: BTreeMap<(Priority, u64), oneshot::Sender<Slot>>,
     arrivals: u64,
 }
 
+impl AgentPool {
+    fn new(max: u32) -> Self {
+        Self { max, returned: BinaryHeap::new(), fresh: 0, waiting: BTreeMap::new(), arrivals: 0 }
+    }
+
+    fn in_use(&self) -> u32 {
+        self.fresh - u32::try_from(self.returned.len()).unwrap_or(u32::MAX)
+    }
+}
+
+/// A place in an agent's queue, left when dropped.
+struct Waiting<'a> {
+    pool: &'a Pool,
+    agent: &'a str,
+    turn: (Priority, u64),
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let left = self.pool.agents().get_mut(self.agent).and_then(|pool| pool.waiting.remove(&self.turn));
+        drop(left);
+    }
+}
+
 impl Pool {
     pub(super) fn new(places: usize, agents: impl Iterator<Item = (String, u32)>) -> Self {
-        let agents = agents.map(|(agent, max)| (agent, AgentPool { max, used: BTreeSet::new(), waiting: BTreeMap::new(), arrivals: 0 }));
+        let agents = agents.map(|(agent, max)| (agent, AgentPool::new(max)));
         Self { places: Arc::new(Semaphore::new(places)), agents: Arc::new(Mutex::new(agents.collect())) }
     }
 
@@ -72,7 +100,7 @@ impl Pool {
     /// A sandbox, in the order of priority and arrival. None when the agent is unknown.
     pub(super) async fn slot(&self, agent: &str, priority: Priority) -> Option<Slot> {
         loop {
-            let given = {
+            let (given, _waiting) = {
                 let mut agents = self.agents();
                 let pool = agents.get_mut(agent)?;
                 if pool.waiting.is_empty()
@@ -80,11 +108,11 @@ impl Pool {
                 {
                     return Some(slot);
                 }
-                pool.waiting.retain(|_, waiter| !waiter.is_closed());
                 pool.arrivals += 1;
                 let (sender, receiver) = oneshot::channel();
-                pool.waiting.insert((priority, pool.arrivals), sender);
-                receiver
+                let turn = (priority, pool.arrivals);
+                pool.waiting.insert(turn, sender);
+                (receiver, Waiting { pool: self, agent, turn })
             };
             if let Ok(slot) = given.await {
                 return Some(slot);
@@ -95,17 +123,22 @@ impl Pool {
     /// How an agent's pool is used.
     pub(super) fn usage(&self, agent: &str) -> Usage {
         let agents = self.agents();
-        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         agents.get(agent).map_or(Usage { in_use: 0, waiting: 0 }, |pool| Usage {
-            in_use: count(pool.used.len()),
-            waiting: count(pool.waiting.values().filter(|waiter| !waiter.is_closed()).count()),
+            in_use: pool.in_use(),
+            waiting: u32::try_from(pool.waiting.len()).unwrap_or(u32::MAX),
         })
     }
 
     fn take(&self, agent: &str, pool: &mut AgentPool) -> Option<Slot> {
-        let number = (0..pool.max).find(|number| !pool.used.contains(number))?;
-        pool.used.insert(number);
-        Some(Slot { pool: self.clone(), agent: agent.to_owned(), number, in_use: u32::try_from(pool.used.len()).unwrap_or(u32::MAX) })
+        let number = match pool.returned.pop() {
+            Some(Reverse(number)) => number,
+            None if pool.fresh < pool.max => {
+                pool.fresh += 1;
+                pool.fresh - 1
+            }
+            None => return None,
+        };
+        Some(Slot { pool: self.clone(), agent: agent.to_owned(), number, in_use: pool.in_use() })
     }
 
     fn agents(&self) -> MutexGuard<'_, BTreeMap<String, AgentPool>> {
@@ -126,7 +159,7 @@ impl Drop for Slot {
         let mut refused = None;
         let mut agents = self.pool.agents();
         let Some(pool) = agents.get_mut(&self.agent) else { return };
-        pool.used.remove(&self.number);
+        pool.returned.push(Reverse(self.number));
         while let Some((_, waiter)) = pool.waiting.pop_first() {
             if waiter.is_closed() {
                 continue;

@@ -88,6 +88,7 @@ async fn start(drive: &mut Drive, timeout: &mut Pending<()>) -> Result<Begun, Lo
     loop {
         tokio::select! {
             biased;
+            session = &mut starting => return Ok(session.map_or_else(Begun::Failed, Begun::Started)),
             () = drive.pump.step() => {}
             () = drive.poke.notified() => {
                 drive.reload().await?;
@@ -95,7 +96,6 @@ async fn start(drive: &mut Drive, timeout: &mut Pending<()>) -> Result<Begun, Lo
                     return Ok(Begun::Over(end));
                 }
             }
-            session = &mut starting => return Ok(session.map_or_else(Begun::Failed, Begun::Started)),
             () = &mut *timeout => return Ok(Begun::Over(timed_out())),
         }
     }
@@ -107,6 +107,12 @@ fn timed_out() -> End {
 
 impl Try {
     async fn go(&mut self, drive: &mut Drive) -> Result<(), Lost> {
+        // What it says at once goes out together with its start.
+        if let Ok(said) = self.session.said.try_recv()
+            && self.hear(drive, said).await?
+        {
+            return Ok(());
+        }
         loop {
             let woken = self.next(drive).await;
             match woken {
