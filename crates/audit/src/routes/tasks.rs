@@ -1,9 +1,13 @@
 //! `GET /v1/audit/tasks/{id}`.
 
+use std::time::{Duration, Instant};
+
 use axum::extract::State;
 use axum::http::StatusCode;
+use fte_events::TaskId;
 use fte_service::Problem;
 use fte_service::extract::{Json, Path, Query};
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -11,6 +15,17 @@ use super::view::AuditEntry;
 use super::{App, limit, position, unreadable};
 use crate::entry::Task;
 use crate::history::{self, ENTRIES_MAX};
+
+/// A task younger than this that is not known may be on its way.
+const YOUNG: SignedDuration = SignedDuration::from_secs(10);
+/// Longest wait for a young task's first entry, and how often it is looked for.
+const YOUNG_WAIT_MAX: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+fn is_young(id: &str) -> bool {
+    let minted = id.parse::<TaskId>().ok().and_then(|task| task.minted_at());
+    minted.is_some_and(|minted| Timestamp::now().duration_since(minted).abs() < YOUNG)
+}
 
 /// Which part of the history to show; its completeness is always that of the whole.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -40,7 +55,7 @@ pub(crate) struct AuditTask {
     next_cursor: Option<String>,
 }
 
-/// A task's whole history, and whether it is complete.
+/// A task's whole history, and whether it is complete. A task less than 10 s old that is not known yet is waited for, up to 2 s.
 #[utoipa::path(
     get, path = "/v1/audit/tasks/{id}", tag = "audit", params(("id" = String, Path, description = "The task"), Part),
     responses((status = 200, body = AuditTask), (status = 400, body = Problem), (status = 404, body = Problem), (status = 503, body = Problem)),
@@ -48,9 +63,13 @@ pub(crate) struct AuditTask {
 pub(crate) async fn history(State(app): State<App>, Path(id): Path<String>, Query(part): Query<Part>) -> Result<Json<AuditTask>, Problem> {
     let (after, limit) = (position(part.after.as_deref())?, limit(part.limit, ENTRIES_MAX, ENTRIES_MAX)?);
     let task = Task::from(id.as_str());
-    let found = history::of(&*app, task.clone(), after, limit).await.map_err(|error| unreadable(&error))?;
-    let Some(history) = found else {
-        return Err(Problem::new(StatusCode::NOT_FOUND, "task_not_found", "The audit log has nothing of this task."));
+    let started = Instant::now();
+    let history = loop {
+        match history::of(&*app, task.clone(), after, limit).await.map_err(|error| unreadable(&error))? {
+            Some(history) => break history,
+            None if is_young(&id) && started.elapsed() < YOUNG_WAIT_MAX => tokio::time::sleep(LOOK_EVERY).await,
+            None => return Err(Problem::new(StatusCode::NOT_FOUND, "task_not_found", "The audit log has nothing of this task.")),
+        }
     };
     Ok(Json(AuditTask {
         task_id: task.to_string(),
