@@ -1,6 +1,6 @@
 //! The log on SQLite: one writer thread that commits everything that waits for it at once, and a few reading connections.
 //!
-//! No timer: an idle writer commits what comes alone, a busy one grows its groups by itself. A group is one transaction with one sync (WAL,
+//! A group is open for a few milliseconds, so that one task's events go together; a busy writer's groups grow by themselves. A group is one transaction with one sync (WAL,
 //! `synchronous=FULL`), so an entry is whole or not there at all. The queue is bounded; a full one makes the caller wait.
 //!
 //! After any fault the connection is dropped and nothing of the group is acknowledged. The log is not ready until an append succeeds again, which
@@ -148,11 +148,17 @@ impl SqliteLog {
     }
 }
 
+/// With so many calls waiting nothing is gained by waiting for more.
+const BUSY: usize = 16;
+
 /// Works the queue in groups until it is closed.
 fn run(mut writer: Writer, mut queue: mpsc::Receiver<Call>) {
     let limits = (writer.options().group_entries_max, writer.options().group_bytes_max);
     while let Some(first) = queue.blocking_recv() {
-        thread::sleep(writer.options().group_open);
+        // Who is busy has a group already.
+        if queue.len() < BUSY {
+            thread::sleep(writer.options().group_open);
+        }
         let mut group = Vec::new();
         let mut replies = Vec::new();
         let (mut count, mut bytes) = (0, 0);

@@ -7,7 +7,8 @@ use fte_service::{ConfigError, Env};
 
 use crate::settings::{AgentLimits, Settings};
 
-/// Tasks this process may be responsible for at once. Default 1 024.
+/// Tasks this process may be responsible for at once. Default 640: more than any agent has sandboxes by default, so that one busy agent does
+/// not block the others.
 pub const ENV_PLACES: &str = "FTE_RUNNER_PLACES";
 /// How long a task keeps its sandbox while a person decides, in milliseconds. Default 10 000.
 pub const ENV_APPROVAL_STAY_MS: &str = "FTE_RUNNER_APPROVAL_STAY_MS";

@@ -139,6 +139,9 @@ pub struct TaskDoc {
     pub task_id: TaskId,
     /// Unique to each write, so that a writer recognises its own.
     pub stamp: String,
+    /// The stamp of the write that made it.
+    #[serde(default)]
+    pub born: String,
     /// What was asked; absent while only a cancel or a takeover knows of the task, and dropped at its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<Box<TaskRequested>>,
@@ -275,6 +278,7 @@ impl TaskDoc {
         Self {
             task_id,
             stamp: String::new(),
+            born: String::new(),
             request: None,
             cause: None,
             traceparent: None,

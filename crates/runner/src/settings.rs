@@ -60,7 +60,7 @@ impl Default for Settings {
         Self {
             agents: BTreeMap::new(),
             default_agent: "echo".to_owned(),
-            places: 512,
+            places: 640,
             wake_reserve: 256,
             hold: Duration::from_secs(20),
             renew: Duration::from_secs(3),

@@ -30,7 +30,7 @@ pub struct Agent {
     pub kind: AgentKind,
     /// Names of the environment variables that are passed on to it.
     pub env: Vec<String>,
-    /// Most sandboxes at a time. Default 4; 1 024 for a built-in agent.
+    /// Most sandboxes at a time. Default 4; 512 for a built-in agent.
     pub max: u32,
     /// Sandboxes kept ready. Default 0.
     pub min_warm: u32,
@@ -120,7 +120,7 @@ impl Agent {
         Self {
             kind: AgentKind::Builtin(builtin),
             env: Vec::new(),
-            max: 1024,
+            max: 512,
             min_warm: 0,
             queue: 1000,
             timeout: Duration::from_secs(15 * 60),

@@ -38,7 +38,8 @@ pub(super) fn router(subscriptions: Subscriptions) -> Router {
             dead_letters: subscriptions.dead_letters.clone(),
             faults: Faults::default(),
         };
-        workers.insert(subscription.topic.to_string(), worker);
+        let other = workers.insert(subscription.topic.to_string(), worker);
+        assert!(other.is_none(), "{} is subscribed to twice: one handler has a topic, and takes all of its types", subscription.topic);
     }
     let app = Arc::new(App { list, workers, job: subscriptions.job });
     let token = subscriptions.app_token.map(Arc::<str>::from);

@@ -96,17 +96,17 @@ async fn try_admit(instance: &Arc<Instance>, incoming: Incoming) -> Result<Admit
         match instance.save(doc, guard.clone()).await {
             (Ok(Saved::Written), doc) => {
                 match step {
-                    Step::Run(slot) => Drive::begin(instance, doc, free, slot, hold),
+                    Step::Run(slot) => Drive::begin(instance, doc, Some(free), slot, hold),
                     Step::Leave => drive::settle(instance, doc, Purpose::Run),
                 }
                 return Ok(Admitted::Done);
             }
-            (Ok(Saved::Conflict), _) => {
-                instance.doubt(task, guard, Purpose::Run);
+            (Ok(Saved::Conflict), doc) => {
+                instance.doubt(doc, guard, Purpose::Run);
                 place = Some(free);
             }
-            (Err(error), _) => {
-                instance.doubt(task, guard, Purpose::Run);
+            (Err(error), doc) => {
+                instance.doubt(doc, guard, Purpose::Run);
                 return Err(error);
             }
         }

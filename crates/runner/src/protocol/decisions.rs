@@ -99,9 +99,9 @@ async fn change<T>(instance: &Arc<Instance>, task: TaskId, plan: impl Fn(Option<
                         drive::settle(instance, doc, Purpose::Wake);
                         return Ok(value);
                     }
-                    (Ok(Saved::Conflict), _) => instance.doubt(task, guard, Purpose::Wake),
-                    (Err(error), _) => {
-                        instance.doubt(task, guard, Purpose::Wake);
+                    (Ok(Saved::Conflict), doc) => instance.doubt(doc, guard, Purpose::Wake),
+                    (Err(error), doc) => {
+                        instance.doubt(doc, guard, Purpose::Wake);
                         return Err(error);
                     }
                 }

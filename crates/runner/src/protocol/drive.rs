@@ -31,17 +31,16 @@ pub(super) struct Drive {
     /// The turn it was taken up at: the same task at a later one is another driver's.
     turn: u32,
     hold: Option<Hold>,
-    _place: Place,
+    _place: Option<Place>,
 }
 
 /// Takes up a task that is owned by this instance but not driven: a write whose answer was lost had made it so. The caller's hold on the index
 /// entry becomes the driver's.
-pub(super) fn adopt(instance: &Arc<Instance>, doc: TaskDoc, place: Place) {
-    match instance.hold(&doc) {
-        // What ran, if anything, did so without a driver: the sandbox of the lost write never came to be here.
-        Some(hold) => Drive::begin(instance, doc, place, None, hold),
-        None => instance.index.remove(doc.task_id, Purpose::Run),
-    }
+///
+/// It takes no place: it is this instance's already, and in a rush the places all have somebody who waits for them.
+pub(super) fn adopt(instance: &Arc<Instance>, doc: TaskDoc, hold: Hold) {
+    // What ran, if anything, did so without a driver: the sandbox of the lost write never came to be here.
+    Drive::begin(instance, doc, None, None, hold);
 }
 
 /// Sends out a document's outbox and then lets go of its index entry.
@@ -70,11 +69,12 @@ async fn finish_timers(instance: &Instance, doc: &TaskDoc) {
 
 impl Drive {
     /// Starts driving a task whose document this instance has just written.
-    pub(super) fn begin(instance: &Arc<Instance>, doc: TaskDoc, place: Place, slot: Option<Slot>, hold: Hold) {
+    pub(super) fn begin(instance: &Arc<Instance>, doc: TaskDoc, place: Option<Place>, slot: Option<Slot>, hold: Hold) {
         decisions::fire_overdue(instance, &doc);
         let task = doc.task_id;
         let mut pump = Pump::new(instance.ports.clone(), task);
         pump.offer(&doc);
+        hold.drive();
         let (turn, poke) = (doc.turn, hold.poke());
         let drive = Self { instance: Arc::clone(instance), doc, etag: None, pump, poke, slot, turn, hold: Some(hold), _place: place };
         instance.spawn(drive.run());

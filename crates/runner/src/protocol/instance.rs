@@ -29,7 +29,7 @@ pub(super) struct Instance {
     pub(super) stopping: Stopping,
     /// Tasks this instance is driving or about to, and how to make the driver look at its document. By turn: a driver that has not noticed yet that
     /// its task moved on may still be there when the task comes back at a later turn.
-    held: Mutex<BTreeMap<(TaskId, u32), Arc<Notify>>>,
+    held: Mutex<BTreeMap<(TaskId, u32), Held>>,
     /// Writes that may have happened, or may still happen. The index entry stays until it is settled.
     doubts: Mutex<BTreeMap<TaskId, VecDeque<Doubt>>>,
     stamps: AtomicU64,
@@ -39,7 +39,16 @@ pub(super) struct Instance {
 #[derive(Clone)]
 struct Doubt {
     guard: Guard,
+    stamp: String,
     purpose: Purpose,
+}
+
+/// What is known of a task that somebody here holds.
+#[derive(Default)]
+struct Held {
+    poke: Arc<Notify>,
+    /// By a driver; else by an admission, which may still come to nothing.
+    driven: bool,
 }
 
 /// The right to drive a task at one turn, in this process; given back when dropped.
@@ -51,7 +60,14 @@ pub(super) struct Hold {
 impl Hold {
     /// What makes its driver look at its document.
     pub(super) fn poke(&self) -> Arc<Notify> {
-        self.instance.held().get(&self.key).cloned().unwrap_or_default()
+        self.instance.held().get(&self.key).map(|held| Arc::clone(&held.poke)).unwrap_or_default()
+    }
+
+    /// A driver has it from now on.
+    pub(super) fn drive(&self) {
+        if let Some(held) = self.instance.held().get_mut(&self.key) {
+            held.driven = true;
+        }
     }
 }
 
@@ -155,8 +171,11 @@ impl Runner {
             return Admitted::Retry("the runner is stopping".to_owned());
         }
         let Some(instance) = self.live_instance().await else { return Admitted::Retry("the runner is starting, or stopping".to_owned()) };
-        let admitted = self.to_its_end(async move { admission::admit(&instance, incoming).await }).await;
-        admitted.unwrap_or_else(|| Admitted::Retry("the runner is gone".to_owned()))
+        let admitted = self.to_its_end(async move { admission::admit(&instance, incoming).await });
+        match select(Box::pin(admitted), self.ports.world.sleep(DELIVERY_MAX)).await {
+            Either::Left((admitted, _)) => admitted.unwrap_or_else(|| Admitted::Retry("the runner is gone".to_owned())),
+            Either::Right(_) => Admitted::Retry("the state store takes too long".to_owned()),
+        }
     }
 
     /// The current instance; while there is none, the delivery is held for the next one.
@@ -173,7 +192,8 @@ impl Runner {
     /// A timer fired. While the runner starts it is held: whoever fires tries only a few times, and comes again late after that.
     pub async fn timer(&self, name: &str) -> Result<(), PortError> {
         let name = name.to_owned();
-        let Some(instance) = self.live_instance().await else { return self.ready().map(drop) };
+        let starting = || PortError { what: "firing a timer", reason: "the runner is starting, or stopping".to_owned() };
+        let instance = self.live_instance().await.ok_or_else(starting)?;
         self.to_its_end(async move { decisions::timer_fired(&instance, &name).await }).await.ok_or_else(gone)?
     }
 
@@ -291,7 +311,7 @@ impl Instance {
         select(Box::pin(own_work), Box::pin(self.index.fenced())).await;
     }
 
-    /// Reads the index's documents again and again: flags for drivers, writes in doubt, tasks that are owned but not driven.
+    /// Again and again: settles the writes in doubt, and looks into the documents that are driven here for notes to their drivers.
     async fn sweep(self: &Arc<Self>) {
         loop {
             self.ports.world.sleep(self.settings.sweep).await;
@@ -331,7 +351,7 @@ impl Instance {
 
     /// Finds out what became of a write that may have happened; false when that has to wait. Its index entry is let go only when that write can no
     /// longer happen, and what it did, if it did, is taken care of.
-    async fn settle_doubt(self: &Arc<Self>, task: TaskId, Doubt { guard, purpose }: Doubt) -> bool {
+    async fn settle_doubt(self: &Arc<Self>, task: TaskId, Doubt { guard, stamp, purpose }: Doubt) -> bool {
         let Ok(found) = self.ports.store.get(key(task)).await else { return false };
         let unchanged = match (&guard, &found) {
             (Guard::Absent, None) => true,
@@ -348,26 +368,29 @@ impl Instance {
             if !matches!(self.save(doc, guard).await, (Ok(Saved::Written), _)) {
                 return false;
             }
-        } else if doc.owner.as_ref() == Some(&self.id) && !self.is_held(doc.task_id, doc.turn) {
-            let Some(place) = self.pool.try_place() else { return false };
+        } else if guard == Guard::Absent && doc.born != stamp {
+            // Somebody else made the document, so that write never came to be and never will.
+        } else if doc.owner.as_ref() == Some(&self.id) && !self.is_driven(&doc) {
+            // An admission that holds it may still come to nothing.
+            let Some(hold) = self.hold(&doc) else { return false };
             if self.index.add(task, Purpose::Run).await.is_err() {
                 return false;
             }
-            drive::adopt(self, doc, place);
+            drive::adopt(self, doc, hold);
         } else if doc.owner.is_none() && !doc.outbox.is_empty() {
             // What the write had to say may be in there, whoever has written since: a takeover rewrites what it does not change.
             // The doubt's hold on the index entry goes with the outbox.
             drive::settle(self, doc, purpose);
             return true;
         }
-        // Its owner, if it has one, sends its outbox.
+        // Its driver, if it has one, has an index entry of its own and sends its outbox.
         self.index.remove(task, purpose);
         true
     }
 
     /// Remembers a write that may have happened; the caller leaves its index entry in place.
-    pub(super) fn doubt(&self, task: TaskId, guard: Guard, purpose: Purpose) {
-        self.doubts().entry(task).or_default().push_back(Doubt { guard, purpose });
+    pub(super) fn doubt(&self, doc: TaskDoc, guard: Guard, purpose: Purpose) {
+        self.doubts().entry(doc.task_id).or_default().push_back(Doubt { guard, stamp: doc.stamp, purpose });
     }
 
     /// Writes a task document under a fresh stamp; gives the document back as it was to be written.
@@ -376,6 +399,9 @@ impl Instance {
     /// have written upon it.
     pub(super) async fn save(&self, mut doc: TaskDoc, guard: Guard) -> (Result<Saved, PortError>, TaskDoc) {
         doc.stamp = self.stamp();
+        if guard == Guard::Absent {
+            doc.born.clone_from(&doc.stamp);
+        }
         let value = match serde_json::to_vec(&doc) {
             Ok(value) => value.into(),
             Err(error) => return (Err(PortError { what: "writing a task", reason: error.to_string() }), doc),
@@ -401,7 +427,7 @@ impl Instance {
         match self.held().entry(key) {
             Entry::Occupied(_) => None,
             Entry::Vacant(vacant) => {
-                vacant.insert(Arc::default());
+                vacant.insert(Held::default());
                 Some(Hold { instance: Arc::clone(self), key })
             }
         }
@@ -411,10 +437,14 @@ impl Instance {
         self.held().contains_key(&(task, turn))
     }
 
+    fn is_driven(&self, doc: &TaskDoc) -> bool {
+        self.held().get(&(doc.task_id, doc.turn)).is_some_and(|held| held.driven)
+    }
+
     /// Makes the task's driver, if it is here, look at its document now.
     pub(super) fn poke(&self, task: TaskId) {
-        for poke in self.held().range((task, 0)..=(task, u32::MAX)).map(|(_, poke)| poke) {
-            poke.notify_one();
+        for (_, held) in self.held().range((task, 0)..=(task, u32::MAX)) {
+            held.poke.notify_one();
         }
     }
 
@@ -427,7 +457,7 @@ impl Instance {
         }));
     }
 
-    fn held(&self) -> MutexGuard<'_, BTreeMap<(TaskId, u32), Arc<Notify>>> {
+    fn held(&self) -> MutexGuard<'_, BTreeMap<(TaskId, u32), Held>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -438,6 +468,9 @@ impl Instance {
 
 /// Doubts settled side by side.
 const TOGETHER: usize = 16;
+
+/// Longest answer to a delivery: within the time limit of the handlers, which counts against the event.
+const DELIVERY_MAX: Duration = Duration::from_secs(45);
 
 /// Wait before a failed call is made again.
 pub(super) const RETRY: Duration = Duration::from_millis(200);

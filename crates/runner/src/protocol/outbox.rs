@@ -81,6 +81,11 @@ impl Pump {
         self.queue.len()
     }
 
+    /// How many bytes are still to go out.
+    pub(super) fn unsent_bytes(&self) -> usize {
+        self.queue.iter().map(|event| event.body.get().len()).sum()
+    }
+
     /// Whether everything offered is out.
     pub(super) fn is_idle(&self) -> bool {
         self.queue.is_empty()

@@ -137,9 +137,19 @@ pub(super) async fn take_over(instance: &Arc<Instance>, dead: &InstanceId, last_
 
 async fn try_take_over(instance: &Arc<Instance>, dead: &InstanceId, last_seen: Option<ETag>) -> Result<Option<usize>, PortError> {
     let Some(entries) = fence(instance, dead, last_seen).await? else { return Ok(None) };
+    // One that cannot be taken over now must not keep the others waiting; the dead instance stays listed for its sake.
+    let mut failure = None;
     for tasks in entries.chunks(TAKEN_TOGETHER) {
         let taken = futures_util::future::join_all(tasks.iter().map(|task| take_task(instance, dead, *task))).await;
-        taken.into_iter().collect::<Result<Vec<()>, PortError>>()?;
+        for (task, taken) in tasks.iter().zip(taken) {
+            if let Err(error) = taken {
+                tracing::error!(%task, instance = %dead.0, %error, "a task could not be taken over; it is tried again");
+                failure = Some(error);
+            }
+        }
+    }
+    if let Some(error) = failure {
+        return Err(error);
     }
     let strike = |list: &mut Vec<InstanceId>| {
         let before = list.len();

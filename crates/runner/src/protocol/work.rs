@@ -15,6 +15,10 @@ use crate::ports::{Pending, Said, Session, Start, StartError, Tell};
 
 /// Log lines kept for one write.
 const LOG_LINES_MAX: usize = 100;
+/// A report is written at once when it has so many bytes, so that a document always fits into the state store.
+const REPORT_BYTES_MAX: usize = 256 * 1024;
+/// Nothing more is read from an agent while so many bytes of its events are still to go out.
+const UNSENT_BYTES_MAX: usize = 1024 * 1024;
 
 /// What woke the loop.
 enum Woken {
@@ -31,6 +35,7 @@ struct Try {
     session: Session,
     report: Report,
     report_due: Option<Pending<()>>,
+    report_bytes: usize,
     /// The agent waits for an answer.
     asking: bool,
     /// The answers that it was given, by their questions' ordinals.
@@ -66,7 +71,8 @@ pub(super) async fn work(drive: &mut Drive) -> Result<(), Lost> {
         }
     };
     let report = Report::default();
-    let mut this = Try { session, report, report_due: None, asking: false, given: Vec::new(), stay: None, timeout, attempt };
+    let mut this =
+        Try { session, report, report_due: None, report_bytes: 0, asking: false, given: Vec::new(), stay: None, timeout, attempt };
     let outcome = this.go(drive).await;
     // The agent is gone before its sandbox is given to another task.
     drop(this);
@@ -99,6 +105,20 @@ async fn start(drive: &mut Drive, timeout: &mut Pending<()>) -> Result<Begun, Lo
             () = &mut *timeout => return Ok(Begun::Over(timed_out())),
         }
     }
+}
+
+/// About how many bytes it adds to the report.
+fn weight(said: &Said) -> usize {
+    match said {
+        Said::Log(line) => json_bytes(line),
+        Said::Action { data, .. } => json_bytes(data),
+        Said::Checkpoint(data) => json_bytes(data),
+        _ => 0,
+    }
+}
+
+fn json_bytes(value: &impl serde::Serialize) -> usize {
+    serde_json::to_vec(value).map_or(0, |json| json.len())
 }
 
 fn timed_out() -> End {
@@ -160,7 +180,9 @@ impl Try {
 
     async fn next(&mut self, drive: &mut Drive) -> Woken {
         // A full outbox slows the agent down: nothing is read from it until events are out.
-        let listens = drive.pump.unsent() < OUTBOX_MAX && self.report.actions.len() + self.report.artifacts.len() < OUTBOX_MAX / 2;
+        let listens = drive.pump.unsent() < OUTBOX_MAX
+            && drive.pump.unsent_bytes() < UNSENT_BYTES_MAX
+            && self.report.actions.len() + self.report.artifacts.len() < OUTBOX_MAX / 2;
         tokio::select! {
             biased;
             () = drive.pump.step() => Woken::Sent,
@@ -174,6 +196,7 @@ impl Try {
 
     /// Takes in what the agent said; true when the try is over.
     async fn hear(&mut self, drive: &mut Drive, said: Said) -> Result<bool, Lost> {
+        self.report_bytes += weight(&said);
         match said {
             Said::Stage(stage) => self.report.stage = Some(stage),
             Said::Progress { pct, message } => {
@@ -209,6 +232,9 @@ impl Try {
                 return failed(drive, self.take_report(), self.attempt, error).await.map(|()| true);
             }
         }
+        if self.report_bytes >= REPORT_BYTES_MAX {
+            self.write_report(drive).await?;
+        }
         if self.report_due.is_none() && self.report.is_news() {
             let world = &drive.instance.ports.world;
             self.report_due = Some(world.sleep(drive.instance.settings.report_every));
@@ -218,6 +244,7 @@ impl Try {
 
     fn take_report(&mut self) -> Report {
         self.report_due = None;
+        self.report_bytes = 0;
         Report { asking: self.asking, ..std::mem::take(&mut self.report) }
     }
 
@@ -264,22 +291,42 @@ impl Try {
         if drive.doc.open_question().is_some_and(|open| question == document::question(open.reason.as_deref(), open.data.as_ref())) {
             self.repeat_question(drive).await?;
         } else {
-            self.write_question(drive, reason, data).await?;
+            if self.write_question(drive, reason, data).await? {
+                return Ok(true);
+            }
         }
         self.asking = true;
         self.stay = Some(drive.instance.ports.world.sleep(drive.instance.settings.approval_stay));
         self.answer(drive).await
     }
 
-    async fn write_question(&mut self, drive: &mut Drive, reason: Option<String>, data: Option<serde_json::Value>) -> Result<(), Lost> {
+    /// Writes the question down, its timer first; true when the try ended meanwhile.
+    async fn write_question(&mut self, drive: &mut Drive, reason: Option<String>, data: Option<serde_json::Value>) -> Result<bool, Lost> {
         let ports = drive.instance.ports.clone();
         let expires_at = ports.world.now() + drive.instance.settings.approval_ttl;
         let ordinal = drive.doc.next_approval();
         let name = format!("approval-{}-{ordinal}", drive.doc.task_id);
-        while let Err(error) = ports.timers.schedule(name.clone(), expires_at).await {
-            tracing::warn!(task = %drive.doc.task_id, %error, "the approval's timer could not be made; trying again");
-            ports.world.sleep(RETRY).await;
+        let task = drive.doc.task_id;
+        let mut made = Box::pin(async {
+            while let Err(error) = ports.timers.schedule(name.clone(), expires_at).await {
+                tracing::warn!(%task, %error, "the approval's timer could not be made; trying again");
+                ports.world.sleep(RETRY).await;
+            }
+        });
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut made => break,
+                () = drive.poke.notified() => {
+                    drive.reload().await?;
+                    if let Some(end) = drive.called_off() {
+                        return self.end(drive, end).await.map(|()| true);
+                    }
+                }
+                () = &mut self.timeout => return self.end(drive, timed_out()).await.map(|()| true),
+            }
         }
+        drop(made);
         let report = self.take_report();
         drive
             .update(|doc, now| {
@@ -289,7 +336,7 @@ impl Try {
                 true
             })
             .await
-            .map(drop)
+            .map(|_| false)
     }
 
     async fn repeat_question(&mut self, drive: &mut Drive) -> Result<(), Lost> {
