@@ -81,7 +81,7 @@ impl Doctor {
         let text = format!("{} of {} checks failed", bad.len(), findings.len());
         match bad.first().and_then(|finding| finding.exit) {
             None => Ok(()),
-            Some(Exit::Unavailable) => Err(Error::Unreachable { url: client.base().to_owned(), source: text.into() }),
+            Some(Exit::Unavailable) => Err(Error::Unavailable(text)),
             Some(_) => Err(Error::Failed(text)),
         }
     }

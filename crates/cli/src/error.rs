@@ -44,6 +44,9 @@ pub(crate) enum Error {
     /// The command did what it should, and what it found is bad.
     #[error("{0}")]
     Failed(String),
+    /// The command did what it should, and something that is needed does not answer.
+    #[error("{0}")]
+    Unavailable(String),
     /// The time given was not enough.
     #[error("{what}")]
     Incomplete { what: String, advice: String },
@@ -66,7 +69,7 @@ impl Error {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Usage { .. } | Self::Start { .. } => Exit::Usage,
-            Self::Unreachable { .. } => Exit::Unavailable,
+            Self::Unreachable { .. } | Self::Unavailable(_) => Exit::Unavailable,
             Self::Refused(problem) => problem.exit(),
             Self::Foreign { .. } | Self::Failed(_) | Self::Stopped { .. } | Self::Write { .. } => Exit::Failed,
             Self::Incomplete { .. } => Exit::Incomplete,
@@ -79,7 +82,7 @@ impl Error {
             Self::Unreachable { .. } => Some("`fte up` starts an instance on this machine; FTE_URL or --url names another".to_owned()),
             Self::Refused(problem) => problem.advice(),
             Self::Foreign { .. } => Some("check that FTE_URL or --url names an FTE instance".to_owned()),
-            Self::Failed(_) | Self::Stopped { .. } | Self::Write { .. } => None,
+            Self::Failed(_) | Self::Unavailable(_) | Self::Stopped { .. } | Self::Write { .. } => None,
         }
         .filter(|advice| !advice.is_empty())
     }
@@ -182,7 +185,9 @@ impl Problem {
         let advice = match self.status {
             401 => "set FTE_API_KEY to a key of this instance",
             403 => "use a key that may do this, and a URL whose host the instance allows (FTE_ALLOWED_HOSTS)",
-            404 => "`fte tasks` lists what there is",
+            404 if self.code == "task_not_found" => "`fte tasks` lists what there is",
+            404 if self.code.contains("letter") => "`fte dead-letters list` lists what there is",
+            404 if self.code == "route_not_found" => "this address serves only a part of FTE, or another program: see FTE_URL",
             408 | 429 | 502 | 503 | 504 => {
                 let wait = self.retry_after_s.map_or_else(|| "again in a moment".to_owned(), |wait| format!("again in {wait} s"));
                 return Some(format!("{wait}; `fte doctor` says what is not ready"));

@@ -42,8 +42,10 @@ pub enum Error {
 
 /// The runner as a service. It works once its background is running. `env` is where agents get the variables from that they are allowed.
 pub async fn start(config: Config, settings: &Settings, bus: Bus, env: &impl Env) -> Result<Service, Error> {
-    let beside = settings.agents_file.as_deref().and_then(std::path::Path::parent);
     let failed = |source| Error::Agents { data_dir: settings.data_dir.clone(), source };
+    // A bare file name has a parent only once it is absolute.
+    let agents_file = settings.agents_file.as_deref().map(std::path::absolute).transpose().map_err(failed)?;
+    let beside = agents_file.as_deref().and_then(std::path::Path::parent);
     let host = agents::AgentHost::new(&settings.agents, beside, &settings.data_dir, env, agents::Limits::default()).map_err(failed)?;
     host.probe().map_err(failed)?;
     if config.seat.is_some() {

@@ -10,7 +10,7 @@ pub(super) fn text(place: &Place) -> String {
         "FTE is ready at {api}  (API docs: {api}/docs)
 
   give it a task    curl -s {api}/v1/tasks -H 'content-type: application/json' -d '{{\"task\":\"Say hello\"}}'
-  or                fte submit{url} --wait --agent demo \"Write a haiku\"
+  or                fte submit{url} --wait \"Write a haiku\"
   watch it          fte watch{url} <task_id>
 
   data              {data}
