@@ -187,7 +187,9 @@ impl Problem {
             403 => "use a key that may do this, and a URL whose host the instance allows (FTE_ALLOWED_HOSTS)",
             404 if self.code == "task_not_found" => "`fte tasks` lists what there is",
             404 if self.code.contains("letter") => "`fte dead-letters list` lists what there is",
-            404 if self.code.is_empty() || self.code == "route_not_found" => "this address serves only a part of FTE, or another program: see FTE_URL",
+            404 if self.code.is_empty() || self.code == "route_not_found" => {
+                "this address serves only a part of FTE, or another program: see FTE_URL"
+            }
             408 | 429 | 502 | 503 | 504 => {
                 let wait = self.retry_after_s.map_or_else(|| "again in a moment".to_owned(), |wait| format!("again in {wait} s"));
                 return Some(format!("{wait}; `fte doctor` says what is not ready"));
@@ -223,7 +225,12 @@ mod tests {
             Exit::Unavailable,
             "error: Not accepted (503 sidecar_down)\n  why: the sidecar does not answer\n  try: again in 2 s; `fte doctor` says what is not ready",
         );
-        check(404, "", Exit::NotFound, "error: Not Found (404)\n  try: this address serves only a part of FTE, or another program: see FTE_URL");
+        check(
+            404,
+            "",
+            Exit::NotFound,
+            "error: Not Found (404)\n  try: this address serves only a part of FTE, or another program: see FTE_URL",
+        );
         check(
             502,
             "<html>",
