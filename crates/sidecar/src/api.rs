@@ -137,8 +137,18 @@ fn no_route(method: &Method, uri: &Uri) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "ERR_DIRECT_INVOKE", text)
 }
 
-/// Refuses callers without the token, except to the two health routes.
+/// Whether a web page sent it: browsers say so themselves. What people type into the address bar is no page's (`none`).
+fn is_of_a_page(headers: &http::HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site").map(http::HeaderValue::as_bytes);
+    headers.contains_key(http::header::ORIGIN) || site.is_some_and(|site| site != b"none")
+}
+
+/// Refuses web pages, which must not be able to publish here, and callers without the token, except to the two health routes.
 async fn authorize(State(api): State<Api>, request: Request, next: Next) -> Response {
+    if is_of_a_page(request.headers()) {
+        let text = "web pages may not call the sidecar: it is for programs on this machine";
+        return ApiError::new(StatusCode::FORBIDDEN, "ERR_ORIGIN_REFUSED", text).into_response();
+    }
     let Some(token) = &api.token else {
         return next.run(request).await;
     };

@@ -19,6 +19,7 @@
 //! |---|---|---|
 //! | a CloudEvent that is no JSON object, a job's schedule or a TTL that is none | 500, which asks to be tried again | 400 |
 //! | a body over the limit | 400 or 500 | 413 |
+//! | a request that a browser sent for a page | answered | 403: a page must not be able to publish |
 //! | a publish route without component or topic | 404 `ERR_DIRECT_INVOKE` | 404 that says what is missing |
 //! | errors | with `details` | `errorCode` and `message`, with the same codes |
 //! | a CloudEvent with a `traceparent` and no `traceid` | the `traceparent` is overwritten | it is kept |

@@ -72,7 +72,10 @@ impl Watchdog {
 impl Inner {
     fn tell(&mut self, op: char, group: Pid) -> io::Result<()> {
         let line = format!("{op} {}\n", group.as_raw_pid());
-        if let Some(pipe) = self.shell.as_mut().and_then(|shell| shell.pipe.as_mut())
+        // That the pipe takes it does not mean that somebody reads: a process that is being started just now may hold the other end for a moment.
+        if let Some(shell) = &mut self.shell
+            && matches!(shell.child.try_wait(), Ok(None))
+            && let Some(pipe) = &mut shell.pipe
             && pipe.write_all(line.as_bytes()).is_ok()
         {
             return Ok(());

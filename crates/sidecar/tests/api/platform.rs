@@ -27,6 +27,21 @@ async fn tokens_are_asked_for_and_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn web_pages_are_refused() {
+    let app = App::start(json!([subscription("t")])).await;
+    let daprd = Daprd::beside(&app).await.ready().await;
+    for header in
+        [("origin", "http://evil.example"), ("origin", "null"), ("sec-fetch-site", "cross-site"), ("sec-fetch-site", "same-origin")]
+    {
+        let answer = daprd.send(Method::POST, "/v1.0/publish/pubsub/t", &[header, ("content-type", "text/plain")], "x").await;
+        assert_eq!((answer.status, answer.code()), (403, "ERR_ORIGIN_REFUSED".to_owned()), "{header:?}");
+    }
+    daprd.send(Method::GET, "/v1.0/metadata", &[("sec-fetch-site", "none")], "").await.expect(200);
+    daprd.send(Method::POST, "/v1.0/publish/pubsub/t", &[], "x").await.expect(204);
+    assert_eq!(app.wait_calls(1).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn health_follows_the_app_and_outbound_does_not() {
     let mut app = App::start(json!([])).await;
     let daprd = Daprd::beside(&app).await.ready().await;
