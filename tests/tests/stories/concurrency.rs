@@ -249,7 +249,8 @@ async fn streams_that_nobody_reads_cost_no_memory_and_hold_up_nobody() {
     let grown_kib = resident_kib(fte.process.ready().pid).saturating_sub(before_kib);
     let data_kib = (TASKS * 2 * 30_000 * STREAMS / 2 / 1024) as u64;
     println!("{STREAMS} unread streams of {data_kib} KiB in all grew the process by {grown_kib} KiB");
-    assert!(grown_kib < 48 * 1024, "{grown_kib} KiB");
+    // A piece and the connection's buffers for each stream, and what the load itself needs; not the data.
+    assert!(grown_kib < data_kib / 5, "{grown_kib} KiB");
 
     // Of what came before they were opened they may have the last events, too.
     let tasks: BTreeSet<String> = tasks.into_iter().collect();
