@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode};
@@ -22,6 +22,8 @@ use crate::client::{Answer, AppClient, CallError};
 /// First and longest wait between two looks at a port that refuses.
 const POLL_FIRST: Duration = Duration::from_millis(10);
 const POLL_MAX: Duration = Duration::from_millis(250);
+/// An app that is away for longer is worth a warning.
+const AWAY_NOTED: Duration = Duration::from_secs(2);
 /// Limit of one look at a port.
 const CONNECT: Duration = Duration::from_secs(2);
 /// Limit of the question for the subscriptions.
@@ -146,9 +148,15 @@ impl Instance {
 
     /// Watches the instance for ever.
     pub(crate) async fn watch(self: Arc<Self>, client: AppClient, pubsub: String, every: Duration) {
+        let mut was_up = false;
         loop {
-            let mut wait = POLL_FIRST;
+            let (mut wait, away_since) = (POLL_FIRST, Instant::now());
             while !accepts(self.addr).await {
+                // One that restarts, or ends together with the sidecar, is not worth a warning.
+                if was_up && away_since.elapsed() > AWAY_NOTED {
+                    tracing::warn!(app = %self.app_id, addr = %self.addr, "app is away; deliveries wait until it is back");
+                    was_up = false;
+                }
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(POLL_MAX);
             }
@@ -161,6 +169,7 @@ impl Instance {
             }
             tracing::info!(app = %self.app_id, addr = %self.addr, subscriptions = listed.subscriptions.len(), "app is up");
             self.set(Status::Up(Arc::new(listed)));
+            was_up = true;
             loop {
                 tokio::select! {
                     () = tokio::time::sleep(every) => {}
@@ -171,7 +180,6 @@ impl Instance {
                 }
             }
             self.set(Status::Down);
-            tracing::warn!(app = %self.app_id, addr = %self.addr, "app is away; deliveries wait until it is back");
         }
     }
 
