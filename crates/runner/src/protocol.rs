@@ -12,6 +12,7 @@
 mod admission;
 mod decisions;
 mod drive;
+mod gathered;
 mod index;
 mod instance;
 mod outbox;

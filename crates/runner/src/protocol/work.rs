@@ -9,14 +9,11 @@ use fte_events::{ResultKind, TaskError};
 
 use super::admission::rejected_end;
 use super::drive::{Drive, Lost};
+use super::gathered::Gathered;
 use super::instance::RETRY;
 use crate::document::{self, End, OUTBOX_MAX, Report, TaskDoc, question};
 use crate::ports::{Pending, Said, Session, Start, StartError, Tell};
 
-/// Log lines kept for one write.
-const LOG_LINES_MAX: usize = 100;
-/// A report is written at once when it has so many bytes, so that a document always fits into the state store.
-const REPORT_BYTES_MAX: usize = 256 * 1024;
 /// Nothing more is read from an agent while so many bytes of its events are still to go out.
 const UNSENT_BYTES_MAX: usize = 1024 * 1024;
 
@@ -33,9 +30,8 @@ enum Woken {
 /// One try, while its agent lives.
 struct Try {
     session: Session,
-    report: Report,
+    gathered: Gathered,
     report_due: Option<Pending<()>>,
-    report_bytes: usize,
     /// The agent waits for an answer.
     asking: bool,
     /// The answers that it was given, by their questions' ordinals.
@@ -70,9 +66,8 @@ pub(super) async fn work(drive: &mut Drive) -> Result<(), Lost> {
             return drive.end(end).await;
         }
     };
-    let report = Report::default();
-    let mut this =
-        Try { session, report, report_due: None, report_bytes: 0, asking: false, given: Vec::new(), stay: None, timeout, attempt };
+    let gathered = Gathered::default();
+    let mut this = Try { session, gathered, report_due: None, asking: false, given: Vec::new(), stay: None, timeout, attempt };
     let outcome = this.go(drive).await;
     // The agent is gone before its sandbox is given to another task.
     drop(this);
@@ -105,20 +100,6 @@ async fn start(drive: &mut Drive, timeout: &mut Pending<()>) -> Result<Begun, Lo
             () = &mut *timeout => return Ok(Begun::Over(timed_out())),
         }
     }
-}
-
-/// About how many bytes it adds to the report.
-fn weight(said: &Said) -> usize {
-    match said {
-        Said::Log(line) => json_bytes(line),
-        Said::Action { data, .. } => json_bytes(data),
-        Said::Checkpoint(data) => json_bytes(data),
-        _ => 0,
-    }
-}
-
-fn json_bytes(value: &impl serde::Serialize) -> usize {
-    serde_json::to_vec(value).map_or(0, |json| json.len())
 }
 
 fn timed_out() -> End {
@@ -179,10 +160,8 @@ impl Try {
     }
 
     async fn next(&mut self, drive: &mut Drive) -> Woken {
-        // A full outbox slows the agent down: nothing is read from it until events are out.
-        let listens = drive.pump.unsent() < OUTBOX_MAX
-            && drive.pump.unsent_bytes() < UNSENT_BYTES_MAX
-            && self.report.actions.len() + self.report.artifacts.len() < OUTBOX_MAX / 2;
+        // A full outbox or report slows the agent down: nothing is read from it until events are out, or the report is written.
+        let listens = drive.pump.unsent() < OUTBOX_MAX && drive.pump.unsent_bytes() < UNSENT_BYTES_MAX && !self.gathered.is_full();
         tokio::select! {
             biased;
             () = drive.pump.step() => Woken::Sent,
@@ -196,24 +175,16 @@ impl Try {
 
     /// Takes in what the agent said; true when the try is over.
     async fn hear(&mut self, drive: &mut Drive, said: Said) -> Result<bool, Lost> {
-        self.report_bytes += weight(&said);
         match said {
-            Said::Stage(stage) => self.report.stage = Some(stage),
-            Said::Progress { pct, message } => {
-                self.report.progress_pct = pct.map(|pct| pct.min(100)).or(self.report.progress_pct);
-                self.report.message = message.or_else(|| self.report.message.take());
-            }
-            Said::Log(line) => {
-                if self.report.log.len() < LOG_LINES_MAX {
-                    self.report.log.push(line);
-                }
-            }
-            Said::Action { action, data } => self.report.actions.push((action, data)),
-            Said::Checkpoint(data) => self.report.checkpoint = Some((data, self.given.clone())),
-            Said::Artifact(artifact) => self.report.artifacts.push(*artifact),
+            Said::Stage(stage) => self.gathered.stage(stage),
+            Said::Progress { pct, message } => self.gathered.progress(pct, message),
+            Said::Log(line) => self.gathered.log(line),
+            Said::Action { action, data } => self.gathered.action(action, data),
+            Said::Checkpoint(data) => self.gathered.checkpoint(data, self.given.clone()),
+            Said::Artifact(artifact) => self.gathered.artifact(*artifact),
             Said::Cost(usd) => {
-                self.report.cost_usd += usd.max(0.0);
-                if let Some(budget) = over_budget(&drive.doc, &self.report) {
+                self.gathered.cost(usd);
+                if let Some(budget) = over_budget(&drive.doc, self.gathered.cost_usd()) {
                     let end = End::error(
                         ResultKind::BudgetExceeded,
                         "budget_exceeded",
@@ -232,10 +203,7 @@ impl Try {
                 return failed(drive, self.take_report(), self.attempt, error).await.map(|()| true);
             }
         }
-        if self.report_bytes >= REPORT_BYTES_MAX {
-            self.write_report(drive).await?;
-        }
-        if self.report_due.is_none() && self.report.is_news() {
+        if self.report_due.is_none() && self.gathered.is_news() {
             let world = &drive.instance.ports.world;
             self.report_due = Some(world.sleep(drive.instance.settings.report_every));
         }
@@ -244,12 +212,11 @@ impl Try {
 
     fn take_report(&mut self) -> Report {
         self.report_due = None;
-        self.report_bytes = 0;
-        Report { asking: self.asking, ..std::mem::take(&mut self.report) }
+        self.gathered.take(self.asking)
     }
 
     async fn write_report(&mut self, drive: &mut Drive) -> Result<(), Lost> {
-        if !self.report.is_news() {
+        if !self.gathered.is_news() {
             return Ok(());
         }
         let report = self.take_report();
@@ -426,9 +393,9 @@ async fn failed(drive: &mut Drive, report: Report, attempt: u32, error: TaskErro
         .map(drop)
 }
 
-fn over_budget(doc: &TaskDoc, report: &Report) -> Option<f64> {
+fn over_budget(doc: &TaskDoc, unwritten_usd: f64) -> Option<f64> {
     let budget = doc.request.as_ref()?.budget_usd?;
-    (doc.cost_usd.unwrap_or(0.0) + report.cost_usd > budget).then_some(budget)
+    (doc.cost_usd.unwrap_or(0.0) + unwritten_usd > budget).then_some(budget)
 }
 
 async fn due(timer: &mut Option<Pending<()>>) {
