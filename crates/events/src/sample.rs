@@ -143,6 +143,7 @@ pub fn status_changed() -> StatusChanged {
         message: Some("the draft is ready".into()),
         agent: Some("writer".into()),
         approval: Some(ApprovalRequest {
+            question: Some(1),
             reason: Some("send it to the board?".into()),
             data: Some(json!({"draft": "We met and agreed."})),
             expires_at: Some(time(86_400_000)),

@@ -106,6 +106,9 @@ impl FromStr for Status {
 /// What a person has to decide.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
 pub struct ApprovalRequest {
+    /// Which of the task's questions this is, from 1: a decision that names it cannot count for the next one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question: Option<u32>,
     /// Why it is asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 pub(crate) const SERVICE: &str = "runner";
 /// Most events that may wait in a document's outbox; a task that reports faster is slowed down.
 pub(crate) const OUTBOX_MAX: usize = 256;
-/// Most answers that are kept for an agent that starts over.
+/// Most answers that are kept for an agent that starts over, and for people who repeat theirs.
 const ANSWERS_MAX: usize = 100;
 /// Most artifacts of a task.
 pub(crate) const ARTIFACTS_MAX: usize = 1000;
@@ -102,6 +102,15 @@ pub struct Decision {
     pub decided_at: Timestamp,
 }
 
+/// An earlier question that was answered with yes: who repeats that answer is told so, and decides nothing else.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Granted {
+    /// The question's ordinal.
+    pub ordinal: u32,
+    /// Who said yes.
+    pub approver: String,
+}
+
 /// A yes to an agent's question. Every start from the same point asks the same questions again, and is given the same answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Yes {
@@ -173,6 +182,9 @@ pub struct TaskDoc {
     /// The last question.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<Approval>,
+    /// The questions before that were answered with yes, by whom.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub granted: Vec<Granted>,
     /// What was answered with yes since the checkpoint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub answers: Vec<Yes>,
@@ -291,6 +303,7 @@ impl TaskDoc {
             sequence: 0,
             claim: None,
             approval: None,
+            granted: Vec::new(),
             answers: Vec::new(),
             checkpoint: None,
             stage: None,
@@ -380,6 +393,13 @@ impl TaskDoc {
     pub fn ask(&mut self, now: Timestamp, reason: Option<String>, data: Option<Value>, expires_at: Timestamp) {
         let before_start = self.state == State::Queued;
         let ordinal = self.next_approval();
+        if let Some(before) = self.approval.take()
+            && let Some(decision) = before.decision
+        {
+            self.granted.push(Granted { ordinal: before.ordinal, approver: decision.approver });
+            let most = self.granted.len().saturating_sub(ANSWERS_MAX);
+            self.granted.drain(..most);
+        }
         self.approval = Some(Approval { ordinal, reason, data, expires_at, decision: None, before_start, told: false });
         self.ask_again(now);
     }
@@ -387,6 +407,7 @@ impl TaskDoc {
     /// The open question is shown again, after a restart.
     pub fn ask_again(&mut self, now: Timestamp) {
         let question = self.approval.as_ref().map(|approval| ApprovalRequest {
+            question: Some(approval.ordinal),
             reason: approval.reason.clone(),
             data: approval.data.clone(),
             expires_at: Some(approval.expires_at),

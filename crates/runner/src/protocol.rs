@@ -21,5 +21,5 @@ mod pool;
 mod work;
 
 pub use admission::{Admitted, Incoming};
-pub use decisions::{CancelError, DecideError, Decided};
+pub use decisions::{Answer, CancelError, DecideError, Decided};
 pub use instance::{AgentUse, Runner};

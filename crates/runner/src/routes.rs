@@ -33,6 +33,7 @@ pub(crate) fn router(state: AppState) -> ApiRoutes {
 
 /// The state store or this runner cannot take it now.
 fn unavailable(error: &PortError) -> Problem {
-    let detail = "Nothing was changed: the runner could not reach its state, or has its hands full. Send the same request again.";
+    // An error does not say that a write did not happen; the same request again is harmless either way.
+    let detail = "The runner could not reach its state, or has its hands full: whether the request counts is not known. Send the same again; it counts once.";
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "runner_unavailable", detail).retry_after(Duration::from_secs(1)).caused_by(error)
 }

@@ -8,6 +8,11 @@ async fn decide(fte: &Fte, task: &str, approved: bool) -> fte_testkit::Response 
     fte.api().post(&format!("/v1/tasks/{task}/approval"), &json!({ "approved": approved, "approver": "ada" })).await.unwrap()
 }
 
+async fn answer(fte: &Fte, task: &str, question: u32, approved: bool) -> fte_testkit::Response {
+    let answer = json!({ "approved": approved, "question": question, "approver": "ada" });
+    fte.api().post(&format!("/v1/tasks/{task}/approval"), &answer).await.unwrap()
+}
+
 #[tokio::test]
 async fn a_yes_lets_the_task_run_and_a_second_yes_changes_nothing() {
     let fte = Fte::start().await;
@@ -44,6 +49,25 @@ async fn an_agent_that_asks_goes_on_after_a_yes_with_or_without_its_sandbox() {
         assert_eq!(result["status"], "completed", "{result}");
         assert_eq!(result["artifacts"].as_array().unwrap().len(), 1, "{result}");
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_names_its_question_decides_no_other() {
+    let fte = Fte::start().await;
+    let context = json!({ "demo": { "step_ms": 1 } });
+    let task = fte.post(json!({ "task": "show", "agent": "demo", "context": context, "require_approval": true })).await;
+    fte.asking(&task, 1).await;
+    answer(&fte, &task, 1, true).await.expect_status(200);
+    fte.asking(&task, 2).await;
+
+    // The first answer is sent again, as after a lost response; then somebody has second thoughts about it; then somebody runs ahead.
+    answer(&fte, &task, 1, true).await.expect_status(200);
+    assert_eq!(answer(&fte, &task, 1, false).await.expect_status(409).problem_code(), "decided_otherwise");
+    assert_eq!(answer(&fte, &task, 3, true).await.expect_status(409).problem_code(), "other_question");
+    assert_eq!(fte.asking(&task, 2).await["status"], "awaiting_approval");
+
+    answer(&fte, &task, 2, true).await.expect_status(200);
+    assert_eq!(fte.result(&task).await["status"], "completed");
 }
 
 #[tokio::test]

@@ -57,6 +57,11 @@ impl Fte {
         in_status(&self.api(), task, status).await
     }
 
+    /// The task, once it asks this question.
+    pub(crate) async fn asking(&self, task: &str, question: u32) -> Value {
+        shown(&self.api(), task, |task| task["approval"]["question"] == question).await
+    }
+
     /// Publishes an event through the sidecar's own API, as an outside system would.
     pub(crate) async fn publish(&self, topic: &str, event: &Value) {
         let path = format!("/v1.0/publish/pubsub/{topic}");
@@ -81,10 +86,14 @@ pub(crate) async fn result(status: &Client, task: &str) -> Value {
 
 /// A task, once it has this status.
 pub(crate) async fn in_status(read: &Client, task: &str, status: &str) -> Value {
+    shown(read, task, |task| task["status"] == status).await
+}
+
+async fn shown(read: &Client, task: &str, is_it: impl Fn(&Value) -> bool) -> Value {
     eventually(|| async {
         let shown = read.get(&format!("/v1/tasks/{task}")).await.map_err(|error| error.to_string())?;
         let shown: Value = if shown.status == 200 { shown.json() } else { return Err(shown.text()) };
-        if shown["status"] == status { Ok(shown) } else { Err(shown.to_string()) }
+        if is_it(&shown) { Ok(shown) } else { Err(shown.to_string()) }
     })
     .await
 }

@@ -19,6 +19,19 @@ use crate::ports::{Guard, PortError, Saved};
 /// A timer may fire early by so much, for clocks differ a little.
 const EARLY_MAX: Duration = Duration::from_secs(2);
 
+/// What a person says.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The question it is for, by its ordinal; else the one that is open when it arrives.
+    pub question: Option<u32>,
+    /// Yes or no.
+    pub approved: bool,
+    /// In their words.
+    pub reason: Option<String>,
+    /// Who says it.
+    pub approver: String,
+}
+
 /// How a decision was taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decided {
@@ -37,6 +50,14 @@ pub enum DecideError {
     /// Nobody asked, or nobody asks any more.
     #[error("the task does not await a decision: it is {0}")]
     NotAwaiting(&'static str),
+    /// It is for another question than the one that is open, if any.
+    #[error("the task does not ask question {named}{}", asked.map(|asked| format!(": it is at question {asked}")).unwrap_or_default())]
+    OtherQuestion {
+        /// The question that the answer was for.
+        named: u32,
+        /// The task's last question.
+        asked: Option<u32>,
+    },
     /// It was decided the other way.
     #[error("the task was {} by {approver} already", if *approved { "approved" } else { "rejected" })]
     Otherwise {
@@ -110,15 +131,13 @@ async fn change<T>(instance: &Arc<Instance>, task: TaskId, plan: impl Fn(Option<
     }
 }
 
-pub(super) async fn decide(
-    instance: &Arc<Instance>,
-    task: TaskId,
-    approved: bool,
-    reason: Option<String>,
-    approver: String,
-) -> Result<Decided, DecideError> {
+pub(super) async fn decide(instance: &Arc<Instance>, task: TaskId, answer: Answer) -> Result<Decided, DecideError> {
+    let Answer { question, approved, reason, approver } = answer;
     change(instance, task, |doc, now| {
         let Some(mut doc) = doc else { return Plan::Leave(Err(DecideError::Unknown(task))) };
+        if let Some(named) = question.filter(|named| doc.approval.as_ref().is_none_or(|approval| approval.ordinal != *named)) {
+            return Plan::Leave(decided_earlier(&doc, named, approved));
+        }
         match doc.approval.as_ref().map(|approval| &approval.decision) {
             Some(Some(made)) if made.approved == approved => return Plan::Leave(Ok(Decided::Before)),
             Some(Some(made)) => {
@@ -139,6 +158,15 @@ pub(super) async fn decide(
         Plan::Move(Box::new(doc), Ok(Decided::Now))
     })
     .await?
+}
+
+/// An answer to a question that is not the last one.
+fn decided_earlier(doc: &TaskDoc, named: u32, approved: bool) -> Result<Decided, DecideError> {
+    match doc.granted.iter().find(|granted| granted.ordinal == named) {
+        Some(_) if approved => Ok(Decided::Before),
+        Some(granted) => Err(DecideError::Otherwise { approved: true, approver: granted.approver.clone() }),
+        None => Err(DecideError::OtherQuestion { named, asked: doc.approval.as_ref().map(|approval| approval.ordinal) }),
+    }
 }
 
 fn standing(doc: &TaskDoc) -> &'static str {
@@ -199,9 +227,7 @@ impl Timer {
         };
         Some(Self { kind, task: task.parse().ok()?, ordinal: ordinal.parse().ok()? })
     }
-}
 
-impl Timer {
     /// When it is due, if the document waits for it.
     fn due(&self, doc: &TaskDoc) -> Option<Timestamp> {
         let request = doc.request.as_ref();

@@ -12,6 +12,7 @@ use futures_util::future::{Either, join, join_all, select};
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::admission::{Admitted, Incoming};
+use super::decisions::{Answer, CancelError, DecideError, Decided};
 use super::index::{Index, LeaseDoc, Purpose, key as lease_key};
 use super::pool::Pool;
 use super::{admission, decisions, drive, peers};
@@ -198,20 +199,14 @@ impl Runner {
     }
 
     /// A person decides.
-    pub async fn decide(
-        &self,
-        task: TaskId,
-        approved: bool,
-        reason: Option<String>,
-        approver: String,
-    ) -> Result<decisions::Decided, decisions::DecideError> {
+    pub async fn decide(&self, task: TaskId, answer: Answer) -> Result<Decided, DecideError> {
         let instance = self.ready()?;
-        let decided = self.to_its_end(async move { decisions::decide(&instance, task, approved, reason, approver).await }).await;
+        let decided = self.to_its_end(async move { decisions::decide(&instance, task, answer).await }).await;
         decided.ok_or_else(gone)?
     }
 
     /// Somebody calls a task off.
-    pub async fn cancel(&self, task: TaskId, by: String) -> Result<(), decisions::CancelError> {
+    pub async fn cancel(&self, task: TaskId, by: String) -> Result<(), CancelError> {
         let instance = self.ready()?;
         self.to_its_end(async move { decisions::cancel(&instance, task, by).await }).await.ok_or_else(gone)?
     }

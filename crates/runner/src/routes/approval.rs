@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{AppState, unavailable};
-use crate::protocol::DecideError;
+use crate::protocol::{Answer, DecideError};
 
 const REASON_CHARS_MAX: usize = 2000;
 const APPROVER_CHARS_MAX: usize = 200;
@@ -20,6 +20,9 @@ const APPROVER_CHARS_MAX: usize = 200;
 pub(crate) struct DecisionRequest {
     /// Yes or no.
     approved: bool,
+    /// The question it is for, as `approval.question` of the task names it; else whichever is open. With it, a request that is sent again
+    /// because its answer was lost cannot decide the next question.
+    question: Option<u32>,
     /// In their words, for the agent and the audit.
     reason: Option<String>,
     /// Who decides.
@@ -42,8 +45,8 @@ pub(crate) struct DecisionTaken {
     responses(
         (status = 200, description = "The decision counts", body = DecisionTaken),
         (status = 404, description = "`task_not_found`"),
-        (status = 409, description = "`not_awaiting_approval`, `decided_otherwise`"),
-        (status = 503, description = "`runner_unavailable`: nothing was changed"),
+        (status = 409, description = "`not_awaiting_approval`, `decided_otherwise`, `other_question`"),
+        (status = 503, description = "`runner_unavailable`: whether it counts is not known; send the same again"),
     )
 )]
 pub(crate) async fn decide(
@@ -61,7 +64,7 @@ pub(crate) async fn decide(
     if !too_long.is_empty() {
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_decision", "The decision is too long.").errors(too_long));
     }
-    match app.runner.decide(id, request.approved, request.reason, approver).await {
+    match app.runner.decide(id, Answer { question: request.question, approved: request.approved, reason: request.reason, approver }).await {
         Ok(_) => Ok(Json(DecisionTaken { task_id: id, approved: request.approved })),
         Err(DecideError::Unknown(_)) => {
             let detail = format!("There is no task {id} here; it may not have arrived yet, or it ended more than 8 days ago.");
@@ -70,6 +73,10 @@ pub(crate) async fn decide(
         Err(DecideError::NotAwaiting(status)) => {
             let detail = format!("The task does not await approval: it is {status}.");
             Err(Problem::new(StatusCode::CONFLICT, "not_awaiting_approval", detail).with("task_status", status))
+        }
+        Err(error @ DecideError::OtherQuestion { asked, .. }) => {
+            let detail = format!("Nothing was decided: {error}. Look at the task and answer what it asks now.");
+            Err(Problem::new(StatusCode::CONFLICT, "other_question", detail).with("question", asked))
         }
         Err(DecideError::Otherwise { approved, approver }) => {
             let word = if approved { "approved" } else { "rejected" };

@@ -27,7 +27,7 @@ pub(crate) struct CancelAccepted {
     responses(
         (status = 202, description = "The task will end, as `cancelled` unless it finishes first", body = CancelAccepted),
         (status = 409, description = "`task_ended`"),
-        (status = 503, description = "`runner_unavailable`: nothing was changed"),
+        (status = 503, description = "`runner_unavailable`: whether it counts is not known; send the same again"),
     )
 )]
 pub(crate) async fn cancel(State(app): State<AppState>, Path(id): Path<TaskId>) -> Result<(StatusCode, Json<CancelAccepted>), Problem> {

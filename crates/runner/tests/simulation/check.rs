@@ -72,6 +72,8 @@ pub(crate) struct TaskState {
     pub(crate) plan: Plan,
     pub(crate) doc: Option<Doc>,
     pub(crate) asked: Vec<Asked>,
+    /// What people said, to which question, if they named one.
+    pub(crate) answered: Vec<(Option<u32>, bool)>,
     pub(crate) submitted: bool,
     pub(crate) cancel_tried: bool,
     pub(crate) meddled: bool,
@@ -85,6 +87,7 @@ impl TaskState {
             plan: plan.clone(),
             doc: None,
             asked: Vec::new(),
+            answered: Vec::new(),
             submitted: false,
             cancel_tried: false,
             meddled: false,
@@ -166,7 +169,8 @@ impl World {
         if let Err(wrong) = self.judge_owner(id, &doc) {
             self.violate(|| format!("task {id}, written by p{process}: {wrong}"));
         }
-        if let Err(wrong) = judge_questions(&mut self.tasks[task].asked, &doc) {
+        let it = &mut self.tasks[task];
+        if let Err(wrong) = judge_questions(&mut it.asked, &it.answered, &doc) {
             self.violate(|| format!("task {id}, written by p{process}: {wrong}"));
         }
         if doc.turn >= 1 {
@@ -354,12 +358,16 @@ impl World {
     }
 }
 
-/// A question is answered once, and a no is the end.
-fn judge_questions(asked: &mut Vec<Asked>, doc: &Doc) -> Result<(), String> {
+/// A question is answered once, by what somebody said to it and not to another; and a no is the end.
+fn judge_questions(asked: &mut Vec<Asked>, answered: &[(Option<u32>, bool)], doc: &Doc) -> Result<(), String> {
     let Some(approval) = &doc.approval else {
         return if asked.is_empty() { Ok(()) } else { Err("a question was forgotten".to_owned()) };
     };
     let decision = approval.decision.as_ref().map(|decision| decision.approved);
+    let said = |approved| answered.iter().any(|(named, said)| *said == approved && named.is_none_or(|named| named == approval.ordinal));
+    if decision.is_some_and(|approved| !said(approved)) {
+        return Err(format!("question {} was decided {decision:?}, and nobody has said that to it", approval.ordinal));
+    }
     match asked.last_mut() {
         Some(last) if last.ordinal == approval.ordinal => {
             if last.decision.is_some() && last.decision != decision {

@@ -1,7 +1,7 @@
 //! People: they answer questions, sometimes twice or against each other, and call tasks off, before, during and after; on any process.
 
 use bytes::Bytes;
-use fte_runner::protocol::{CancelError, DecideError, Decided};
+use fte_runner::protocol::{Answer, CancelError, DecideError, Decided};
 use serde::Deserialize;
 
 use crate::coverage::Met;
@@ -16,6 +16,12 @@ struct StatusEvent {
 #[derive(Deserialize)]
 struct StatusData {
     status: String,
+    approval: Option<Question>,
+}
+
+#[derive(Deserialize)]
+struct Question {
+    question: u32,
 }
 
 impl World {
@@ -24,10 +30,8 @@ impl World {
         if event_type != "fte.status.changed" {
             return;
         }
-        let asked = serde_json::from_slice::<StatusEvent>(body).is_ok_and(|event| event.data.status == "awaiting_approval");
-        if !asked {
-            return;
-        }
+        let shown = serde_json::from_slice::<StatusEvent>(body).ok().filter(|event| event.data.status == "awaiting_approval");
+        let Some(asked) = shown.and_then(|event| event.data.approval) else { return };
         let most = *self.rng.pick(&[5 * MS, S, 12 * S]);
         let later = self.rng.below(most);
         let answers: &[bool] = match self.tasks[task].plan.answers {
@@ -39,7 +43,7 @@ impl World {
         };
         for approved in answers {
             let at = later + self.rng.below(5 * MS);
-            self.after(at, Happening::Decide(task, *approved, 0));
+            self.after(at, Happening::Decide(task, *approved, Some(asked.question), 0));
         }
     }
 
@@ -52,25 +56,26 @@ impl World {
         let soon = self.rng.below(4 * MS);
         let what = match self.rng.below(4) {
             0 | 1 => Happening::Cancel(task, 0),
-            2 => Happening::Decide(task, true, 0),
-            _ => Happening::Decide(task, false, 0),
+            2 => Happening::Decide(task, true, None, 0),
+            _ => Happening::Decide(task, false, None, 0),
         };
         self.tasks[task].meddled = true;
         self.after(soon, what);
     }
 
-    pub(crate) fn decide(&mut self, sim: &Sim, task: usize, approved: bool, tries: u32) {
+    pub(crate) fn decide(&mut self, sim: &Sim, task: usize, approved: bool, question: Option<u32>, tries: u32) {
         let Some((process, runner)) = self.somebody() else {
-            self.decide_again(task, approved, tries);
+            self.decide_again(task, approved, question, tries);
             return;
         };
         let id = self.tasks[task].plan.id;
+        self.tasks[task].answered.push((question, approved));
         self.tell(|| format!("p{process} is told the decision {approved} on {id}"));
         let sim = sim.clone();
         self.spawn(
             process,
             Box::pin(async move {
-                let outcome = runner.decide(id, approved, None, format!("person-{approved}")).await;
+                let outcome = runner.decide(id, Answer { question, approved, reason: None, approver: format!("person-{approved}") }).await;
                 let mut world = sim.world();
                 world.tell(|| format!("p{process} decision {approved} on {id}: {outcome:?}"));
                 match outcome {
@@ -81,8 +86,13 @@ impl World {
                         }
                     }
                     Ok(Decided::Before) => world.met(Met::DecisionAgain),
-                    Err(DecideError::Unavailable(_)) => world.decide_again(task, approved, tries),
-                    Err(DecideError::Unknown(_) | DecideError::NotAwaiting(_) | DecideError::Otherwise { .. }) => {
+                    Err(DecideError::Unavailable(_)) => world.decide_again(task, approved, question, tries),
+                    Err(
+                        DecideError::Unknown(_)
+                        | DecideError::NotAwaiting(_)
+                        | DecideError::OtherQuestion { .. }
+                        | DecideError::Otherwise { .. },
+                    ) => {
                         world.met(Met::DecisionRefused);
                     }
                 }
@@ -90,9 +100,9 @@ impl World {
         );
     }
 
-    fn decide_again(&mut self, task: usize, approved: bool, tries: u32) {
+    fn decide_again(&mut self, task: usize, approved: bool, question: Option<u32>, tries: u32) {
         if tries < 20 {
-            self.after(S, Happening::Decide(task, approved, tries + 1));
+            self.after(S, Happening::Decide(task, approved, question, tries + 1));
         }
     }
 

@@ -100,7 +100,7 @@ impl Run {
                 world.at(at, Happening::Cancel(task, 0));
             }
             for (at, approved) in plan.stray_decisions {
-                world.at(at, Happening::Decide(task, approved, 0));
+                world.at(at, Happening::Decide(task, approved, None, 0));
             }
         }
         let calm = world.scenario.faulty;
@@ -173,7 +173,7 @@ impl Run {
             Happening::Fire(name, making) => world.fire(&sim, name, making),
             Happening::Start(seat) => start(&mut world, &sim, seat),
             Happening::Thaw(process, since) => thaw(&mut world, process, since),
-            Happening::Decide(task, approved, tries) => world.decide(&sim, task, approved, tries),
+            Happening::Decide(task, approved, question, tries) => world.decide(&sim, task, approved, question, tries),
             Happening::Cancel(task, tries) => world.cancel(&sim, task, tries),
             Happening::Calm => calm(&mut world),
             Happening::Look => {}

@@ -44,7 +44,7 @@ pub(crate) enum Happening {
     /// A process that stood still goes on.
     Thaw(usize, Micros),
     /// Somebody decides; how often it was tried.
-    Decide(usize, bool, u32),
+    Decide(usize, bool, Option<u32>, u32),
     /// Somebody calls a task off; how often it was tried.
     Cancel(usize, u32),
     /// Faults end.
