@@ -8,7 +8,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 pub use fte_bus::{Document, ETag, Guard, Message, Save, Saved};
 use fte_events::TaskId;
 use jiff::Timestamp;
@@ -183,11 +182,4 @@ pub struct Ports {
     pub world: Arc<dyn World>,
     /// Agents.
     pub agents: Arc<dyn Agents>,
-}
-
-impl Ports {
-    /// A guarded save of JSON.
-    pub fn save_json(&self, key: String, value: Bytes, guard: Guard, ttl: Option<Duration>) -> Pending<Result<Saved, PortError>> {
-        self.store.save(Save { key, value, guard, ttl })
-    }
 }

@@ -10,7 +10,9 @@
 //! `Instance` is one life under one instance id; when it is cut off from its lease it is over, and [`Runner`] goes on under a new one.
 
 mod admission;
+mod change;
 mod decisions;
+mod doubts;
 mod drive;
 mod gathered;
 mod index;
@@ -18,8 +20,10 @@ mod instance;
 mod outbox;
 mod peers;
 mod pool;
+mod runner;
+mod timers;
 mod work;
 
 pub use admission::{Admitted, Incoming};
 pub use decisions::{Answer, CancelError, DecideError, Decided};
-pub use instance::{AgentUse, Runner};
+pub use runner::{AgentUse, Runner};

@@ -18,6 +18,7 @@ use super::drive::{self, Drive};
 use super::index::{AddError, Purpose};
 use super::instance::Instance;
 use super::pool::{Place, Slot};
+use super::timers::Timer;
 use crate::document::{Claim, End, State, TaskDoc};
 use crate::ports::{Guard, PortError, Saved};
 
@@ -102,11 +103,11 @@ async fn try_admit(instance: &Arc<Instance>, incoming: Incoming) -> Result<Admit
                 return Ok(Admitted::Done);
             }
             (Ok(Saved::Conflict), doc) => {
-                instance.doubt(doc, guard, Purpose::Run);
+                instance.doubts.add(&doc, guard, Purpose::Run);
                 place = Some(free);
             }
             (Err(error), doc) => {
-                instance.doubt(doc, guard, Purpose::Run);
+                instance.doubts.add(&doc, guard, Purpose::Run);
                 return Err(error);
             }
         }
@@ -154,12 +155,12 @@ async fn prepare(instance: &Instance, doc: &mut TaskDoc, incoming: &Incoming) ->
         return Ok(Step::Leave);
     };
     if first && let Some(deadline) = request.deadline {
-        let name = format!("deadline-{}-0", doc.task_id);
+        let name = Timer::deadline(doc.task_id).to_string();
         instance.ports.timers.schedule(name.clone(), deadline).await?;
         doc.timers.push(name);
     }
     if first && let Some(due) = request.not_before.filter(|due| *due > now) {
-        let name = format!("delay-{}-0", doc.task_id);
+        let name = Timer::delay(doc.task_id).to_string();
         instance.ports.timers.schedule(name.clone(), due).await?;
         doc.timers.push(name);
         doc.queue(now);
@@ -168,10 +169,10 @@ async fn prepare(instance: &Instance, doc: &mut TaskDoc, incoming: &Incoming) ->
     }
     if request.require_approval && doc.approval.is_none() {
         let expires_at = now + settings.approval_ttl;
-        let name = format!("approval-{}-{}", doc.task_id, doc.next_approval());
+        let name = Timer::approval(doc.task_id, doc.next_approval()).to_string();
         instance.ports.timers.schedule(name.clone(), expires_at).await?;
-        doc.timers.push(name);
         doc.ask(now, Some("approval is required before the start".to_owned()), None, expires_at);
+        doc.timers.push(name);
         doc.park(now);
         return Ok(Step::Leave);
     }

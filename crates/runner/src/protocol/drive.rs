@@ -12,7 +12,7 @@ use super::index::Purpose;
 use super::instance::{Hold, Instance, RETRY};
 use super::outbox::Pump;
 use super::pool::{Place, Slot};
-use super::{admission, decisions, work};
+use super::{admission, timers, work};
 use crate::document::{End, State, TaskDoc};
 use crate::ports::{ETag, Guard, Saved};
 
@@ -45,7 +45,7 @@ pub(super) fn adopt(instance: &Arc<Instance>, doc: TaskDoc, hold: Hold) {
 
 /// Sends out a document's outbox and then lets go of its index entry.
 pub(super) fn settle(instance: &Arc<Instance>, doc: TaskDoc, purpose: Purpose) {
-    decisions::fire_overdue(instance, &doc);
+    timers::fire_overdue(instance, &doc);
     let mut pump = Pump::new(instance.ports.clone(), doc.task_id);
     pump.offer(&doc);
     let this = Arc::clone(instance);
@@ -56,21 +56,16 @@ pub(super) fn settle(instance: &Arc<Instance>, doc: TaskDoc, purpose: Purpose) {
     });
 }
 
-/// Ends the timers of a task that has ended. One that is missed here ends itself when it fires.
 async fn finish_timers(instance: &Instance, doc: &TaskDoc) {
     if doc.ended() {
-        for name in &doc.timers {
-            if let Err(error) = instance.ports.timers.delete(name.clone()).await {
-                tracing::debug!(timer = name, %error, "timer not deleted; it ends itself when it fires");
-            }
-        }
+        timers::end(instance, &doc.timers).await;
     }
 }
 
 impl Drive {
     /// Starts driving a task whose document this instance has just written.
     pub(super) fn begin(instance: &Arc<Instance>, doc: TaskDoc, place: Option<Place>, slot: Option<Slot>, hold: Hold) {
-        decisions::fire_overdue(instance, &doc);
+        timers::fire_overdue(instance, &doc);
         let task = doc.task_id;
         let mut pump = Pump::new(instance.ports.clone(), task);
         pump.offer(&doc);

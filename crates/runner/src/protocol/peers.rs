@@ -10,10 +10,10 @@ use std::time::Duration;
 use fte_events::TaskId;
 use serde::{Deserialize, Serialize};
 
-use super::decisions;
 use super::index::{LeaseDoc, key as lease_key};
 use super::instance::{Instance, RETRY};
 use super::outbox;
+use super::timers;
 use crate::document::{InstanceId, TaskDoc};
 use crate::ports::{ETag, Guard, PortError, Save, Saved};
 
@@ -201,7 +201,7 @@ async fn take_task(instance: &Arc<Instance>, dead: &InstanceId, task: TaskId) ->
         }
         let (saved, doc) = instance.save(doc, guard).await;
         if saved? == Saved::Written {
-            decisions::fire_overdue(instance, &doc);
+            timers::fire_overdue(instance, &doc);
             return send(instance, &doc).await;
         }
     }

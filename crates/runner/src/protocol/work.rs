@@ -11,6 +11,7 @@ use super::admission::rejected_end;
 use super::drive::{Drive, Lost};
 use super::gathered::Gathered;
 use super::instance::RETRY;
+use super::timers::{self, Timer};
 use crate::document::{self, End, OUTBOX_MAX, Report, TaskDoc, question};
 use crate::ports::{Pending, Said, Session, Start, StartError, Tell};
 
@@ -272,7 +273,7 @@ impl Try {
         let ports = drive.instance.ports.clone();
         let expires_at = ports.world.now() + drive.instance.settings.approval_ttl;
         let ordinal = drive.doc.next_approval();
-        let name = format!("approval-{}-{ordinal}", drive.doc.task_id);
+        let name = Timer::approval(drive.doc.task_id, ordinal).to_string();
         let task = drive.doc.task_id;
         let mut made = Box::pin(async {
             while let Err(error) = ports.timers.schedule(name.clone(), expires_at).await {
@@ -295,15 +296,19 @@ impl Try {
         }
         drop(made);
         let report = self.take_report();
+        let mut past = Vec::new();
         drive
             .update(|doc, now| {
                 doc.report(now, report.clone());
                 doc.ask(now, reason.clone(), data.clone(), expires_at);
+                past = doc.timers.extract_if(.., |timer| Timer::is_approval(timer)).collect();
                 doc.timers.push(name.clone());
                 true
             })
-            .await
-            .map(|_| false)
+            .await?;
+        let instance = Arc::clone(&drive.instance);
+        drive.instance.spawn(async move { timers::end(&instance, &past).await });
+        Ok(false)
     }
 
     async fn repeat_question(&mut self, drive: &mut Drive) -> Result<(), Lost> {

@@ -1,0 +1,195 @@
+//! The runner as its service sees it: it lives under one instance after another, and passes on what is delivered, fired and said.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fte_events::TaskId;
+use futures_util::future::{Either, select};
+use tokio::sync::{oneshot, watch};
+
+use super::admission::{Admitted, Incoming};
+use super::decisions::{Answer, CancelError, DecideError, Decided};
+use super::instance::Instance;
+use super::pool::Pool;
+use super::{admission, decisions, peers, timers};
+use crate::ports::{PortError, Ports};
+use crate::settings::Settings;
+
+/// Longest answer to a delivery: within the time limit of the handlers, which counts against the event.
+const DELIVERY_MAX: Duration = Duration::from_secs(45);
+
+/// How an agent's pool is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentUse {
+    /// The agent.
+    pub agent: String,
+    /// Sandboxes it may have.
+    pub capacity: u32,
+    /// Sandboxes in use.
+    pub in_use: u32,
+    /// Admitted tasks that wait for one.
+    pub queued: u32,
+}
+
+/// Runs tasks until it is told to stop, under one instance id after another.
+pub struct Runner {
+    ports: Ports,
+    settings: Arc<Settings>,
+    pool: Pool,
+    current: watch::Sender<Option<Arc<Instance>>>,
+    stopping: Stopping,
+}
+
+/// Whether the runner has been told to stop.
+#[derive(Clone)]
+pub(super) struct Stopping(Arc<watch::Sender<bool>>);
+
+impl Stopping {
+    fn is_on(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Resolves once the runner has been told to stop.
+    pub(super) async fn on(&self) {
+        // The sender lives in `self`: waiting cannot fail.
+        drop(self.0.subscribe().wait_for(|stopping| *stopping).await);
+    }
+}
+
+impl Runner {
+    /// A runner that does nothing before [`Runner::run`].
+    pub fn new(ports: Ports, settings: Settings) -> Arc<Self> {
+        let pool = Pool::new(settings.places, settings.agents.iter().map(|(agent, limits)| (agent.clone(), limits.max)));
+        let settings = Arc::new(settings);
+        Arc::new(Self { ports, settings, pool, current: watch::Sender::new(None), stopping: Stopping(Arc::new(watch::Sender::new(false))) })
+    }
+
+    /// Works until [`Runner::stop`].
+    pub async fn run(self: Arc<Self>) {
+        let mut predecessor = None;
+        while !self.stopping.is_on() {
+            let instance = Instance::new(self.ports.clone(), Arc::clone(&self.settings), self.pool.clone(), self.stopping.clone());
+            select(Box::pin(instance.begin()), Box::pin(self.stopping.on())).await;
+            if self.stopping.is_on() {
+                break;
+            }
+            self.current.send_replace(Some(Arc::clone(&instance)));
+            if self.stopping.is_on() {
+                // `stop` may have looked just before; what this instance has written so far is an empty index.
+                instance.index.fence();
+            }
+            instance.live(predecessor.take()).await;
+            self.current.send_replace(None);
+            if self.stopping.is_on() {
+                break;
+            }
+            tracing::warn!(instance = %instance.id.0, "cut off from the lease; going on under a new instance");
+            predecessor = Some(instance.id.clone());
+        }
+    }
+
+    /// Takes nothing new, waits at most `patience` for what runs, then ends its agents and hands everything it was responsible for over.
+    pub async fn stop(&self, patience: Duration) {
+        self.stopping.0.send_replace(true);
+        let instance = self.current.borrow().clone();
+        if let Some(instance) = instance {
+            let quiet = Box::pin(async {
+                while !instance.held_tasks().is_empty() {
+                    instance.ports.world.sleep(Duration::from_millis(20)).await;
+                }
+            });
+            select(quiet, self.ports.world.sleep(patience)).await;
+            instance.index.fence();
+            // What is left is handed over at once rather than after the lease has run out. Failing that, a peer does it.
+            let handover = Box::pin(peers::take_over(&instance, &instance.id, None));
+            select(handover, self.ports.world.sleep(patience.max(Duration::from_secs(2)))).await;
+        }
+    }
+
+    /// Handles a delivered request to run, or a resumption.
+    pub async fn deliver(&self, incoming: Incoming) -> Admitted {
+        if self.stopping.is_on() {
+            return Admitted::Retry("the runner is stopping".to_owned());
+        }
+        let Some(instance) = self.live_instance().await else { return Admitted::Retry("the runner is starting, or stopping".to_owned()) };
+        let admitted = self.to_its_end(async move { admission::admit(&instance, incoming).await });
+        match select(Box::pin(admitted), self.ports.world.sleep(DELIVERY_MAX)).await {
+            Either::Left((admitted, _)) => admitted.unwrap_or_else(|| Admitted::Retry("the runner is gone".to_owned())),
+            Either::Right(_) => Admitted::Retry("the state store takes too long".to_owned()),
+        }
+    }
+
+    /// The current instance; while there is none, the delivery is held for the next one.
+    async fn live_instance(&self) -> Option<Arc<Instance>> {
+        let mut current = self.current.subscribe();
+        let live = Box::pin(async move { current.wait_for(Option::is_some).await.ok().and_then(|current| current.clone()) });
+        let over = select(self.ports.world.sleep(self.settings.hold), Box::pin(self.stopping.on()));
+        match select(live, over).await {
+            Either::Left((instance, _)) => instance,
+            Either::Right(_) => None,
+        }
+    }
+
+    /// A timer fired. While the runner starts it is held: whoever fires tries only a few times, and comes again late after that.
+    pub async fn timer(&self, name: &str) -> Result<(), PortError> {
+        let name = name.to_owned();
+        let starting = || PortError { what: "firing a timer", reason: "the runner is starting, or stopping".to_owned() };
+        let instance = self.live_instance().await.ok_or_else(starting)?;
+        self.to_its_end(async move { timers::timer_fired(&instance, &name).await }).await.ok_or_else(gone)?
+    }
+
+    /// A person decides.
+    pub async fn decide(&self, task: TaskId, answer: Answer) -> Result<Decided, DecideError> {
+        let instance = self.ready()?;
+        let decided = self.to_its_end(async move { decisions::decide(&instance, task, answer).await }).await;
+        decided.ok_or_else(gone)?
+    }
+
+    /// Somebody calls a task off.
+    pub async fn cancel(&self, task: TaskId, by: String) -> Result<(), CancelError> {
+        let instance = self.ready()?;
+        self.to_its_end(async move { decisions::cancel(&instance, task, by).await }).await.ok_or_else(gone)?
+    }
+
+    /// Runs a handler to its end even if its caller stops waiting, as a server does whose client went away: one that was dropped between its
+    /// writes would leave behind an index entry, or an owned task, that nothing in this process knows of.
+    async fn to_its_end<T: Send + 'static>(&self, handler: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        let (sender, receiver) = oneshot::channel();
+        self.ports.world.spawn(Box::pin(async move {
+            let _caller_gone = sender.send(handler.await);
+        }));
+        receiver.await.ok()
+    }
+
+    /// How the pools are used.
+    pub fn usage(&self) -> Vec<AgentUse> {
+        let agents = self.settings.agents.iter().map(|(agent, limits)| {
+            let usage = self.pool.usage(agent);
+            AgentUse { agent: agent.clone(), capacity: limits.max, in_use: usage.in_use, queued: usage.waiting }
+        });
+        agents.collect()
+    }
+
+    /// Places that are free.
+    pub fn free_places(&self) -> usize {
+        self.pool.free_places()
+    }
+
+    /// Whether it holds a lease and takes tasks.
+    pub fn is_live(&self) -> bool {
+        self.current.borrow().is_some()
+    }
+
+    fn instance(&self) -> Option<Arc<Instance>> {
+        self.current.borrow().clone()
+    }
+
+    fn ready(&self) -> Result<Arc<Instance>, PortError> {
+        self.instance().ok_or_else(|| PortError { what: "taking the change", reason: "the runner is starting".to_owned() })
+    }
+}
+
+fn gone() -> PortError {
+    PortError { what: "taking the change", reason: "the runner is gone".to_owned() }
+}

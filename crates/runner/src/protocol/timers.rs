@@ -1,0 +1,190 @@
+//! Durable timers: approvals, delays and deadlines, by name. They may fire on any replica, early, late, again, and before the document that
+//! relies on them is there.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fte_events::{ResultKind, ResumeReason, TaskId};
+use jiff::Timestamp;
+
+use super::admission::deadline_end;
+use super::change::{Plan, change};
+use super::instance::Instance;
+use crate::document::{End, State, TaskDoc};
+use crate::ports::PortError;
+
+/// A timer may fire early by so much, for clocks differ a little.
+const EARLY_MAX: Duration = Duration::from_secs(2);
+
+/// What a timer's name says: whose it is and for what.
+pub(super) struct Timer {
+    kind: TimerKind,
+    task: TaskId,
+    ordinal: u32,
+}
+
+enum TimerKind {
+    Approval,
+    Delay,
+    Deadline,
+}
+
+impl Timer {
+    pub(super) fn approval(task: TaskId, question: u32) -> Self {
+        Self { kind: TimerKind::Approval, task, ordinal: question }
+    }
+
+    pub(super) fn delay(task: TaskId) -> Self {
+        Self { kind: TimerKind::Delay, task, ordinal: 0 }
+    }
+
+    pub(super) fn deadline(task: TaskId) -> Self {
+        Self { kind: TimerKind::Deadline, task, ordinal: 0 }
+    }
+
+    /// Whether it is the name of a question's timer.
+    pub(super) fn is_approval(name: &str) -> bool {
+        Self::parse(name).is_some_and(|timer| matches!(timer.kind, TimerKind::Approval))
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        let (kind, rest) = name.split_once('-')?;
+        let (task, ordinal) = rest.rsplit_once('-')?;
+        let kind = match kind {
+            "approval" => TimerKind::Approval,
+            "delay" => TimerKind::Delay,
+            "deadline" => TimerKind::Deadline,
+            _ => return None,
+        };
+        Some(Self { kind, task: task.parse().ok()?, ordinal: ordinal.parse().ok()? })
+    }
+
+    /// When it is due, if the document waits for it.
+    fn due(&self, doc: &TaskDoc) -> Option<Timestamp> {
+        let request = doc.request.as_ref();
+        match self.kind {
+            TimerKind::Approval if doc.state == State::ParkedForApproval => {
+                doc.approval.as_ref().filter(|approval| approval.ordinal == self.ordinal).map(|approval| approval.expires_at)
+            }
+            TimerKind::Delay if doc.state == State::ParkedForTime => request.and_then(|request| request.not_before),
+            TimerKind::Deadline if !doc.ended() && !doc.deadline_passed => request.and_then(|request| request.deadline),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Timer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            TimerKind::Approval => "approval",
+            TimerKind::Delay => "delay",
+            TimerKind::Deadline => "deadline",
+        };
+        write!(f, "{kind}-{}-{}", self.task, self.ordinal)
+    }
+}
+
+/// What is to become of a timer that fired.
+enum Fired {
+    /// It fired a little before its time, by this clock: here it waits for it.
+    Early(Duration),
+    /// It fires again, should it still be needed.
+    Keep,
+    /// The document is past it.
+    Over,
+}
+
+pub(super) async fn timer_fired(instance: &Arc<Instance>, name: &str) -> Result<(), PortError> {
+    let Some(timer) = Timer::parse(name) else {
+        tracing::warn!(timer = name, "a timer with an unknown name fired; it is deleted");
+        return instance.ports.timers.delete(name.to_owned()).await;
+    };
+    loop {
+        let fired = change(instance, timer.task, |doc, now| match doc {
+            // The write that relies on it may still come.
+            None => Plan::Leave(Fired::Keep),
+            Some(doc) if doc.ended() => Plan::Leave(Fired::Over),
+            Some(doc) => match timer.due(&doc).map(|due| Duration::try_from(due.duration_since(now)).unwrap_or_default()) {
+                Some(early) if !early.is_zero() && early <= EARLY_MAX => Plan::Leave(Fired::Early(early)),
+                _ => match timer.kind {
+                    TimerKind::Approval => approval_fired(doc, timer.ordinal, now),
+                    TimerKind::Delay => delay_fired(doc, now),
+                    TimerKind::Deadline => deadline_fired(doc, now),
+                },
+            },
+        })
+        .await?;
+        match fired {
+            Fired::Early(early) => instance.ports.world.sleep(early).await,
+            Fired::Keep => return Ok(()),
+            Fired::Over => return instance.ports.timers.delete(name.to_owned()).await,
+        }
+    }
+}
+
+/// Fires what came due before the document that relies on it was there: the timer itself may have found nothing then, and comes again only after
+/// a while.
+pub(super) fn fire_overdue(instance: &Arc<Instance>, doc: &TaskDoc) {
+    let now = instance.ports.world.now();
+    let is_due = |name: &&String| Timer::parse(name).and_then(|timer| timer.due(doc)).is_some_and(|due| due <= now);
+    let overdue: Vec<String> = doc.timers.iter().filter(is_due).cloned().collect();
+    for name in overdue {
+        let by = Arc::clone(instance);
+        instance.ports.world.spawn(Box::pin(async move {
+            if let Err(error) = timer_fired(&by, &name).await {
+                tracing::warn!(%error, timer = name, "a timer that came due early has to fire once more");
+            }
+        }));
+    }
+}
+
+/// Ends timers. One that is missed here ends itself when it fires.
+pub(super) async fn end(instance: &Instance, timers: &[String]) {
+    for name in timers {
+        if let Err(error) = instance.ports.timers.delete(name.clone()).await {
+            tracing::debug!(timer = name, %error, "timer not deleted; it ends itself when it fires");
+        }
+    }
+}
+
+fn approval_fired(mut doc: TaskDoc, ordinal: u32, now: Timestamp) -> Plan<Fired> {
+    let asked = doc.approval.as_ref().map_or(0, |approval| approval.ordinal);
+    let open = doc.approval.as_ref().is_some_and(|approval| approval.decision.is_none());
+    let due = doc.approval.as_ref().is_some_and(|approval| approval.expires_at <= now);
+    if asked > ordinal || (asked == ordinal && !open) {
+        return Plan::Leave(Fired::Over);
+    }
+    if asked < ordinal || !due || doc.state != State::ParkedForApproval {
+        return Plan::Leave(Fired::Keep);
+    }
+    doc.end(now, End::error(ResultKind::TimedOut, "approval_expired", "nobody decided before the approval ran out"));
+    Plan::Move(Box::new(doc), Fired::Over)
+}
+
+fn delay_fired(mut doc: TaskDoc, now: Timestamp) -> Plan<Fired> {
+    if doc.request.is_none() {
+        return Plan::Leave(Fired::Keep);
+    }
+    if doc.state != State::ParkedForTime {
+        return Plan::Leave(Fired::Over);
+    }
+    if doc.request.as_ref().and_then(|request| request.not_before).is_some_and(|due| due > now) {
+        return Plan::Leave(Fired::Keep);
+    }
+    doc.wake(now, ResumeReason::Timer);
+    Plan::Move(Box::new(doc), Fired::Over)
+}
+
+fn deadline_fired(mut doc: TaskDoc, now: Timestamp) -> Plan<Fired> {
+    let due = doc.request.as_ref().and_then(|request| request.deadline).is_some_and(|deadline| deadline <= now);
+    if !due || doc.deadline_passed {
+        return Plan::Leave(Fired::Keep);
+    }
+    if doc.owner.is_some() {
+        doc.deadline_passed = true;
+        return Plan::Note(Box::new(doc), Fired::Keep);
+    }
+    doc.end(now, deadline_end());
+    Plan::Move(Box::new(doc), Fired::Over)
+}
