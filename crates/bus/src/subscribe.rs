@@ -75,6 +75,7 @@ pub struct Subscriptions {
     consumer: Arc<str>,
     app_token: Option<String>,
     dead_letters: Option<DeadLetters>,
+    last_words: Option<LastWords>,
     topics: Vec<Subscription>,
     job: Option<JobHandler>,
 }
@@ -93,12 +94,23 @@ enum Work {
     Records(Arc<dyn Fn(Vec<Record>) -> Handling<Vec<bool>> + Send + Sync>),
 }
 
+/// What is done about poison before it is put aside.
+type LastWords = Arc<dyn Fn(Delivery, String) -> Handling<Outcome> + Send + Sync>;
+
 type JobHandler = Arc<dyn Fn(String) -> Handling<Outcome> + Send + Sync>;
 
 impl Subscriptions {
     /// Subscriptions of the application `consumer` (its app id) on the component `pubsub`.
     pub fn new(pubsub: &str, consumer: &str) -> Self {
-        Self { pubsub: pubsub.to_owned(), consumer: consumer.into(), app_token: None, dead_letters: None, topics: Vec::new(), job: None }
+        Self {
+            pubsub: pubsub.to_owned(),
+            consumer: consumer.into(),
+            app_token: None,
+            dead_letters: None,
+            last_words: None,
+            topics: Vec::new(),
+            job: None,
+        }
     }
 
     /// Refuses calls that do not carry this token (Dapr's `APP_API_TOKEN`).
@@ -110,6 +122,18 @@ impl Subscriptions {
     /// Where rejected events go. Without it a `Reject` is a `Retry`: nothing is dropped in silence.
     pub fn dead_letters(mut self, publisher: Publisher, letter: impl Fn(&Rejected<'_>) -> crate::Message + Send + Sync + 'static) -> Self {
         self.dead_letters = Some(DeadLetters::new(publisher, letter));
+        self
+    }
+
+    /// Called for an event whose handler panicked or hung five times, with what happened, before its dead letter is published: who waits for that
+    /// event can be told here that nothing will come of it. After a `Retry` the event comes again, and this is called again. If it fails itself, five
+    /// times, the event is put aside without it.
+    pub fn before_poison<H, F>(mut self, handler: H) -> Self
+    where
+        H: Fn(Delivery, String) -> F + Send + Sync + 'static,
+        F: Future<Output = Outcome> + Send + 'static,
+    {
+        self.last_words = Some(Arc::new(move |delivery, reason| Box::pin(handler(delivery, reason))));
         self
     }
 

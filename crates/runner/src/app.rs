@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use fte_bus::{Bulk, Delivery, Message, Outcome, RawEvent, Rejected, SubscribeOptions, Subscriptions};
 use fte_events::decode::task_of;
-use fte_events::{DeadLettered, Failure, Outgoing, TaskId, Trigger, dead_letters, parse_trigger, triggers};
+use fte_events::{DeadLettered, Failure, Outgoing, TaskId, TaskRequested, Trigger, dead_letters, parse_trigger, triggers};
 use fte_service::{Bus, Secret, Settings};
 use jiff::Timestamp;
 
@@ -26,10 +26,11 @@ pub(crate) fn subscriptions(runner: &Arc<Runner>, settings: &Settings, bus: &Bus
         dead_letter_topic: Some(dead_letters::topic(SERVICE)),
         ..SubscribeOptions::default()
     };
-    let (triggers, timers) = (Arc::clone(runner), Arc::clone(runner));
+    let (triggers, poisoned, timers) = (Arc::clone(runner), Arc::clone(runner), Arc::clone(runner));
     Subscriptions::new(&settings.pubsub, APP_ID)
         .app_token(settings.app_token.as_ref().map(Secret::expose).map(str::to_owned))
         .dead_letters(bus.publisher.clone(), letter)
+        .before_poison(move |delivery, reason| end_poison(Arc::clone(&poisoned), delivery, reason))
         .batches(triggers::TOPIC, options, move |deliveries| handle_all(Arc::clone(&triggers), deliveries))
         .on_job(move |name| {
             let runner = Arc::clone(&timers);
@@ -42,29 +43,43 @@ async fn handle_all(runner: Arc<Runner>, deliveries: Vec<Delivery>) -> Vec<Outco
 }
 
 async fn handle(runner: &Runner, event: &RawEvent) -> Outcome {
-    let incoming = |task_id, turn, request, refusal| Incoming {
-        task_id,
-        turn,
-        request,
-        refusal,
-        event_id: event.id.clone(),
-        traceparent: event.traceparent.clone(),
-    };
     match parse_trigger(event, Timestamp::now()) {
-        Ok(Trigger::Run(request)) => outcome(runner.deliver(incoming(request.task_id, 0, Some(request), None)).await),
-        Ok(Trigger::Resume(resumed)) => outcome(runner.deliver(incoming(resumed.task_id, resumed.turn, None, None)).await),
+        Ok(Trigger::Run(request)) => outcome(runner.deliver(incoming(event, request.task_id, 0, Some(request), None)).await),
+        Ok(Trigger::Resume(resumed)) => outcome(runner.deliver(incoming(event, resumed.task_id, resumed.turn, None, None)).await),
         // What a schedule or an erasure means to this service comes with those features; the audit has recorded the event.
         Ok(Trigger::Erase(_) | Trigger::Occasion { .. } | Trigger::Unknown) => Outcome::Done,
         Err(error) if is_request(event) => {
             // Whoever waits for the task must get an end to it before its request is put aside.
             let refusal = ("request_unreadable", format!("the request could not be read: {}", fte_service::chain(&error)));
-            match runner.deliver(incoming(task_of(event), 0, None, Some(refusal))).await {
+            match runner.deliver(incoming(event, task_of(event), 0, None, Some(refusal))).await {
                 Admitted::Done => Outcome::reject(error),
                 Admitted::Retry(reason) => Outcome::retry(NotNow(reason)),
             }
         }
         Err(error) => Outcome::reject(error),
     }
+}
+
+/// Handling this event has failed too often: its task ends before the event is put aside.
+async fn end_poison(runner: Arc<Runner>, delivery: Delivery, reason: String) -> Outcome {
+    let event = &delivery.event;
+    let refusal = Some(("runner_failed", format!("the runner failed each time it took the task up: {reason}; its log says where")));
+    match parse_trigger(event, Timestamp::now()) {
+        Ok(Trigger::Run(request)) => outcome(runner.deliver(incoming(event, request.task_id, 0, None, refusal)).await),
+        Ok(Trigger::Resume(resumed)) => outcome(runner.deliver(incoming(event, resumed.task_id, resumed.turn, None, refusal)).await),
+        Err(_) if is_request(event) => outcome(runner.deliver(incoming(event, task_of(event), 0, None, refusal)).await),
+        Ok(_) | Err(_) => Outcome::Done,
+    }
+}
+
+fn incoming(
+    event: &RawEvent,
+    task_id: TaskId,
+    turn: u32,
+    request: Option<Box<TaskRequested>>,
+    refusal: Option<(&'static str, String)>,
+) -> Incoming {
+    Incoming { task_id, turn, request, refusal, event_id: event.id.clone(), traceparent: event.traceparent.clone() }
 }
 
 fn outcome(admitted: Admitted) -> Outcome {

@@ -36,6 +36,7 @@ pub(super) fn router(subscriptions: Subscriptions) -> Router {
             options: subscription.options,
             work: subscription.work,
             dead_letters: subscriptions.dead_letters.clone(),
+            last_words: subscriptions.last_words.clone(),
             faults: Faults::default(),
         };
         let other = workers.insert(subscription.topic.to_string(), worker);

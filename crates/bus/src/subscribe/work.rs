@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use super::dead_letter::{DeadLetters, Rejected};
 use super::delivery::{Delivery, Record};
 use super::faults::{FAULTS_MAX, Faults};
-use super::{Handling, SubscribeOptions, Work};
+use super::{Handling, LastWords, SubscribeOptions, Work};
 use crate::error::chain;
 use crate::event::RawEvent;
 use crate::metrics;
@@ -45,6 +45,7 @@ pub(super) struct Worker {
     pub(super) options: SubscribeOptions,
     pub(super) work: Work,
     pub(super) dead_letters: Option<DeadLetters>,
+    pub(super) last_words: Option<LastWords>,
     pub(super) faults: Faults,
 }
 
@@ -184,10 +185,24 @@ impl Worker {
         let (source, id) = identity(record);
         let attempts = self.faults.note(&source, &id);
         tracing::error!(topic = %self.topic, id, attempts, %fault, "handler failed");
-        if attempts < FAULTS_MAX {
+        if attempts < FAULTS_MAX || !self.last_words_said(record, fault, attempts).await {
             return false;
         }
         self.reject(record, Some((&source, &id)), "handler_failed", fault.to_string(), attempts).await
+    }
+
+    /// Whether nothing is left to be done before the event is put aside.
+    async fn last_words_said(&self, record: &Record, fault: &Fault, attempts: u32) -> bool {
+        let (Some(last_words), Ok(event)) = (&self.last_words, RawEvent::parse(&record.body)) else { return true };
+        match self.guarded(last_words(Delivery { event, record: record.clone() }, fault.to_string())).await {
+            Ok(Outcome::Done | Outcome::Reject(_)) => true,
+            Ok(Outcome::Retry(error)) => {
+                tracing::warn!(topic = %self.topic, reason = %chain(&*error), "poison is not put aside yet; it will come again");
+                false
+            }
+            // The next event has to flow on, whatever is broken here.
+            Err(_) => attempts >= 2 * FAULTS_MAX,
+        }
     }
 
     async fn reject(&self, record: &Record, identity: Option<(&str, &str)>, code: &'static str, reason: String, attempts: u32) -> bool {

@@ -103,6 +103,43 @@ async fn the_fifth_crash_makes_an_event_poison_and_its_neighbours_do_not_suffer(
 }
 
 #[tokio::test]
+async fn the_last_words_about_poison_come_before_its_dead_letter() {
+    let fake = FakeSidecar::start().await;
+    let said = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&said);
+    let router = with_letters(&fake)
+        .before_poison(move |delivery, reason| {
+            assert_eq!((delivery.event.id.as_str(), reason.as_str()), ("poison", "the handler panicked"));
+            let times = count.fetch_add(1, Ordering::Relaxed);
+            async move { if times == 0 { Outcome::retry(NoGood) } else { Outcome::Done } }
+        })
+        .each("orders", SubscribeOptions::default(), |_| async { panic!("as the test wants it") })
+        .router();
+    for _ in 1..=4 {
+        assert_eq!(post(&router, "/events/orders", event("poison")).await.0, 500);
+    }
+    assert_eq!(said.load(Ordering::Relaxed), 0, "it may heal until then");
+    assert_eq!(post(&router, "/events/orders", event("poison")).await.0, 500, "they could not be said");
+    assert!(fake.published().is_empty());
+    assert_eq!(post(&router, "/events/orders", event("poison")).await.0, 200);
+    assert_eq!((said.load(Ordering::Relaxed), fake.published().len()), (2, 1));
+}
+
+#[tokio::test]
+async fn poison_is_put_aside_even_when_its_last_words_fail_too() {
+    let fake = FakeSidecar::start().await;
+    let router = with_letters(&fake)
+        .before_poison(|_, _| async { panic!("as the test wants it") })
+        .each("orders", SubscribeOptions::default(), |_| async { panic!("as the test wants it") })
+        .router();
+    for _ in 1..=9 {
+        assert_eq!(post(&router, "/events/orders", event("poison")).await.0, 500);
+    }
+    assert_eq!(post(&router, "/events/orders", event("poison")).await.0, 200);
+    assert_eq!(fake.published()[0].json()["attempts"], 10);
+}
+
+#[tokio::test]
 async fn a_handler_that_hangs_is_stopped_and_counted() {
     let fake = FakeSidecar::start().await;
     let options = SubscribeOptions { handler_timeout: Duration::from_millis(1), ..Default::default() };

@@ -3,11 +3,15 @@
 //! Only the driver writes an owned document, except for flags and decisions that others leave in it. Each write re-reads first, so what
 //! others left is seen before it is overwritten, and a driver that lost its task finds out. A driver is dropped, agents and all, when its instance is fenced.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use fte_events::{ResultKind, TaskId};
+use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
+use super::change::{Plan, change};
 use super::index::Purpose;
 use super::instance::{Hold, Instance, RETRY};
 use super::outbox::Pump;
@@ -62,6 +66,24 @@ async fn finish_timers(instance: &Instance, doc: &TaskDoc) {
     }
 }
 
+/// Ends a task whose driver panicked: who waits for it must hear of it, and the next driver would panic as well.
+async fn write_off(instance: &Arc<Instance>, task: TaskId, turn: u32) {
+    tracing::error!(%task, "the task's driver panicked; the task ends");
+    let end = || End::error(ResultKind::Failed, "runner_failed", "the runner failed while it worked on the task; its log says where");
+    let ended = |doc: Option<TaskDoc>, now| match doc {
+        Some(mut doc) if doc.owner.as_ref() == Some(&instance.id) && doc.turn == turn => {
+            doc.end(now, end());
+            Plan::Move(Box::new(doc), ())
+        }
+        _ => Plan::Leave(()),
+    };
+    while let Err(error) = change(instance, task, ended).await {
+        tracing::warn!(%task, %error, "the task's end could not be written; trying again");
+        instance.ports.world.sleep(RETRY).await;
+    }
+    instance.index.remove(task, Purpose::Run);
+}
+
 impl Drive {
     /// Starts driving a task whose document this instance has just written.
     pub(super) fn begin(instance: &Arc<Instance>, doc: TaskDoc, place: Option<Place>, slot: Option<Slot>, hold: Hold) {
@@ -72,7 +94,12 @@ impl Drive {
         hold.drive();
         let (turn, poke) = (doc.turn, hold.poke());
         let drive = Self { instance: Arc::clone(instance), doc, etag: None, pump, poke, slot, turn, hold: Some(hold), _place: place };
-        instance.spawn(drive.run());
+        let this = Arc::clone(instance);
+        instance.spawn(async move {
+            if AssertUnwindSafe(drive.run()).catch_unwind().await.is_err() {
+                write_off(&this, task, turn).await;
+            }
+        });
     }
 
     async fn run(mut self) {
@@ -137,7 +164,7 @@ impl Drive {
             }
         };
         let Some(slot) = slot else {
-            return self.end(End::error(fte_events::ResultKind::Failed, "agent_unknown", "the agent is not configured any more")).await;
+            return self.end(End::error(ResultKind::Failed, "agent_unknown", "the agent is not configured any more")).await;
         };
         let waited_ms = u64::try_from(world.monotonic().saturating_sub(began).as_millis()).unwrap_or(u64::MAX);
         let instance = Arc::clone(&self.instance);
@@ -245,7 +272,7 @@ impl Drive {
 
 fn called_off(doc: &TaskDoc) -> Option<End> {
     if let Some(by) = &doc.cancel_requested {
-        return Some(End::error(fte_events::ResultKind::Cancelled, "cancelled", format!("cancelled by {by}")));
+        return Some(End::error(ResultKind::Cancelled, "cancelled", format!("cancelled by {by}")));
     }
     doc.deadline_passed.then(admission::deadline_end)
 }

@@ -1,10 +1,12 @@
 //! The runner as its service sees it: it lives under one instance after another, and passes on what is delivered, fired and said.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use fte_events::TaskId;
+use futures_util::FutureExt as _;
 use futures_util::future::{Either, select};
 use tokio::sync::{oneshot, watch};
 
@@ -157,9 +159,14 @@ impl Runner {
     async fn to_its_end<T: Send + 'static>(&self, handler: impl Future<Output = T> + Send + 'static) -> Option<T> {
         let (sender, receiver) = oneshot::channel();
         self.ports.world.spawn(Box::pin(async move {
-            let _caller_gone = sender.send(handler.await);
+            let _caller_gone = sender.send(AssertUnwindSafe(handler).catch_unwind().await);
         }));
-        receiver.await.ok()
+        match receiver.await {
+            Ok(Ok(value)) => Some(value),
+            // The caller counts the panics of its handlers.
+            Ok(Err(panic)) => resume_unwind(panic),
+            Err(_) => None,
+        }
     }
 
     /// How the pools are used.

@@ -41,6 +41,12 @@ pub(crate) fn start(sim: &Sim, process: usize, agent: &str, start: Start) -> Res
     let fails = world.scenario.rates.agent_start;
     if !world.calm && world.rng.chance(fails) {
         world.tasks[task].agent_failures += 1;
+        if world.rng.chance(200_000) {
+            world.met(Met::DriverPanic);
+            drop(world);
+            // Without the noise of the panic hook.
+            std::panic::resume_unwind(Box::new("the agents' adapter is broken"));
+        }
         return Err(StartError { agent: agent.to_owned(), reason: "no memory".to_owned(), retryable: true });
     }
     world.met(Met::AgentStarted);

@@ -29,6 +29,7 @@ pub(crate) enum Met {
     TimerSelfEnded,
     Decision,
     DecisionAgain,
+    DriverPanic,
     DecisionRefused,
     Cancel,
     CancelBeforeTrigger,
@@ -47,7 +48,7 @@ pub(crate) enum Met {
 }
 
 impl Met {
-    pub(crate) const ALL: [Self; 41] = [
+    pub(crate) const ALL: [Self; 42] = [
         Self::Crash,
         Self::Freeze,
         Self::Stop,
@@ -74,6 +75,7 @@ impl Met {
         Self::TimerSelfEnded,
         Self::Decision,
         Self::DecisionAgain,
+        Self::DriverPanic,
         Self::DecisionRefused,
         Self::Cancel,
         Self::CancelBeforeTrigger,
