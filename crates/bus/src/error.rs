@@ -49,6 +49,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the message or document is larger than the sidecar takes: the call did not happen, and never will as it is.
+    pub fn is_too_large(&self) -> bool {
+        matches!(self, Self::Answered { status: 413, .. })
+    }
+
     /// Whether the same call may succeed later: everything but a refusal (4xx) and an invalid request.
     pub fn is_transient(&self) -> bool {
         match self {

@@ -14,7 +14,7 @@ const TIMER_EVERY: Duration = Duration::from_secs(30);
 const TIMER_TTL: Duration = Duration::from_secs(8 * 24 * 3600);
 
 fn failed(what: &'static str) -> impl Fn(Error) -> PortError {
-    move |error| PortError { what, reason: fte_service::chain(&error) }
+    move |error| PortError { what, reason: fte_service::chain(&error), refused: error.is_too_large() }
 }
 
 /// The state store behind the sidecar.

@@ -25,6 +25,15 @@ pub struct PortError {
     pub what: &'static str,
     /// Why it failed, with causes.
     pub reason: String,
+    /// It did not happen, and never will as it was asked: what was to be written is too large.
+    pub refused: bool,
+}
+
+impl PortError {
+    /// An error that may heal; what was tried may have happened.
+    pub fn new(what: &'static str, reason: impl Into<String>) -> Self {
+        Self { what, reason: reason.into(), refused: false }
+    }
 }
 
 /// Documents with optimistic concurrency.

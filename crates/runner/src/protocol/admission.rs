@@ -68,6 +68,7 @@ async fn try_admit(instance: &Arc<Instance>, incoming: Incoming) -> Result<Admit
     let mut place = instance.pool.try_place();
     // A plain request is nearly always new: then the read is saved. The write only creates, and after a conflict there is a read.
     let mut taken_as_new = place.is_some() && is_plain(&incoming) && !instance.is_held(task, 0);
+    let mut refused = None;
     loop {
         let found = if std::mem::take(&mut taken_as_new) { None } else { instance.load(task).await? };
         let (mut doc, guard) = match found {
@@ -88,7 +89,7 @@ async fn try_admit(instance: &Arc<Instance>, incoming: Incoming) -> Result<Admit
         };
         // Before the write, not after: until its answer is here the task would look like one that is owned and not driven.
         let Some(hold) = instance.hold(&doc) else { return Ok(Admitted::Retry("it is being taken up by another delivery".to_owned())) };
-        let step = prepare(instance, &mut doc, &incoming).await?;
+        let step = prepare(instance, &mut doc, &incoming, refused.as_ref()).await?;
         match instance.index.add(task, Purpose::Run).await {
             Ok(()) => {}
             Err(AddError::Full) => return Ok(Admitted::Retry("the index is full".to_owned())),
@@ -104,6 +105,11 @@ async fn try_admit(instance: &Arc<Instance>, incoming: Incoming) -> Result<Admit
             }
             (Ok(Saved::Conflict), doc) => {
                 instance.doubts.add(&doc, guard, Purpose::Run);
+                place = Some(free);
+            }
+            (Err(error), _) if error.refused && refused.is_none() => {
+                instance.index.remove(task, Purpose::Run);
+                refused = Some(error);
                 place = Some(free);
             }
             (Err(error), doc) => {
@@ -132,7 +138,7 @@ async fn hold_for_place(instance: &Arc<Instance>) -> Option<Place> {
 }
 
 /// Changes the document as admitting it does; timers that the change relies on are made first.
-async fn prepare(instance: &Instance, doc: &mut TaskDoc, incoming: &Incoming) -> Result<Step, PortError> {
+async fn prepare(instance: &Instance, doc: &mut TaskDoc, incoming: &Incoming, refused: Option<&PortError>) -> Result<Step, PortError> {
     let settings = &instance.settings;
     let now = instance.ports.world.now();
     if doc.turn > 0 {
@@ -146,7 +152,7 @@ async fn prepare(instance: &Instance, doc: &mut TaskDoc, incoming: &Incoming) ->
         let asked = doc.request.as_ref().and_then(|request| request.agent.clone());
         doc.agent = asked.unwrap_or_else(|| settings.default_agent.clone());
     }
-    if let Some(end) = ends_at_once(instance, doc, incoming) {
+    if let Some(end) = refused.map(refused_end).or_else(|| ends_at_once(instance, doc, incoming)) {
         doc.end(now, end);
         return Ok(Step::Leave);
     }
@@ -217,6 +223,12 @@ fn ends_at_once(instance: &Instance, doc: &TaskDoc, incoming: &Incoming) -> Opti
 
 pub(super) fn deadline_end() -> End {
     End::error(ResultKind::TimedOut, "deadline_passed", "the task's deadline passed before it was done")
+}
+
+pub(super) fn refused_end(error: &PortError) -> End {
+    let message =
+        format!("the task has become too large for the state store: {error}; give its agent less to keep, or the store a higher limit");
+    End::error(ResultKind::Failed, "state_refused", message)
 }
 
 pub(super) fn rejected_end(reason: Option<&str>, approver: &str) -> End {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use fte_events::TaskId;
 use jiff::Timestamp;
 
+use super::admission::refused_end;
 use super::drive;
 use super::index::{AddError, Purpose};
 use super::instance::Instance;
@@ -24,39 +25,68 @@ pub(super) enum Plan<T> {
     Move(Box<TaskDoc>, T),
 }
 
-/// Reads, plans, writes; again after each conflict.
+impl<T> Plan<T> {
+    fn map<U>(self, change: impl FnOnce(T) -> U) -> Plan<U> {
+        match self {
+            Self::Leave(value) => Plan::Leave(change(value)),
+            Self::Note(doc, value) => Plan::Note(doc, change(value)),
+            Self::Move(doc, value) => Plan::Move(doc, change(value)),
+        }
+    }
+}
+
+/// Reads, plans, writes; again after each conflict. A task that can only be moved on by a write that is
+/// refused for good ends, and the refusal is the answer.
 pub(super) async fn change<T>(
     instance: &Arc<Instance>,
     task: TaskId,
     plan: impl Fn(Option<TaskDoc>, Timestamp) -> Plan<T>,
 ) -> Result<T, PortError> {
+    let mut refused: Option<PortError> = None;
     loop {
         let (found, guard) = match instance.load(task).await? {
             Some((doc, guard)) => (Some(doc), guard),
             None => (None, Guard::Absent),
         };
-        match plan(found, instance.ports.world.now()) {
-            Plan::Leave(value) => return Ok(value),
+        let now = instance.ports.world.now();
+        let planned = match &refused {
+            None => plan(found, now).map(Ok),
+            // As it was to be written, nothing would ever come of it.
+            Some(error) => match found {
+                Some(mut doc) if doc.owner.is_none() && !doc.ended() => {
+                    doc.end(now, refused_end(error));
+                    Plan::Move(Box::new(doc), Err(error.clone()))
+                }
+                _ => Plan::Leave(Err(error.clone())),
+            },
+        };
+        match planned {
+            Plan::Leave(value) => return value,
             Plan::Note(doc, value) => {
                 if instance.save(*doc, guard).await.0? == Saved::Written {
                     instance.poke(task);
-                    return Ok(value);
+                    return value;
                 }
             }
             Plan::Move(doc, value) => {
-                instance.index.add(task, Purpose::Wake).await.map_err(|error| PortError {
-                    what: "moving the task on",
-                    reason: match error {
-                        AddError::Full => "this runner has its hands full; try again shortly".to_owned(),
-                        AddError::Fenced => "this runner was cut off; try again".to_owned(),
-                    },
+                let ends = doc.ended();
+                instance.index.add(task, Purpose::Wake).await.map_err(|error| {
+                    let reason = match error {
+                        AddError::Full => "this runner has its hands full; try again shortly",
+                        AddError::Fenced => "this runner was cut off; try again",
+                    };
+                    PortError::new("moving the task on", reason)
                 })?;
                 match instance.save(*doc, guard.clone()).await {
                     (Ok(Saved::Written), doc) => {
                         drive::settle(instance, doc, Purpose::Wake);
-                        return Ok(value);
+                        return value;
                     }
                     (Ok(Saved::Conflict), doc) => instance.doubts.add(&doc, guard, Purpose::Wake),
+                    (Err(error), _) if error.refused && !ends => {
+                        instance.index.remove(task, Purpose::Wake);
+                        refused = Some(error);
+                    }
                     (Err(error), doc) => {
                         instance.doubts.add(&doc, guard, Purpose::Wake);
                         return Err(error);

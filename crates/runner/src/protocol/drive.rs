@@ -18,7 +18,7 @@ use super::outbox::Pump;
 use super::pool::{Place, Slot};
 use super::{admission, timers, work};
 use crate::document::{End, State, TaskDoc};
-use crate::ports::{ETag, Guard, Saved};
+use crate::ports::{ETag, Guard, PortError, Saved};
 
 /// The task is no longer this instance's: somebody else moved it on, or an own write whose answer was lost did happen and gave it up. Either
 /// way the driver has read the document as it is, and sends out what is in it before it lets go.
@@ -213,19 +213,23 @@ impl Drive {
 
     /// Changes the document by a guarded write; `change` sees the document as it is now and says whether to write. It may be called several
     /// times, but is written once: only its driver counts a document's revisions, so one that has the revision of a write that failed is that
-    /// write, whatever others have noted upon it since. Gives back whether a write was made.
+    /// write, whatever others have noted upon it since. Gives back whether a write was made. When the store refuses it for good, the task ends and is lost.
     pub(super) async fn update(&mut self, mut change: impl FnMut(&mut TaskDoc, Timestamp) -> bool) -> Result<bool, Lost> {
         self.refresh().await?;
         let revision = self.doc.revision + 1;
+        let mut refused: Option<PortError> = None;
         loop {
             self.refresh().await?;
             if self.doc.revision >= revision {
-                return Ok(true);
+                return if refused.is_some() { Err(Lost) } else { Ok(true) };
             }
             let Some(etag) = self.etag.clone() else { continue };
             let mut next = self.doc.clone();
             self.pump.forget_sent(&mut next);
-            if !change(&mut next, self.instance.ports.world.now()) {
+            let now = self.instance.ports.world.now();
+            if let Some(error) = &refused {
+                next.end(now, admission::refused_end(error));
+            } else if !change(&mut next, now) {
                 return Ok(false);
             }
             next.revision = revision;
@@ -234,9 +238,10 @@ impl Drive {
                 (Ok(Saved::Written), doc) => {
                     self.doc = doc;
                     self.pump.offer(&self.doc);
-                    return Ok(true);
+                    return if refused.is_some() { Err(Lost) } else { Ok(true) };
                 }
                 (Ok(Saved::Conflict), _) => {}
+                (Err(error), _) if error.refused && refused.is_none() => refused = Some(error),
                 (Err(error), _) => {
                     tracing::warn!(task = %self.doc.task_id, %error, "the task's document could not be written; trying again");
                     self.instance.ports.world.sleep(RETRY).await;
@@ -263,7 +268,10 @@ impl Drive {
                     self.etag = Some(etag);
                 }
                 Ok(_) => return Err(Lost),
-                Err(_) => self.instance.ports.world.sleep(RETRY).await,
+                Err(error) => {
+                    tracing::warn!(task = %self.doc.task_id, %error, "the task's document could not be read; trying again");
+                    self.instance.ports.world.sleep(RETRY).await;
+                }
             }
         }
         Ok(())

@@ -150,7 +150,7 @@ impl Instance {
         }
         let value = match serde_json::to_vec(&doc) {
             Ok(value) => value.into(),
-            Err(error) => return (Err(PortError { what: "writing a task", reason: error.to_string() }), doc),
+            Err(error) => return (Err(PortError::new("writing a task", error.to_string())), doc),
         };
         let ttl = (doc.ended() || doc.request.is_none()).then_some(self.settings.keep_ended);
         (self.ports.store.save(Save { key: key(doc.task_id), value, guard, ttl }).await, doc)
@@ -159,7 +159,7 @@ impl Instance {
     /// Reads a task document.
     pub(super) async fn load(&self, task: TaskId) -> Result<Option<(TaskDoc, Guard)>, PortError> {
         let Some(found) = self.ports.store.get(key(task)).await? else { return Ok(None) };
-        let doc = serde_json::from_slice(&found.value).map_err(|error| PortError { what: "reading a task", reason: error.to_string() })?;
+        let doc = serde_json::from_slice(&found.value).map_err(|error| PortError::new("reading a task", error.to_string()))?;
         Ok(Some((doc, Guard::Unchanged(found.etag))))
     }
 

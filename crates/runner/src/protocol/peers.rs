@@ -10,6 +10,7 @@ use std::time::Duration;
 use fte_events::TaskId;
 use serde::{Deserialize, Serialize};
 
+use super::admission::refused_end;
 use super::index::{LeaseDoc, key as lease_key};
 use super::instance::{Instance, RETRY};
 use super::outbox;
@@ -55,8 +56,7 @@ async fn change_list(instance: &Instance, change: impl Fn(&mut Vec<InstanceId>) 
             return Ok(());
         }
         list.stamp = format!("{}/{}", instance.id.0, instance.ports.world.random());
-        let value =
-            serde_json::to_vec(&list).map_err(|error| PortError { what: "writing the list of runners", reason: error.to_string() })?;
+        let value = serde_json::to_vec(&list).map_err(|error| PortError::new("writing the list of runners", error.to_string()))?;
         let save = Save { key: LIST_KEY.to_owned(), value: value.into(), guard, ttl: None };
         if instance.ports.store.save(save).await? == Saved::Written {
             return Ok(());
@@ -163,7 +163,7 @@ async fn try_take_over(instance: &Arc<Instance>, dead: &InstanceId, last_seen: O
 /// Marks the dead instance's document; gives its entries, or none when it was not dead.
 async fn fence(instance: &Instance, dead: &InstanceId, last_seen: Option<ETag>) -> Result<Option<Vec<TaskId>>, PortError> {
     let Some(found) = instance.ports.store.get(lease_key(dead)).await? else { return Ok(Some(Vec::new())) };
-    let parse = |error: serde_json::Error| PortError { what: "reading a runner's index", reason: error.to_string() };
+    let parse = |error: serde_json::Error| PortError::new("reading a runner's index", error.to_string());
     let mut lease: LeaseDoc = serde_json::from_slice(&found.value).map_err(parse)?;
     if lease.fenced_by.is_some() {
         return Ok(Some(lease.entries));
@@ -186,23 +186,32 @@ async fn fence(instance: &Instance, dead: &InstanceId, last_seen: Option<ETag>) 
 
 /// One task of the dead instance: written so that its last owner can write no more, and sent on its way.
 async fn take_task(instance: &Arc<Instance>, dead: &InstanceId, task: TaskId) -> Result<(), PortError> {
+    let mut refused: Option<PortError> = None;
     loop {
         let (mut doc, guard) = match instance.load(task).await? {
             Some((doc, guard)) => (doc, guard),
             None => (TaskDoc::blank(task), Guard::Absent),
         };
+        let now = instance.ports.world.now();
         match &doc.owner {
-            Some(owner) if owner == dead => doc.cut_off(instance.ports.world.now()),
+            Some(owner) if owner == dead => match &refused {
+                Some(error) => doc.end(now, refused_end(error)),
+                None => doc.cut_off(now),
+            },
             Some(_) => return Ok(()),
             None if doc.ended() => {
                 return send(instance, &doc).await;
             }
             None => {}
         }
-        let (saved, doc) = instance.save(doc, guard).await;
-        if saved? == Saved::Written {
-            timers::fire_overdue(instance, &doc);
-            return send(instance, &doc).await;
+        match instance.save(doc, guard).await {
+            (Ok(Saved::Written), doc) => {
+                timers::fire_overdue(instance, &doc);
+                return send(instance, &doc).await;
+            }
+            (Ok(Saved::Conflict), _) => {}
+            (Err(error), _) if error.refused && refused.is_none() => refused = Some(error),
+            (Err(error), _) => return Err(error),
         }
     }
 }

@@ -136,7 +136,7 @@ impl Runner {
     /// A timer fired. While the runner starts it is held: whoever fires tries only a few times, and comes again late after that.
     pub async fn timer(&self, name: &str) -> Result<(), PortError> {
         let name = name.to_owned();
-        let starting = || PortError { what: "firing a timer", reason: "the runner is starting, or stopping".to_owned() };
+        let starting = || PortError::new("firing a timer", "the runner is starting, or stopping");
         let instance = self.live_instance().await.ok_or_else(starting)?;
         self.to_its_end(async move { timers::timer_fired(&instance, &name).await }).await.ok_or_else(gone)?
     }
@@ -193,10 +193,10 @@ impl Runner {
     }
 
     fn ready(&self) -> Result<Arc<Instance>, PortError> {
-        self.instance().ok_or_else(|| PortError { what: "taking the change", reason: "the runner is starting".to_owned() })
+        self.instance().ok_or_else(|| PortError::new("taking the change", "the runner is starting"))
     }
 }
 
 fn gone() -> PortError {
-    PortError { what: "taking the change", reason: "the runner is gone".to_owned() }
+    PortError::new("taking the change", "the runner is gone")
 }

@@ -63,6 +63,8 @@ pub(crate) struct Call {
     effect: Option<Answer>,
     /// Its answer is an error, whatever its effect.
     fails: bool,
+    /// That error says that it will never be otherwise.
+    refused: bool,
     effects_left: usize,
     reply: Option<Result<Answer, PortError>>,
     waker: Option<Waker>,
@@ -90,10 +92,15 @@ impl World {
         let out = self.is_out(request.target(), process);
         let rates = &self.scenario.rates;
         let (fail, lose, late) = if self.calm { (0, 0, 0) } else { (rates.fail, rates.lose_answer, rates.late_effect) };
+        let refused = matches!(&request, Request::Save(save) if self.is_too_large(save));
         let parts = if matches!(&request, Request::GetMany(keys) if keys.len() > 1) { 2 } else { 1 };
         let mut fails = true;
         let mut effects_left = parts;
-        if out || self.rng.chance(fail) {
+        if refused {
+            self.met(Met::Refused);
+            effects_left = 0;
+            self.after(there + back, Happening::Answer(call));
+        } else if out || self.rng.chance(fail) {
             self.met(Met::FailedCall);
             effects_left = 0;
             let patience = *self.rng.pick(&[0, 0, 5 * S]);
@@ -120,7 +127,16 @@ impl World {
             let patience = if fails { *self.rng.pick(&[0, 0, 5 * S]) } else { 0 };
             self.after(last + back + patience, Happening::Answer(call));
         }
-        self.calls.push(Call { process, request: Some(request), effect: None, fails, effects_left, reply: None, waker: Some(waker) });
+        self.calls.push(Call {
+            process,
+            request: Some(request),
+            effect: None,
+            fails,
+            refused,
+            effects_left,
+            reply: None,
+            waker: Some(waker),
+        });
         call
     }
 
@@ -193,7 +209,9 @@ impl World {
         if !self.processes[process].alive {
             return;
         }
-        let reply = if self.calls[call].fails {
+        let reply = if self.calls[call].refused {
+            Err(PortError { refused: true, ..failed("a write", "it is too large") })
+        } else if self.calls[call].fails {
             self.read_back(call)
         } else {
             // A call whose caller went away may have been dropped before it was sent.
@@ -242,5 +260,5 @@ impl World {
 }
 
 pub(crate) fn failed(what: &'static str, reason: &str) -> PortError {
-    PortError { what, reason: reason.to_owned() }
+    PortError::new(what, reason)
 }

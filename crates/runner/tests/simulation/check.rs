@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use fte_events::{ClaimId, TaskId};
 use fte_runner::document::State;
+use fte_runner::ports::Save;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -133,6 +134,13 @@ struct List {
 }
 
 impl World {
+    /// The store has no room for the document of this write, and never will.
+    pub(crate) fn is_too_large(&self, save: &Save) -> bool {
+        let Some(task) = save.key.strip_prefix("task/").and_then(|id| self.task_named(id)) else { return false };
+        let Some(events_max) = self.tasks[task].plan.events_max else { return false };
+        serde_json::from_slice::<Doc>(&save.value).is_ok_and(|doc| doc.out > events_max && !matches!(doc.state, State::Ended(_)))
+    }
+
     pub(crate) fn task_named(&self, id: &str) -> Option<usize> {
         let id: TaskId = id.parse().ok()?;
         self.task_of(id)

@@ -29,6 +29,7 @@ pub(crate) enum Met {
     TimerSelfEnded,
     Decision,
     DecisionAgain,
+    Refused,
     DriverPanic,
     DecisionRefused,
     Cancel,
@@ -48,7 +49,7 @@ pub(crate) enum Met {
 }
 
 impl Met {
-    pub(crate) const ALL: [Self; 42] = [
+    pub(crate) const ALL: [Self; 43] = [
         Self::Crash,
         Self::Freeze,
         Self::Stop,
@@ -75,6 +76,7 @@ impl Met {
         Self::TimerSelfEnded,
         Self::Decision,
         Self::DecisionAgain,
+        Self::Refused,
         Self::DriverPanic,
         Self::DecisionRefused,
         Self::Cancel,

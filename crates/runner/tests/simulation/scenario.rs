@@ -193,6 +193,8 @@ pub(crate) struct Plan {
     pub(crate) stray_decisions: Vec<(Micros, bool)>,
     /// How it ends when nothing goes wrong and nobody interferes.
     pub(crate) expected: ResultKind,
+    /// The store refuses its document once it has said so many events, unless it has ended.
+    pub(crate) events_max: Option<u64>,
 }
 
 /// A whole run.
@@ -323,7 +325,8 @@ fn plan(rng: &mut Rng, n: usize, faulty: Micros) -> Plan {
     };
     let cancels = times(rng, 200_000);
     let stray_decisions = times(rng, 100_000).into_iter().map(|at| (at, at.is_multiple_of(2))).collect();
-    Plan { id, request, refusal, script, submitted, answers, cancels, stray_decisions, expected }
+    let events_max = rng.chance(30_000).then(|| rng.below(12));
+    Plan { id, request, refusal, script, submitted, answers, cancels, stray_decisions, expected, events_max }
 }
 
 fn script(rng: &mut Rng) -> Vec<Step> {
