@@ -55,6 +55,7 @@ pub mod decode;
 pub mod envelope;
 pub mod handoffs;
 pub mod ids;
+pub mod limits;
 pub mod manifests;
 pub mod results;
 pub mod sample;

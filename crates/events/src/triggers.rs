@@ -16,10 +16,6 @@ use crate::payload::Extra;
 
 /// The topic.
 pub const TOPIC: &str = "fte.triggers.inbound";
-/// The most characters of a task's text.
-pub const TASK_CHARS_MAX: usize = 32_000;
-/// The most bytes of a task's context, as JSON.
-pub const CONTEXT_BYTES_MAX: usize = 64 * 1024;
 
 /// How urgent a task is: among admitted tasks, lower goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema, ToSchema)]

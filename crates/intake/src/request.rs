@@ -3,10 +3,9 @@
 //! The body is read field by field and not into a struct, because a struct stops at its first error. An unknown field is an error: a misspelt
 //! `require_approval` must not start an agent unasked. `null` counts as absent.
 
-use std::io::Write;
 use std::time::Duration;
 
-use fte_events::triggers::{CONTEXT_BYTES_MAX, TASK_CHARS_MAX};
+use fte_events::limits::{AHEAD_MAX, CONTEXT_BYTES_MAX, METADATA_BYTES_MAX, TASK_CHARS_MAX, is_budget, is_near, json_bytes};
 use fte_events::{Origin, Priority, TaskId, TaskRequested};
 use fte_service::agents::Agents;
 use fte_service::{FieldError, parse_duration};
@@ -15,12 +14,6 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-/// Most bytes of `metadata`, as JSON.
-pub(crate) const METADATA_BYTES_MAX: usize = 16 * 1024;
-/// Longest delay, and how far away a deadline may be.
-const AHEAD_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
-/// Largest budget.
-const BUDGET_USD_MAX: f64 = 1_000_000.0;
 /// Most unknown fields that are named.
 const UNKNOWN_NAMED_MAX: usize = 10;
 
@@ -179,7 +172,7 @@ impl Fields {
 
     fn deadline(&mut self, now: Timestamp, not_before: Option<Timestamp>) -> Option<Timestamp> {
         let expected = r#"a time in RFC 3339, such as "2030-01-31T12:00:00Z", in the future and within 366 days"#;
-        let in_reach = |deadline: &Timestamp| *deadline > now && ahead(now, AHEAD_MAX).is_none_or(|latest| *deadline <= latest);
+        let in_reach = |deadline: &Timestamp| *deadline > now && is_near(*deadline, now);
         let deadline = self.take("deadline", expected, |value| value.as_str()?.parse().ok().filter(in_reach))?;
         if not_before.is_some_and(|start| deadline <= start) {
             self.refuse("deadline", "the deadline is over before the delay is");
@@ -205,30 +198,11 @@ fn delay(value: &Value, now: Timestamp) -> Option<Timestamp> {
 }
 
 fn budget(value: &Value) -> Option<f64> {
-    value.as_f64().filter(|budget| *budget > 0.0 && *budget <= BUDGET_USD_MAX)
+    value.as_f64().filter(|budget| is_budget(*budget))
 }
 
 fn ahead(now: Timestamp, wait: Duration) -> Option<Timestamp> {
     now.checked_add(jiff::SignedDuration::try_from(wait).ok()?).ok()
-}
-
-/// How long the map is as JSON, without writing it down.
-fn json_bytes(map: &Map<String, Value>) -> usize {
-    struct Count(usize);
-    impl Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(0);
-    match serde_json::to_writer(&mut count, map) {
-        Ok(()) => count.0,
-        Err(_) => usize::MAX,
-    }
 }
 
 #[cfg(test)]

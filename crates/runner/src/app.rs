@@ -44,7 +44,14 @@ async fn handle_all(runner: Arc<Runner>, deliveries: Vec<Delivery>) -> Vec<Outco
 
 async fn handle(runner: &Runner, event: &RawEvent) -> Outcome {
     match parse_trigger(event, Timestamp::now()) {
-        Ok(Trigger::Run(request)) => outcome(runner.deliver(incoming(event, request.task_id, 0, Some(request), None)).await),
+        Ok(Trigger::Run(request)) => {
+            let refusal = request
+                .within_limits(Timestamp::now())
+                .err()
+                .map(|beyond| ("request_beyond_limits", format!("the task was not started: {beyond}")));
+            let (task, request) = (request.task_id, refusal.is_none().then_some(request));
+            outcome(runner.deliver(incoming(event, task, 0, request, refusal)).await)
+        }
         Ok(Trigger::Resume(resumed)) => outcome(runner.deliver(incoming(event, resumed.task_id, resumed.turn, None, None)).await),
         // What a schedule or an erasure means to this service comes with those features; the audit has recorded the event.
         Ok(Trigger::Erase(_) | Trigger::Occasion { .. } | Trigger::Unknown) => Outcome::Done,

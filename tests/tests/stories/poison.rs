@@ -35,6 +35,21 @@ async fn a_request_that_cannot_be_read_fails_visibly_and_the_next_one_flows() {
 }
 
 #[tokio::test]
+async fn a_request_from_the_bus_keeps_the_same_limits_as_one_from_the_api() {
+    let fte = Fte::start().await;
+    let task = fte_events::TaskId::now().to_string();
+    let request = json!({
+        "specversion": "1.0", "id": "beyond-1", "source": "/outside", "type": "fte.task.requested", "subject": task,
+        "data": { "task_id": task, "task": "x".repeat(32_001), "submitted_at": "2026-01-01T00:00:00Z" }
+    });
+    fte.publish("fte.triggers.inbound", &request).await;
+    let result = fte.result(&task).await;
+    assert_eq!((&result["status"], &result["error"]["code"]), (&json!("failed"), &json!("request_beyond_limits")));
+    assert!(result["error"]["message"].as_str().unwrap().contains("32000 characters"), "{result}");
+    assert!(letters(&fte).await.is_empty(), "it was understood, and answered");
+}
+
+#[tokio::test]
 async fn a_letter_is_replayed_once_and_audited() {
     let fte = Fte::start().await;
     let task = fte_events::TaskId::now().to_string();

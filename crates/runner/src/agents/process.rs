@@ -5,11 +5,13 @@
 
 use std::sync::Arc;
 
+use fte_events::limits::json_bytes;
+
 use super::limits::{NAME_BYTES_MAX, TEXT_BYTES_MAX, clip};
 use super::lines::Lines;
 use super::program::{Happening, in_words};
 use super::session::{Conversation, Gone, error, flood, result_too_large, say, silent};
-use super::wire::{self, BadLine, Level, Message, json_bytes};
+use super::wire::{self, BadLine, Level, Message};
 use crate::ports::{Said, Tell};
 
 /// So much of a bad line is quoted.

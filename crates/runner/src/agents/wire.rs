@@ -159,24 +159,6 @@ pub(super) fn tell_line(tell: &Tell) -> Vec<u8> {
     }
 }
 
-/// The size of a value as JSON, without writing it anywhere.
-pub(super) fn json_bytes(value: &impl Serialize) -> usize {
-    struct Count(usize);
-    impl std::io::Write for Count {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0 += bytes.len();
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut count = Count(0);
-    // Neither JSON values nor counting can fail.
-    drop(serde_json::to_writer(&mut count, value));
-    count.0
-}
-
 fn line(message: &impl Serialize) -> Vec<u8> {
     // Text, numbers and JSON values always serialise.
     let mut line = serde_json::to_vec(message).unwrap_or_default();
@@ -239,12 +221,5 @@ mod tests {
         let decision = tell_line(&Tell::Decision { approved: true, reason: None });
         assert_eq!(decision, b"{\"type\":\"decision\",\"approved\":true,\"reason\":null}\n");
         assert_eq!(tell_line(&Tell::Cancel), b"{\"type\":\"cancel\"}\n");
-    }
-
-    #[test]
-    fn the_size_of_a_value_is_that_of_its_json() {
-        for value in [json!(null), json!({"a": [1, 2.5, "ü\n"]}), json!("x".repeat(1000))] {
-            assert_eq!(json_bytes(&value), value.to_string().len());
-        }
     }
 }

@@ -5,6 +5,7 @@
 //! does not fit into the state store. (Writing a full report at once lost: a flood of actions was then a flood of writes.)
 
 use fte_events::Artifact;
+use fte_events::limits::json_bytes;
 use serde_json::{Map, Value};
 
 use crate::document::{OUTBOX_MAX, Report};
@@ -80,10 +81,6 @@ impl Gathered {
         self.bytes = 0;
         Report { asking, ..std::mem::take(&mut self.report) }
     }
-}
-
-fn json_bytes(value: &impl serde::Serialize) -> usize {
-    serde_json::to_vec(value).map_or(0, |json| json.len())
 }
 
 #[cfg(test)]
