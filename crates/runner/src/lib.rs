@@ -71,7 +71,8 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus, env: &impl Env
             async move { if live { Ok(()) } else { Err("this runner holds no lease yet, or lost it".to_owned()) } }
         }),
     ));
-    let patience = settings.drain / 3;
+    // Twice this: for what runs, and for handing over the rest. It is the half of the drain time that a service has for its stop.
+    let patience = settings.drain / 4;
     let stopping = Arc::clone(&runner);
     service.stop = Some(Box::new(move || Box::pin(async move { stopping.stop(patience).await })));
     service.background.push(Box::pin(async move {

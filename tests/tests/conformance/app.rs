@@ -273,7 +273,7 @@ impl Shared {
         }
         match answer {
             Some(Reply::Held(gate)) => {
-                let _ = gate.acquire().await;
+                drop(gate.acquire().await);
                 Answer::json(&json!({ "statuses": statuses }))
             }
             Some(reply) => whole(reply).await,
@@ -287,7 +287,7 @@ async fn whole(reply: Reply) -> Answer {
         Reply::Http(status, body) => Answer { body: body.into(), ..Answer::status(status) },
         Reply::Entry(_) => Answer::status(500),
         Reply::Held(gate) => {
-            let _ = gate.acquire().await;
+            drop(gate.acquire().await);
             Answer::verdict("SUCCESS")
         }
         // Ends the task of this connection without a word on stderr.

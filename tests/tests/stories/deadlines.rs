@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::trail::settled;
@@ -29,8 +29,14 @@ const AGENTS: &str = r#"
     attempts = 1
 "#;
 
-fn in_millis(ms: i64) -> String {
-    (Timestamp::now() + jiff::SignedDuration::from_millis(ms)).to_string()
+/// Long enough to get a few tasks where they shall be, on a busy machine too.
+const SOON: SignedDuration = SignedDuration::from_secs(4);
+
+/// Waits until the clock shows more than this.
+async fn passed(moment: Timestamp) {
+    while Timestamp::now() <= moment {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 fn micros(time: &Value) -> i64 {
@@ -41,13 +47,14 @@ fn micros(time: &Value) -> i64 {
 async fn a_deadline_ends_a_task_that_is_queued_running_or_parked() {
     let fte = Fte::with_agents(AGENTS, &[("FTE_RUNNER_APPROVAL_STAY_MS", "50")]).await;
     let api = fte.api();
-    let running = post(&api, json!({ "task": "run", "agent": "one", "deadline": in_millis(2500) })).await;
+    let deadline = Timestamp::now() + SOON;
+    let running = post(&api, json!({ "task": "run", "agent": "one", "deadline": deadline })).await;
     in_status(&api, &running, "running").await;
-    let queued = post(&api, json!({ "task": "wait", "agent": "one", "deadline": in_millis(1500) })).await;
+    let queued = post(&api, json!({ "task": "wait", "agent": "one", "deadline": deadline })).await;
     in_status(&api, &queued, "queued").await;
-    let parked = post(&api, json!({ "task": "ask first", "require_approval": true, "deadline": in_millis(1500) })).await;
-    let asking =
-        post(&api, json!({ "task": "show", "agent": "demo", "context": { "demo": { "step_ms": 1 } }, "deadline": in_millis(1500) })).await;
+    let parked = post(&api, json!({ "task": "ask first", "require_approval": true, "deadline": deadline })).await;
+    let quick = json!({ "demo": { "step_ms": 1 } });
+    let asking = post(&api, json!({ "task": "show", "agent": "demo", "context": quick, "deadline": deadline })).await;
     for task in [&parked, &asking] {
         in_status(&api, task, "awaiting_approval").await;
     }
@@ -63,13 +70,14 @@ async fn a_deadline_ends_a_task_that_is_queued_running_or_parked() {
 async fn a_deadline_that_passes_while_everything_is_down_counts_at_the_next_start() {
     let mut fte = Fte::with_agents(AGENTS, &[]).await;
     let api = fte.api();
-    let running = post(&api, json!({ "task": "run", "agent": "one", "deadline": in_millis(800) })).await;
+    let deadline = Timestamp::now() + SOON;
+    let running = post(&api, json!({ "task": "run", "agent": "one", "deadline": deadline })).await;
     in_status(&api, &running, "running").await;
-    let queued = post(&api, json!({ "task": "wait", "agent": "one", "deadline": in_millis(800) })).await;
-    let parked = post(&api, json!({ "task": "ask first", "require_approval": true, "deadline": in_millis(800) })).await;
+    let queued = post(&api, json!({ "task": "wait", "agent": "one", "deadline": deadline })).await;
+    let parked = post(&api, json!({ "task": "ask first", "require_approval": true, "deadline": deadline })).await;
     in_status(&api, &parked, "awaiting_approval").await;
     fte.process.kill().await;
-    tokio::time::sleep(Duration::from_millis(900)).await;
+    passed(deadline).await;
     fte.process.restart().await;
     let tasks = [running, queued, parked];
     for task in &tasks {
@@ -83,15 +91,16 @@ async fn a_deadline_that_passes_while_everything_is_down_counts_at_the_next_star
 async fn a_delayed_task_starts_after_its_time_and_a_crash_does_not_change_that() {
     let mut fte = Fte::with_agents(AGENTS, &[]).await;
     // Due while it runs again, and due while it is down.
-    let later = post(&fte.api(), json!({ "task": "later", "delay": "3s" })).await;
-    let soon = post(&fte.api(), json!({ "task": "soon", "delay": "700ms" })).await;
+    let later = post(&fte.api(), json!({ "task": "later", "delay": "8s" })).await;
+    let soon = post(&fte.api(), json!({ "task": "soon", "delay": "3s" })).await;
+    let due = Timestamp::now() + SignedDuration::from_secs(3);
     for task in [&later, &soon] {
         in_status(&fte.api(), task, "queued").await;
     }
     fte.process.kill().await;
-    tokio::time::sleep(Duration::from_millis(800)).await;
+    passed(due).await;
     fte.process.restart().await;
-    for (task, delay_us) in [(&soon, 700_000), (&later, 3_000_000)] {
+    for (task, delay_us) in [(&soon, 3_000_000), (&later, 8_000_000)] {
         let ended = result(&fte.api(), task).await;
         assert_eq!(ended["status"], "completed");
         let started = micros(&ended["started_at"]);

@@ -91,7 +91,8 @@ impl Runner {
         }
     }
 
-    /// Takes nothing new, waits at most `patience` for what runs, then ends its agents and hands everything it was responsible for over.
+    /// Takes nothing new, waits at most `patience` for what runs, then ends its agents and hands everything it was responsible for over, which may
+    /// take as long again.
     pub async fn stop(&self, patience: Duration) {
         self.stopping.0.send_replace(true);
         let instance = self.current.borrow().clone();
@@ -105,7 +106,7 @@ impl Runner {
             instance.index.fence();
             // What is left is handed over at once rather than after the lease has run out. Failing that, a peer does it.
             let handover = Box::pin(peers::take_over(&instance, &instance.id, None));
-            select(handover, self.ports.world.sleep(patience.max(Duration::from_secs(2)))).await;
+            select(handover, self.ports.world.sleep(patience)).await;
         }
     }
 

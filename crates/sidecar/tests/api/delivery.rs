@@ -67,7 +67,7 @@ async fn a_held_delivery_holds_only_its_partition() {
             let gate = gate.clone();
             Box::pin(async move {
                 if call.json()["data"] == "held" {
-                    let _ = gate.acquire().await;
+                    drop(gate.acquire().await);
                 }
                 Reply::ok()
             })
@@ -97,7 +97,7 @@ async fn held_bulk_calls_do_not_starve_other_partitions() {
         move |call| {
             let gate = gate.clone();
             Box::pin(async move {
-                let _ = gate.acquire().await;
+                drop(gate.acquire().await);
                 Reply::bulk(&call, |_| "SUCCESS")
             })
         }
