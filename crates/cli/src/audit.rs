@@ -1,6 +1,8 @@
 //! The verbs on the audit log.
 
+mod entry;
 mod list;
+mod task;
 
 use clap::{Args, Subcommand};
 
@@ -18,12 +20,15 @@ pub(crate) struct Audit {
 enum Verb {
     /// List entries in the order of the log
     List(list::List),
+    /// Show a task's whole history, and whether it is complete
+    Task(task::History),
 }
 
 impl Audit {
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
         match self.verb {
             Verb::List(verb) => verb.run(client, output).await,
+            Verb::Task(verb) => verb.run(client, output).await,
         }
     }
 }

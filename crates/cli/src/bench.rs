@@ -137,7 +137,7 @@ impl Bench {
         }
         let memory = memory.map(memory::Watch::end);
         if tally.borrow().accepted == 0 {
-            return Err(nothing_accepted(&target, &tally.borrow()));
+            return Err(nothing_accepted(&target, &mut tally.borrow_mut()));
         }
         let chosen = check::choose(&tally.borrow(), self.check);
         let found = check::check(&Client::new(target), chosen, output).await;
@@ -145,9 +145,9 @@ impl Bench {
     }
 }
 
-fn nothing_accepted(target: &Target, tally: &Tally) -> Error {
-    match &tally.first_refusal {
-        Some(problem) => Error::Failed(format!("no task was accepted: {problem}")),
+fn nothing_accepted(target: &Target, tally: &mut Tally) -> Error {
+    match tally.first_refusal.take() {
+        Some(problem) => Error::Refused(Box::new(problem)),
         None => Error::Unreachable { url: target.base.clone(), source: "no task was accepted".into() },
     }
 }

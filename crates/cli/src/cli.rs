@@ -1,11 +1,13 @@
 //! The commands and what all of them understand. Each verb's arguments stand with the verb.
 
-use clap::{Args, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::client::{Client, Target};
 use crate::error::Error;
+use crate::hints::Hints;
 use crate::output::Output;
-use crate::{audit, bench, dead_letters, doctor, serve, sidecar, task, topics, up};
+use crate::{agents, audit, bench, completions, dead_letters, doctor, serve, sidecar, task, topics, up};
 
 /// The backbone for digital full-time employees: tasks in, one result each, every step on record.
 #[derive(Debug, Parser)]
@@ -16,6 +18,9 @@ pub(crate) struct Cli {
     json: bool,
     #[command(subcommand)]
     command: Command,
+    /// What stood behind `--url`.
+    #[arg(skip)]
+    url: Option<String>,
 }
 
 const AFTER_HELP: &str = "\
@@ -43,12 +48,12 @@ struct Instance {
 }
 
 impl Instance {
-    fn target(&self) -> Result<Target, Error> {
-        Target::new(&self.url, self.api_key.as_deref())
+    fn target(&self, hints: &Hints) -> Result<Target, Error> {
+        Ok(Target { hints: hints.clone(), ..Target::new(&self.url, self.api_key.as_deref())? })
     }
 
-    fn client(&self) -> Result<Client, Error> {
-        self.target().map(Client::new)
+    fn client(&self, hints: &Hints) -> Result<Client, Error> {
+        self.target(hints).map(Client::new)
     }
 }
 
@@ -64,12 +69,16 @@ enum Command {
     Submit(On<task::submit::Submit>),
     /// Follow a task live until it ends
     Watch(On<task::watch::Watch>),
+    /// Print a task's result
+    Result(On<task::result::Show>),
     /// List tasks, newest first
     Tasks(On<task::list::List>),
     /// Decide on a task that awaits approval
     Approve(On<task::approve::Approve>),
     /// Call a task off
     Cancel(On<task::cancel::Cancel>),
+    /// List the agents and how they are used
+    Agents(On<agents::Agents>),
     /// Events that no service could handle
     DeadLetters(On<dead_letters::DeadLetters>),
     /// The record of everything that happened
@@ -80,31 +89,61 @@ enum Command {
     Doctor(On<doctor::Doctor>),
     /// Put load on an instance and check that every task has one result
     Bench(Box<On<bench::Bench>>),
+    /// Print the completions of a shell
+    Completions(completions::Completions),
 }
 
 impl Cli {
+    /// Ends the process when it asks for help, or makes no sense.
+    pub(crate) fn from_command_line() -> Self {
+        let matches = Self::command().get_matches();
+        match Self::from_arg_matches(&matches) {
+            Ok(cli) => Self { url: given_url(&matches), ..cli },
+            Err(error) => error.format(&mut Self::command()).exit(),
+        }
+    }
+
+    pub(crate) fn hints(&self) -> Hints {
+        Hints::new(self.url.clone())
+    }
+
     pub(crate) fn output(&self) -> Output {
         Output { json: self.json }
     }
 
     pub(crate) fn run(self) -> Result<(), Error> {
-        let output = self.output();
+        let (output, hints) = (self.output(), self.hints());
         match self.command {
             Command::Up(up) => up.run(output),
             Command::Serve(serve) => serve.run(output),
             Command::Sidecar(sidecar) => sidecar.run(output),
-            Command::Submit(On { verb, instance }) => alone(verb.run(instance.client()?, output)),
-            Command::Watch(On { verb, instance }) => alone(verb.run(instance.client()?, output)),
-            Command::Tasks(On { verb, instance }) => alone(verb.run(instance.client()?, output)),
-            Command::Approve(On { verb, instance }) => alone(verb.run(instance.client()?, output)),
-            Command::Cancel(On { verb, instance }) => alone(verb.run(instance.client()?, output)),
-            Command::DeadLetters(On { verb, instance }) => alone(verb.run(instance.client()?, output)),
-            Command::Audit(On { verb, instance }) => alone(verb.run(instance.client()?, output)),
+            Command::Submit(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
+            Command::Watch(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
+            Command::Result(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
+            Command::Tasks(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
+            Command::Approve(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
+            Command::Cancel(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
+            Command::Agents(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
+            Command::DeadLetters(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
+            Command::Audit(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
             Command::Topics(topics) => topics.run(output),
-            Command::Doctor(On { verb, instance }) => alone(verb.run(instance.client()?, output)),
-            Command::Bench(on) => on.verb.run(on.instance.target()?, output),
+            Command::Doctor(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
+            Command::Bench(on) => on.verb.run(on.instance.target(&hints)?, output),
+            Command::Completions(completions) => completions.run(output),
         }
     }
+}
+
+/// The URL, where the command line names it and not the environment or the default.
+fn given_url(matches: &ArgMatches) -> Option<String> {
+    // An option for all commands is found with the innermost one, wherever it stood.
+    if let Some((_, under)) = matches.subcommand() {
+        return given_url(under);
+    }
+    let is_known = matches.ids().any(|id| id == "url");
+    let is_given = is_known && matches.value_source("url") == Some(ValueSource::CommandLine);
+    let url = is_given.then(|| matches.get_one::<String>("url")).flatten()?;
+    Some(url.trim_end_matches('/').to_owned())
 }
 
 /// Runs a client's command: one thread is enough for it, and starts faster.

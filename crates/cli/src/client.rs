@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Problem};
+use crate::hints::Hints;
 
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -32,6 +33,8 @@ pub(crate) struct Target {
     pub(crate) prefix: String,
     /// `Bearer <key>`.
     pub(crate) authorization: Option<HeaderValue>,
+    /// How to name it in a command.
+    pub(crate) hints: Hints,
 }
 
 impl Target {
@@ -61,7 +64,7 @@ impl Target {
             }
         };
         let prefix = uri.path().trim_end_matches('/').to_owned();
-        Ok(Self { base: format!("http://{authority}{prefix}"), authority, prefix, authorization })
+        Ok(Self { base: format!("http://{authority}{prefix}"), authority, prefix, authorization, hints: Hints::default() })
     }
 }
 
@@ -96,6 +99,10 @@ impl Client {
 
     pub(crate) fn base(&self) -> &str {
         &self.target.base
+    }
+
+    pub(crate) fn hints(&self) -> &Hints {
+        &self.target.hints
     }
 
     pub(crate) async fn get(&self, path: &str) -> Result<Answer, Error> {
@@ -230,7 +237,7 @@ mod tests {
         for url in ["https://host", "localhost:8080", "ftp://host", "http://", ""] {
             assert_eq!(Target::new(url, None).unwrap_err().exit(), Exit::Usage, "{url}");
         }
-        assert!(Target::new("https://host", None).unwrap_err().text().contains("TLS"));
+        assert!(Target::new("https://host", None).unwrap_err().text(&Hints::default()).contains("TLS"));
     }
 
     #[test]

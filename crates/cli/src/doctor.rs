@@ -22,9 +22,9 @@ pub(crate) struct Doctor {
     /// Also send a task through the whole system
     #[arg(long)]
     probe: bool,
-    /// The agent that does the probe's task
-    #[arg(long, default_value = "echo", value_name = "NAME")]
-    probe_agent: String,
+    /// The agent that does the probe's task [default: the instance's default agent]
+    #[arg(long, requires = "probe", value_name = "NAME")]
+    probe_agent: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -68,7 +68,7 @@ impl Doctor {
         let mut findings = instance;
         findings.extend(sidecar);
         if self.probe && instance_is_up {
-            findings.push(probe(&client, &self.probe_agent).await);
+            findings.push(probe(&client, self.probe_agent.as_deref()).await);
         }
         if output.json {
             output.json_line(&findings)?;
@@ -96,7 +96,12 @@ impl Doctor {
         let sidecar = match Sidecar::new(config) {
             Ok(sidecar) => sidecar,
             Err(error) => {
-                return vec![Finding::bad(CHECK, Exit::Usage, chain(&error), "set FTE_SIDECAR_URL to a URL like http://127.0.0.1:3500")];
+                return vec![Finding::bad(
+                    CHECK,
+                    Exit::Usage,
+                    format!("{}: {}", self.sidecar_url, chain(&error)),
+                    "set FTE_SIDECAR_URL to a URL like http://127.0.0.1:3500",
+                )];
             }
         };
         if let Err(error) = sidecar.outbound_ready().await {
@@ -104,8 +109,10 @@ impl Doctor {
             return vec![Finding::bad(CHECK, Exit::Unavailable, format!("{}: {}", self.sidecar_url, chain(&error)), advice)];
         }
         match sidecar.metadata().await {
-            Ok(metadata) => metadata_findings(&metadata),
-            Err(error) => vec![Finding::bad(CHECK, Exit::Failed, chain(&error), "look at the sidecar's log")],
+            Ok(metadata) => metadata_findings(&self.sidecar_url, &metadata),
+            Err(error) => {
+                vec![Finding::bad(CHECK, Exit::Failed, format!("{}: {}", self.sidecar_url, chain(&error)), "look at the sidecar's log")]
+            }
         }
     }
 }
@@ -137,9 +144,9 @@ async fn instance(client: &Client) -> Vec<Finding> {
     findings
 }
 
-fn metadata_findings(metadata: &Metadata) -> Vec<Finding> {
+fn metadata_findings(url: &str, metadata: &Metadata) -> Vec<Finding> {
     let Metadata { id, runtime_version, rest } = metadata;
-    let mut findings = vec![Finding::ok("sidecar", format!("serves app {id}, version {runtime_version}"))];
+    let mut findings = vec![Finding::ok("sidecar", format!("{url} serves app {id}, version {runtime_version}"))];
     if is_older_than_1_14(runtime_version) {
         findings.push(Finding::warning(
             "sidecar version",
@@ -171,15 +178,19 @@ fn is_older_than_1_14(version: &str) -> bool {
 }
 
 /// A task from POST to result.
-async fn probe(client: &Client, agent: &str) -> Finding {
+async fn probe(client: &Client, agent: Option<&str>) -> Finding {
     const CHECK: &str = "probe task";
     #[derive(Deserialize)]
     struct Accepted {
         task_id: String,
     }
     let started = Instant::now();
+    let watch = |id: &str| client.hints().command(format_args!("watch {id}"));
     let submit = async {
-        let request = json!({"task": "fte doctor's probe", "agent": agent});
+        let mut request = json!({"task": "fte doctor's probe"});
+        if let Some(agent) = agent {
+            request["agent"] = agent.into();
+        }
         let accepted: Accepted = client.post("/v1/tasks", Some(&request), &[]).await?.json()?;
         let path = format!("/v1/tasks/{}/result?wait=30s", crate::client::escaped(&accepted.task_id));
         Ok::<_, Error>((client.get(&path).await?, accepted.task_id))
@@ -190,7 +201,7 @@ async fn probe(client: &Client, agent: &str) -> Finding {
             CHECK,
             Exit::Failed,
             format!("task {id} has no result after 30 s"),
-            format!("`fte watch {id}` shows where it stands"),
+            format!("{} shows where it stands", watch(&id)),
         ),
         Ok((answer, id)) => match answer.json::<Value>().ok().as_ref().and_then(|data| data.get("status")?.as_str()) {
             Some("completed") => Finding::ok(CHECK, format!("completed in {} ms", started.elapsed().as_millis())),
@@ -198,7 +209,7 @@ async fn probe(client: &Client, agent: &str) -> Finding {
                 CHECK,
                 Exit::Failed,
                 format!("task {id} ended as {}", status.unwrap_or("?")),
-                format!("`fte watch {id}` says why"),
+                format!("{} says why", watch(&id)),
             ),
         },
     }

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use http::StatusCode;
 use serde::Deserialize;
 
+use crate::hints::Hints;
+
 /// The exit codes, which scripts rely on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -44,6 +46,9 @@ pub(crate) enum Error {
     /// The command did what it should, and what it found is bad.
     #[error("{0}")]
     Failed(String),
+    /// The same, where more can be said.
+    #[error("{what}")]
+    Broken { what: String, why: String, advice: String },
     /// The command did what it should, and something that is needed does not answer.
     #[error("{0}")]
     Unavailable(String),
@@ -71,16 +76,18 @@ impl Error {
             Self::Usage { .. } | Self::Start { .. } => Exit::Usage,
             Self::Unreachable { .. } | Self::Unavailable(_) => Exit::Unavailable,
             Self::Refused(problem) => problem.exit(),
-            Self::Foreign { .. } | Self::Failed(_) | Self::Stopped { .. } | Self::Write { .. } => Exit::Failed,
+            Self::Foreign { .. } | Self::Failed(_) | Self::Broken { .. } | Self::Stopped { .. } | Self::Write { .. } => Exit::Failed,
             Self::Incomplete { .. } => Exit::Incomplete,
         }
     }
 
-    fn advice(&self) -> Option<String> {
+    fn advice(&self, hints: &Hints) -> Option<String> {
         match self {
-            Self::Usage { advice, .. } | Self::Incomplete { advice, .. } | Self::Start { advice, .. } => Some(advice.clone()),
+            Self::Usage { advice, .. } | Self::Incomplete { advice, .. } | Self::Start { advice, .. } | Self::Broken { advice, .. } => {
+                Some(advice.clone())
+            }
             Self::Unreachable { .. } => Some("`fte up` starts an instance on this machine; FTE_URL or --url names another".to_owned()),
-            Self::Refused(problem) => problem.advice(),
+            Self::Refused(problem) => problem.advice(hints),
             Self::Foreign { .. } => Some("check that FTE_URL or --url names an FTE instance".to_owned()),
             Self::Failed(_) | Self::Unavailable(_) | Self::Stopped { .. } | Self::Write { .. } => None,
         }
@@ -88,8 +95,11 @@ impl Error {
     }
 
     /// The whole text for a person: what happened, why, what to do.
-    pub(crate) fn text(&self) -> String {
+    pub(crate) fn text(&self, hints: &Hints) -> String {
         let mut text = format!("error: {self}");
+        if let Self::Broken { why, .. } = self {
+            let _ = write!(text, "\n  why: {why}");
+        }
         if let Self::Refused(problem) = self {
             problem.details(&mut text);
         }
@@ -104,7 +114,7 @@ impl Error {
             last = words;
             cause = error.source();
         }
-        if let Some(advice) = self.advice() {
+        if let Some(advice) = self.advice(hints) {
             let _ = write!(text, "\n  try: {advice}");
         }
         text
@@ -181,23 +191,23 @@ impl Problem {
         }
     }
 
-    fn advice(&self) -> Option<String> {
-        let advice = match self.status {
-            401 => "set FTE_API_KEY to a key of this instance",
-            403 => "use a key that may do this, and a URL whose host the instance allows (FTE_ALLOWED_HOSTS)",
-            404 if self.code == "task_not_found" => "`fte tasks` lists what there is",
-            404 if self.code.contains("letter") => "`fte dead-letters list` lists what there is",
+    fn advice(&self, hints: &Hints) -> Option<String> {
+        let text = match self.status {
+            401 => "set FTE_API_KEY to a key of this instance".to_owned(),
+            403 => "use a key that may do this, and a URL whose host the instance allows (FTE_ALLOWED_HOSTS)".to_owned(),
+            404 if self.code == "task_not_found" => format!("{} lists what there is", hints.command("tasks")),
+            404 if self.code.contains("letter") => format!("{} lists what there is", hints.command("dead-letters list")),
             404 if self.code.is_empty() || self.code == "route_not_found" => {
-                "this address serves only a part of FTE, or another program: see FTE_URL"
+                "this address serves only a part of FTE, or another program: see FTE_URL".to_owned()
             }
             408 | 429 | 502 | 503 | 504 => {
                 let wait = self.retry_after_s.map_or_else(|| "again in a moment".to_owned(), |wait| format!("again in {wait} s"));
-                return Some(format!("{wait}; `fte doctor` says what is not ready"));
+                format!("{wait}; {} says what is not ready", hints.command("doctor"))
             }
-            500..=599 => "look at the instance's log; `fte doctor` checks what it needs",
+            500..=599 => format!("look at the instance's log; {} checks what it needs", hints.command("doctor")),
             _ => return None,
         };
-        Some(advice.to_owned())
+        Some(text)
     }
 }
 
@@ -208,7 +218,7 @@ mod tests {
     fn check(status: u16, body: &str, exit: Exit, expected: &str) {
         let problem = Problem::read(StatusCode::from_u16(status).unwrap(), body.as_bytes(), Some(2));
         let error = Error::Refused(Box::new(problem));
-        assert_eq!((error.exit(), error.text().as_str()), (exit, expected));
+        assert_eq!((error.exit(), error.text(&Hints::default()).as_str()), (exit, expected));
     }
 
     #[test]

@@ -1,9 +1,17 @@
-//! What people type: durations, points in time, JSON.
+//! What people type: task ids, durations, points in time, JSON.
 
 use std::time::Duration;
 
+use fte_events::TaskId;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
+
+/// The id of a task.
+pub(crate) fn task_id(text: &str) -> Result<TaskId, String> {
+    text.trim().parse().map_err(|_| {
+        "a task id looks like 01980000-0000-7000-8000-000000000001; `fte submit` prints it, and `fte tasks` lists it".to_owned()
+    })
+}
 
 /// `30s`, `500ms`, `1h 30m`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {

@@ -1,12 +1,15 @@
 //! The `fte` binary: arguments in, exit code out. Everything else is a library.
 
+mod agents;
 mod audit;
 mod bench;
 mod cli;
 mod client;
+mod completions;
 mod dead_letters;
 mod doctor;
 mod error;
+mod hints;
 mod input;
 mod listing;
 mod output;
@@ -22,18 +25,16 @@ mod up;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
-    let output = cli.output();
+    let cli = cli::Cli::from_command_line();
+    let (output, hints) = (cli.output(), cli.hints());
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output.note(output::printable(&error.text()));
+            output.note(output::printable(&error.text(&hints)));
             error.exit().into()
         }
     }

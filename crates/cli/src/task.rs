@@ -5,6 +5,7 @@ pub(crate) mod cancel;
 mod follow;
 mod lines;
 pub(crate) mod list;
+pub(crate) mod result;
 pub(crate) mod submit;
 pub(crate) mod watch;
 

@@ -2,9 +2,8 @@
 
 use clap::Args;
 use jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::Value;
 
+use super::entry;
 use crate::client::Client;
 use crate::error::Error;
 use crate::input;
@@ -42,22 +41,6 @@ pub(crate) struct List {
     limit: u16,
 }
 
-#[derive(Debug, Deserialize)]
-struct Entry {
-    #[serde(default)]
-    shard: Value,
-    #[serde(default)]
-    index: u64,
-    #[serde(rename = "type", default)]
-    event_type: String,
-    #[serde(default)]
-    source: String,
-    #[serde(default)]
-    task_id: Option<String>,
-    #[serde(default)]
-    time: Option<String>,
-}
-
 impl List {
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
         let (from, to) = (self.from.map(|at| at.to_string()), self.to.map(|at| at.to_string()));
@@ -71,11 +54,6 @@ impl List {
             ("to", to.as_deref()),
         ];
         let listing = Listing::read(&client, "/v1/audit/entries", &filters, ("after", self.after), self.limit).await?;
-        listing.print(output, ("entries", "--after"), ["ENTRY", "TIME", "TYPE", "SOURCE", "TASK"], row)
+        listing.print(output, ("entries", "--after"), entry::HEADER, entry::row)
     }
-}
-
-fn row(entry: Entry) -> [String; 5] {
-    let shard = entry.shard.as_str().map_or_else(|| entry.shard.to_string(), str::to_owned);
-    [format!("{shard}/{}", entry.index), entry.time.unwrap_or_default(), entry.event_type, entry.source, entry.task_id.unwrap_or_default()]
 }

@@ -89,7 +89,7 @@ pub(super) async fn check(client: &Client, chosen: Vec<Seen>, output: Output) ->
         }
     }
     if let Some(error) = why {
-        output.note(format!("{} tasks could not be looked up\n{}", found.unknown, error.text()));
+        output.note(format!("{} tasks could not be looked up\n{}", found.unknown, error.text(client.hints())));
     }
     found
 }

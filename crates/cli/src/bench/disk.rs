@@ -16,7 +16,11 @@ pub(super) fn fdatasync_ms(dir: &Path) -> Result<f64, Error> {
     let measured = measure(&path);
     // It may not have been made.
     let _ = fs::remove_file(&path);
-    measured.map_err(|source| Error::Write { what: dir.display().to_string(), source })
+    measured.map_err(|source| Error::Start {
+        what: format!("the disk cannot be measured in {}", dir.display()),
+        advice: "--disk names a directory that exists and can be written".to_owned(),
+        source: Some(source.into()),
+    })
 }
 
 fn measure(path: &Path) -> io::Result<f64> {

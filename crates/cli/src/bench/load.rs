@@ -132,7 +132,7 @@ impl Load {
         let at = Instant::now();
         let mut tally = self.tally.borrow_mut();
         if !status.is_success() {
-            tally.refused(status.as_u16(), answer);
+            tally.refused(status, answer);
             return Ok(None);
         }
         let id = find_id(answer, br#""task_id":""#).ok_or("the answer has no task_id")?;

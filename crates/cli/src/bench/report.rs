@@ -141,6 +141,21 @@ impl Report {
         if lost + duplicates + unseen == 0 {
             return Ok(());
         }
-        Err(Error::Failed(format!("{lost} tasks lost, {duplicates} results doubled, {unseen} results missing from the event stream")))
+        let counted = |count: u64, one: &str, many: &str| match count {
+            0 => None,
+            1 => Some(format!("1 {one}")),
+            count => Some(format!("{count} {many}")),
+        };
+        let why = [
+            counted(*lost, "task lost", "tasks lost"),
+            counted(*duplicates, "result doubled", "results doubled"),
+            counted(*unseen, "result missing from the event stream", "results missing from the event stream"),
+        ];
+        Err(Error::Broken {
+            what: "a promise is broken".to_owned(),
+            why: why.into_iter().flatten().collect::<Vec<_>>().join(", "),
+            advice: "a longer --grace where the instance is slow or was restarted; else keep its data and its log, and report it"
+                .to_owned(),
+        })
     }
 }

@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Instant;
 
 use hdrhistogram::Histogram;
+use http::StatusCode;
 
 use super::connection::Id;
+use crate::error::Problem;
 
 /// More than the callers that can be between a result and its answer.
 const EARLY_MAX: usize = 8192;
@@ -57,7 +59,7 @@ pub(super) struct Tally {
     pub(super) duplicates: u64,
     /// Answers that were no 202, by status.
     pub(super) refused: BTreeMap<u16, u64>,
-    pub(super) first_refusal: Option<String>,
+    pub(super) first_refusal: Option<Problem>,
     /// Calls without an answer: their tasks may exist or not.
     pub(super) broken: u64,
     /// How often the event stream was resumed.
@@ -153,12 +155,9 @@ impl Tally {
         record(&mut self.waited_us, started, at);
     }
 
-    pub(super) fn refused(&mut self, status: u16, answer: &[u8]) {
-        *self.refused.entry(status).or_default() += 1;
-        self.first_refusal.get_or_insert_with(|| {
-            let text: String = String::from_utf8_lossy(answer).chars().take(300).collect();
-            format!("{status} {text}")
-        });
+    pub(super) fn refused(&mut self, status: StatusCode, answer: &[u8]) {
+        *self.refused.entry(status.as_u16()).or_default() += 1;
+        self.first_refusal.get_or_insert_with(|| Problem::read(status, answer, None));
     }
 
     /// Every accepted task with the number of its results, up to 3.

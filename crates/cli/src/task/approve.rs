@@ -1,24 +1,28 @@
 //! `fte approve`: a person's decision on a task that awaits it.
 
 use clap::Args;
+use fte_events::TaskId;
+use fte_service::{Env, ProcessEnv};
 use serde::Serialize;
 
 use super::Task;
-use crate::client::{Client, escaped};
+use crate::client::Client;
 use crate::error::Error;
+use crate::input;
 use crate::output::{Output, printable};
 
 #[derive(Debug, Args)]
 pub(crate) struct Approve {
     /// The task's id
-    id: String,
+    #[arg(value_parser = input::task_id)]
+    id: TaskId,
     /// Say no
     #[arg(long)]
     reject: bool,
     /// Why, for the agent and for the record
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Who decides; an instance with API keys takes the key's owner instead
+    /// Who decides [default: who is logged in]; an instance with API keys takes the key's owner instead
     #[arg(long, value_name = "NAME")]
     approver: Option<String>,
 }
@@ -34,13 +38,19 @@ struct Decision<'a> {
 
 impl Approve {
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
-        let decision = Decision { approved: !self.reject, reason: self.reason.as_deref(), approver: self.approver.as_deref() };
-        let answer = client.post(&format!("/v1/tasks/{}/approval", escaped(&self.id)), Some(&decision), &[]).await?;
+        let approver = self.approver.or_else(logged_in);
+        let decision = Decision { approved: !self.reject, reason: self.reason.as_deref(), approver: approver.as_deref() };
+        let answer = client.post(&format!("/v1/tasks/{}/approval", self.id), Some(&decision), &[]).await?;
         if output.json {
             return output.answer(&answer.body);
         }
         let task: Task = answer.json()?;
         let word = if self.reject { "rejected" } else { "approved" };
-        output.line(format!("{}  {word}  {}", printable(&self.id), printable(&task.status)).trim_end())
+        output.line(format!("{}  {word}  {}", self.id, printable(&task.status)).trim_end())
     }
+}
+
+/// Who is at the terminal, as the system names them.
+fn logged_in() -> Option<String> {
+    ["USER", "LOGNAME"].into_iter().find_map(|name| ProcessEnv.get(name))
 }

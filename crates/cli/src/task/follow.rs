@@ -19,6 +19,20 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 const AWAY_MAX: Duration = Duration::from_secs(120);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
+/// What comes within this time of each other is put in the order of its times: each topic is in order, but the topics come as they come.
+const TOGETHER: Duration = Duration::from_millis(50);
+/// So many events are held for that at most.
+const TOGETHER_EVENTS_MAX: usize = 256;
+
+/// In which order events are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// As the server sent them.
+    AsSent,
+    /// By their times where they come together; as sent where those are equal.
+    ByTime,
+}
+
 /// How a task ended.
 #[derive(Debug)]
 pub(super) struct Ended {
@@ -40,17 +54,18 @@ pub(super) async fn follow(
     client: &Client,
     task_id: &str,
     limit: Option<Duration>,
+    order: Order,
     each: impl FnMut(&Event, &[u8]) -> Result<(), Error>,
 ) -> Result<Ended, Error> {
     let mut following =
-        Following { path: format!("/v1/tasks/{}/events", escaped(task_id)), each, last_id: None, result: None, is_terminal: false };
+        Following { path: format!("/v1/tasks/{}/events", escaped(task_id)), order, each, last_id: None, result: None, is_terminal: false };
     let run = following.run(client);
     match limit {
         None => run.await,
         Some(limit) => tokio::time::timeout(limit, run).await.unwrap_or_else(|_| {
             Err(Error::Incomplete {
                 what: format!("task {task_id} has not ended within {limit:?}"),
-                advice: format!("it goes on without you: `fte watch {task_id}`"),
+                advice: format!("it goes on without you: {}", client.hints().command(format_args!("watch {task_id}"))),
             })
         }),
     }
@@ -58,6 +73,7 @@ pub(super) async fn follow(
 
 struct Following<F> {
     path: String,
+    order: Order,
     each: F,
     last_id: Option<String>,
     result: Option<Ended>,
@@ -98,7 +114,22 @@ impl<F: FnMut(&Event, &[u8]) -> Result<(), Error>> Following<F> {
     async fn read(&mut self, mut stream: Incoming) -> Result<u64, Error> {
         let mut frames = Frames::default();
         let mut count = 0;
-        while let Ok(Some(Ok(piece))) = tokio::time::timeout(SILENCE_MAX, stream.frame()).await {
+        let mut held: Vec<Held> = Vec::new();
+        let mut until = None;
+        loop {
+            let silence = Instant::now() + SILENCE_MAX;
+            let Ok(piece) = tokio::time::timeout_at(until.unwrap_or(silence).into(), stream.frame()).await else {
+                if held.is_empty() {
+                    return Ok(count);
+                }
+                until = None;
+                self.show(&mut held)?;
+                continue;
+            };
+            let Some(Ok(piece)) = piece else {
+                self.show(&mut held)?;
+                return Ok(count);
+            };
             let Some(bytes) = piece.data_ref() else { continue };
             frames.push(bytes).map_err(|error| Error::Failed(error.to_string()))?;
             while let Some(frame) = frames.next() {
@@ -108,16 +139,38 @@ impl<F: FnMut(&Event, &[u8]) -> Result<(), Error>> Following<F> {
                 // Events without JSON are not of the task: a server may add its own words to a stream.
                 let Ok(event) = serde_json::from_slice::<Event>(frame.data) else { continue };
                 count += 1;
-                (self.each)(&event, frame.data)?;
-                let is_terminal =
-                    event.status().and_then(|status| status.parse::<fte_events::Status>().ok()).is_some_and(|s| s.is_terminal());
-                self.is_terminal |= is_terminal;
-                if event.is_result() {
-                    let status = event.data.get("status").and_then(serde_json::Value::as_str).unwrap_or("?").to_owned();
-                    self.result = Some(Ended { status, data: event.data });
-                }
+                held.push(Held { event, json: frame.data.to_vec() });
+            }
+            if self.order == Order::AsSent || held.len() >= TOGETHER_EVENTS_MAX {
+                until = None;
+                self.show(&mut held)?;
+            } else if !held.is_empty() {
+                until.get_or_insert_with(|| Instant::now() + TOGETHER);
             }
         }
-        Ok(count)
     }
+
+    /// Hands on what was held.
+    fn show(&mut self, held: &mut Vec<Held>) -> Result<(), Error> {
+        if self.order == Order::ByTime {
+            // Stable: equal times stay as sent.
+            held.sort_by_key(|held| held.event.at());
+        }
+        for Held { event, json } in held.drain(..) {
+            (self.each)(&event, &json)?;
+            let is_terminal = event.status().and_then(|status| status.parse::<fte_events::Status>().ok()).is_some_and(|s| s.is_terminal());
+            self.is_terminal |= is_terminal;
+            if event.is_result() {
+                let status = event.data.get("status").and_then(serde_json::Value::as_str).unwrap_or("?").to_owned();
+                self.result = Some(Ended { status, data: event.data });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An event that was read and not yet shown.
+struct Held {
+    event: Event,
+    json: Vec<u8>,
 }

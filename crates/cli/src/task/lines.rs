@@ -1,8 +1,10 @@
 //! An event about a task as one line for a person.
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::hints::Hints;
 use crate::output::{printable, shortened};
 
 /// What the commands read of a CloudEvent.
@@ -23,6 +25,11 @@ impl Event {
         self.data.get(field)?.as_str()
     }
 
+    /// When it happened.
+    pub(super) fn at(&self) -> Option<Timestamp> {
+        self.time.parse().ok()
+    }
+
     /// The status that this event gives the task, if it gives one.
     pub(super) fn status(&self) -> Option<&str> {
         self.text("status").filter(|_| self.event_type == "fte.status.changed")
@@ -33,20 +40,20 @@ impl Event {
     }
 
     /// `09:15:02.123  running  agent writer`.
-    pub(super) fn line(&self, task_id: &str) -> String {
+    pub(super) fn line(&self, task_id: &str, hints: &Hints) -> String {
         let clock = self.time.split_once('T').map_or(self.time.as_str(), |(_, clock)| clock);
         let clock: String = clock.trim_end_matches('Z').chars().take(12).collect();
-        let (word, detail) = self.words(task_id);
+        let (word, detail) = self.words(task_id, hints);
         let line = format!("{clock:<12}  {word:<17}  {}", shortened(&detail, DETAIL_CHARS_MAX));
         printable(line.trim_end()).into_owned()
     }
 
-    fn words(&self, task_id: &str) -> (String, String) {
+    fn words(&self, task_id: &str, hints: &Hints) -> (String, String) {
         let agent = self.text("agent").map(|agent| format!("agent {agent}"));
         match self.event_type.as_str() {
             "fte.task.requested" => ("requested".to_owned(), joined([agent, self.text("task").map(str::to_owned)])),
             "fte.task.resumed" => ("resumed".to_owned(), joined([self.text("reason").map(str::to_owned), self.number("turn", "turn")])),
-            "fte.status.changed" => (self.text("status").unwrap_or("?").to_owned(), self.status_detail(task_id)),
+            "fte.status.changed" => (self.text("status").unwrap_or("?").to_owned(), self.status_detail(task_id, hints)),
             "fte.sandbox.claimed" => {
                 let warm = self.data.get("warm").and_then(Value::as_bool).unwrap_or(false);
                 let warm = warm.then(|| "warm".to_owned());
@@ -63,13 +70,13 @@ impl Event {
         }
     }
 
-    fn status_detail(&self, task_id: &str) -> String {
+    fn status_detail(&self, task_id: &str, hints: &Hints) -> String {
         let attempt = self.data.get("attempt").and_then(Value::as_u64).filter(|attempt| *attempt > 1).map(|n| format!("attempt {n}"));
         let progress = self.data.get("progress_pct").and_then(Value::as_u64).map(|pct| format!("{pct} %"));
         let error = self.data.get("error").and_then(|error| error.get("message")?.as_str()).map(str::to_owned);
         let hint = (self.status() == Some("awaiting_approval")).then(|| {
             let reason = self.data.get("approval").and_then(|approval| approval.get("reason")?.as_str()).unwrap_or_default();
-            format!("{reason} → fte approve {task_id} [--reject]").trim_start().to_owned()
+            format!("{reason} → {} [--reject]", hints.line(format_args!("approve {task_id}"))).trim_start().to_owned()
         });
         let agent = (self.status() == Some("running") && self.text("stage").is_none()).then(|| self.text("agent")).flatten();
         joined([
@@ -121,7 +128,7 @@ mod tests {
 
     fn check(event: &str, expected: &str) {
         let event: Event = serde_json::from_str(event).unwrap();
-        assert_eq!(event.line("T"), expected);
+        assert_eq!(event.line("T", &Hints::default()), expected);
     }
 
     #[test]

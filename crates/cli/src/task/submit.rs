@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::follow::follow;
+use super::follow::{Order, follow};
 use super::lines::result_text;
 use crate::client::Client;
 use crate::error::Error;
@@ -97,12 +97,12 @@ impl Submit {
         let accepted: Accepted = answer.json()?;
         let id = printable(&accepted.task_id);
         if !self.wait {
-            output.note(format!("accepted; follow it with `fte watch {id}`"));
+            output.note(format!("accepted; follow it with {}", client.hints().command(format_args!("watch {id}"))));
             return if output.json { output.answer(&answer.body) } else { output.line(&id) };
         }
         output.note(format!("task {id}"));
-        let ended = follow(&client, &accepted.task_id, self.timeout, |event, _| {
-            output.note(event.line(&id));
+        let ended = follow(&client, &accepted.task_id, self.timeout, Order::ByTime, |event, _| {
+            output.note(event.line(&id, client.hints()));
             Ok(())
         })
         .await?;

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use clap::Args;
+use fte_events::TaskId;
 
-use super::follow::follow;
+use super::follow::{Order, follow};
 use super::lines::result_text;
 use crate::client::Client;
 use crate::error::Error;
@@ -14,28 +15,24 @@ use crate::output::Output;
 #[derive(Debug, Args)]
 pub(crate) struct Watch {
     /// The task's id
-    id: String,
+    #[arg(value_parser = input::task_id)]
+    id: TaskId,
     /// Stop watching after this (exit code 6); the task goes on
     #[arg(long, value_name = "DURATION", value_parser = input::duration)]
     timeout: Option<Duration>,
 }
 
 impl Watch {
-    /// Succeeds when the task has ended, whichever way.
+    /// Succeeds only when the task completed.
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
-        let ended =
-            follow(
-                &client,
-                &self.id,
-                self.timeout,
-                |event, json| {
-                    if output.json { output.answer(json) } else { output.line(event.line(&self.id)) }
-                },
-            )
-            .await?;
+        let (id, order) = (self.id.to_string(), if output.json { Order::AsSent } else { Order::ByTime });
+        let ended = follow(&client, &id, self.timeout, order, |event, json| {
+            if output.json { output.answer(json) } else { output.line(event.line(&id, client.hints())) }
+        })
+        .await?;
         if !output.json {
             output.line(result_text(&ended.data))?;
         }
-        Ok(())
+        ended.into_outcome(&id)
     }
 }

@@ -190,6 +190,29 @@ async fn an_instance_that_is_not_there_is_unavailable() {
 }
 
 #[tokio::test]
+async fn its_errors_say_what_happened_why_and_what_to_do() {
+    let refusal =
+        r#"{"code":"agent_unknown","title":"Agent unknown","detail":"There is echo.","errors":[{"pointer":"/agent","detail":"unknown"}]}"#;
+    let fake = crate::fake::Fake::start([
+        ("POST /v1/tasks", vec![crate::fake::json(422, refusal)]),
+        (
+            &*format!("GET /v1/events?type={}", fte_events::ResultKind::ALL.map(fte_events::ResultKind::event_type).join(",")),
+            vec![crate::fake::stream(&[])],
+        ),
+    ])
+    .await;
+    let ran = fte(&fake.url, &["bench", "--tasks", "1"]).await;
+    assert_eq!(ran.code, 4, "{ran:?}");
+    assert!(ran.err.starts_with("error: Agent unknown (422 agent_unknown)\n  why: There is echo.\n  why: /agent: unknown"), "{}", ran.err);
+
+    let ran = fte("http://127.0.0.1:1", &["bench", "--tasks", "1", "--disk", "/nowhere"]).await;
+    assert!(ran.code == 2 && ran.err.contains("try: ") && ran.err.contains("--disk"), "{ran:?}");
+    let url = start(Faults { lose: Some(1), ..Faults::default() }).await;
+    let ran = fte(&url, &["bench", "--tasks", "5", "--grace", "200ms"]).await;
+    assert!(ran.code == 1 && ran.err.contains("error: a promise is broken\n  why: 1 task lost") && ran.err.contains("  try: "), "{ran:?}");
+}
+
+#[tokio::test]
 async fn the_disk_and_the_server_s_memory_are_measured_when_asked() {
     let dir = fte_testkit::Dir::new();
     let pid = std::process::id().to_string();

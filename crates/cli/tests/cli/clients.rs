@@ -1,20 +1,10 @@
 //! Each client: what it asks, what it prints, how it ends.
 
-use crate::fake::{Fake, json, problem, stream};
-use crate::run::fte;
+use crate::fake::{Fake, json, problem};
+use crate::run::{Ran, command, fte};
 
 const ID: &str = "01980000-0000-7000-8000-000000000001";
 const ACCEPTED: &str = r#"{"task_id":"01980000-0000-7000-8000-000000000001","status":"accepted"}"#;
-const RUNNING: &str = r#"{"type":"fte.status.changed","time":"2026-01-02T09:15:02.1Z","data":{"status":"running","agent":"echo"}}"#;
-const COMPLETED: &str = r#"{"type":"fte.status.changed","time":"2026-01-02T09:15:03Z","data":{"status":"completed"}}"#;
-const RESULT: &str =
-    r#"{"type":"fte.result.completed","time":"2026-01-02T09:15:03Z","data":{"status":"completed","result":"hello","duration_ms":9}}"#;
-const FAILED: &str = r#"{"type":"fte.status.changed","time":"2026-01-02T09:15:03Z","data":{"status":"failed"}}"#;
-const FAILURE: &str = r#"{"type":"fte.result.failed","time":"2026-01-02T09:15:03Z","data":{"status":"failed","error":{"code":"agent_crashed","message":"exit 1"}}}"#;
-
-fn events() -> String {
-    format!("GET /v1/tasks/{ID}/events")
-}
 
 #[tokio::test]
 async fn submit_sends_every_option_and_prints_the_id() {
@@ -34,58 +24,6 @@ async fn submit_sends_every_option_and_prints_the_id() {
     let ran = fte(&fake.url, &["submit", "hi", "--json"]).await;
     assert_eq!((ran.code, ran.json()["status"].as_str()), (0, Some("accepted")));
     assert_eq!(fake.asked()[1].body, r#"{"task":"hi"}"#);
-}
-
-#[tokio::test]
-async fn submit_and_wait_succeeds_only_when_the_task_completed() {
-    let good = stream(&[(1, RUNNING), (2, RESULT), (3, COMPLETED)]);
-    let bad = stream(&[(1, RUNNING), (2, FAILURE), (3, FAILED)]);
-    let events = events();
-    let fake = Fake::start([("POST /v1/tasks", vec![json(202, ACCEPTED)]), (&*events, vec![good.clone(), good, bad])]).await;
-    let ran = fte(&fake.url, &["submit", "hi", "--wait"]).await;
-    ran.check(0, "hello");
-    assert!(ran.err.contains("09:15:02.1    running            agent echo"), "{}", ran.err);
-    let ran = fte(&fake.url, &["submit", "hi", "--wait", "--json"]).await;
-    assert_eq!((ran.code, ran.json()["result"].as_str()), (0, Some("hello")));
-    let ran = fte(&fake.url, &["submit", "hi", "--wait"]).await;
-    ran.check(1, "agent_crashed: exit 1");
-    assert!(ran.err.contains("ended as failed"), "{}", ran.err);
-}
-
-#[tokio::test]
-async fn a_wait_that_is_over_is_incomplete() {
-    let events = events();
-    let fake = Fake::start([("POST /v1/tasks", vec![json(202, ACCEPTED)]), (&*events, vec![stream(&[(1, RUNNING)]), stream(&[])])]).await;
-    let ran = fte(&fake.url, &["submit", "hi", "--wait", "--timeout", "500ms"]).await;
-    ran.check(6, "");
-    assert!(ran.err.contains(&format!("fte watch {ID}")), "{}", ran.err);
-}
-
-#[tokio::test]
-async fn watch_goes_on_behind_the_last_event_after_every_cut() {
-    let parts =
-        vec![stream(&[(1, RUNNING)]), problem(503, "busy", "Not now"), stream(&[]), stream(&[(7, RESULT)]), stream(&[(8, COMPLETED)])];
-    let events = events();
-    let fake = Fake::start([(&*events, parts)]).await;
-    let ran = fte(&fake.url, &["watch", ID, "--json"]).await;
-    ran.check(0, &[RUNNING, RESULT, COMPLETED].join("\n"));
-    let resumed: Vec<_> =
-        fake.asked().iter().map(|asked| asked.headers.get("last-event-id").map(|id| id.to_str().unwrap().to_owned())).collect();
-    let expected = [None, Some("1"), Some("1"), Some("1"), Some("7")];
-    assert_eq!(resumed.iter().map(Option::as_deref).collect::<Vec<_>>(), expected);
-}
-
-#[tokio::test]
-async fn watch_shows_lines_and_ends_with_the_result() {
-    let events = events();
-    let fake = Fake::start([(&*events, vec![stream(&[(1, RUNNING), (2, RESULT), (3, COMPLETED)])])]).await;
-    let lines = [
-        "09:15:02.1    running            agent echo",
-        "09:15:03      result             completed, in 9 ms",
-        "09:15:03      completed",
-        "hello",
-    ];
-    fte(&fake.url, &["watch", ID]).await.check(0, &lines.join("\n"));
 }
 
 #[tokio::test]
@@ -137,6 +75,55 @@ async fn decisions_and_cancels_say_how_they_went() {
 }
 
 #[tokio::test]
+async fn who_is_logged_in_is_the_approver_unless_another_is_named() {
+    let approval = format!("POST /v1/tasks/{ID}/approval");
+    let fake = Fake::start([(&*approval, vec![json(200, "{}")])]).await;
+    let approve = async |more: &[&str], env: &[(&str, &str)]| {
+        let ran = command(&[&["approve", ID], more].concat()).env("FTE_URL", &fake.url).envs(env.iter().copied()).output().await.unwrap();
+        assert!(ran.status.success(), "{ran:?}");
+        let body: serde_json::Value = serde_json::from_str(&fake.asked().last().unwrap().body).unwrap();
+        body["approver"].as_str().map(str::to_owned)
+    };
+    assert_eq!(approve(&[], &[("USER", "ann"), ("LOGNAME", "bob")]).await.as_deref(), Some("ann"));
+    assert_eq!(approve(&[], &[("USER", ""), ("LOGNAME", "bob")]).await.as_deref(), Some("bob"));
+    assert_eq!(approve(&["--approver", "eve"], &[("USER", "ann")]).await.as_deref(), Some("eve"));
+    assert_eq!(approve(&[], &[]).await, None);
+}
+
+#[tokio::test]
+async fn what_is_no_task_id_is_refused_before_anything_is_asked() {
+    let fake = Fake::start([]).await;
+    for args in [&["watch", "42"][..], &["result", "hello"], &["approve", "x"], &["cancel", ""], &["audit", "task", "01980000"]] {
+        let ran = fte(&fake.url, args).await;
+        assert!(
+            ran.code == 2 && ran.err.contains("01980000-0000-7000-8000-000000000001") && ran.err.contains("fte tasks"),
+            "{args:?}: {ran:?}"
+        );
+    }
+    assert_eq!(fake.asked().len(), 0);
+}
+
+#[tokio::test]
+async fn commands_named_in_texts_go_to_the_instance_of_the_command_line() {
+    let nowhere = "http://127.0.0.1:1";
+    let fake = Fake::start([
+        ("POST /v1/tasks", vec![json(202, ACCEPTED)]),
+        (&*format!("GET /v1/tasks/{ID}/result"), vec![json(202, r#"{"status":"running"}"#), problem(404, "task_not_found", "Not here")]),
+        ("GET /v1/dead-letters/L1", vec![problem(404, "letter_not_found", "Not here")]),
+    ])
+    .await;
+    let check = |ran: &Ran, text: &str| assert!(ran.err.contains(text), "{text} in {}", ran.err);
+    // Named by the environment, it is there for the next command too.
+    check(&fte(&fake.url, &["submit", "hi"]).await, &format!("`fte watch {ID}`"));
+    let at = ["--url", &fake.url];
+    check(&fte(nowhere, &[&["submit", "hi"][..], &at].concat()).await, &format!("`fte watch {ID} --url {}`", fake.url));
+    check(&fte(nowhere, &[&["result", ID][..], &at].concat()).await, &format!("`fte watch {ID} --url {}`", fake.url));
+    check(&fte(nowhere, &[&["result", ID][..], &at].concat()).await, &format!("`fte tasks --url {}`", fake.url));
+    let ran = fte(nowhere, &["dead-letters", "--url", &format!("{}/", fake.url), "show", "L1"]).await;
+    check(&ran, &format!("`fte dead-letters list --url {}`", fake.url));
+}
+
+#[tokio::test]
 async fn dead_letters_are_listed_shown_replayed_and_discarded() {
     let letter = r#"{"id":"L1","consumer":"runner","original_topic":"t","status":"open","failed_at":"2026-01-02T09:15:02Z","error":{"code":"bad","message":"no"}}"#;
     let fake = Fake::start([
@@ -153,18 +140,6 @@ async fn dead_letters_are_listed_shown_replayed_and_discarded() {
     fte(&fake.url, &["dead-letters", "replay", "L1"]).await.check(0, "L1  replayed  as task T2");
     fte(&fake.url, &["dead-letters", "discard", "L1"]).await.check(0, "L1  discarded");
     assert_eq!(fte(&fake.url, &["dead-letters", "replay", "L2"]).await.code, 3);
-}
-
-#[tokio::test]
-async fn audit_entries_are_asked_for_by_every_filter() {
-    let entry = format!(
-        r#"{{"shard":"a","index":7,"type":"fte.status.changed","source":"/fte/runner","task_id":"{ID}","time":"2026-01-02T09:15:02Z","event":{{}}}}"#
-    );
-    let route = format!("GET /v1/audit/entries?task_id={ID}&action=x&outcome=denied&from=2026-01-01T00%3A00%3A00Z&limit=50");
-    let fake = Fake::start([(&*route, vec![json(200, &format!(r#"{{"items":[{entry}],"next_cursor":null}}"#))])]).await;
-    let args = ["audit", "list", "--task", ID, "--action", "x", "--outcome", "denied", "--from", "2026-01-01T00:00:00Z"];
-    let ran = fte(&fake.url, &args).await;
-    assert!(ran.code == 0 && ran.out.contains("a/7    2026-01-02T09:15:02Z  fte.status.changed  /fte/runner"), "{ran:?}");
 }
 
 #[tokio::test]
@@ -224,8 +199,21 @@ async fn doctor_finds_what_is_wrong_and_says_what_to_do() {
     assert_eq!(healths, checks.map(|check| (check, "ok")), "{ran:?}");
     assert_eq!(ran.code, 0);
 
+    assert!(findings[2]["found"].as_str().unwrap().starts_with(&sidecar.url), "{findings}");
+    let posted = |asked: crate::fake::Asked| serde_json::from_str::<serde_json::Value>(&asked.body).unwrap()["agent"].clone();
+    assert!(posted(api.asked().remove(2)).is_null(), "the instance's default agent does the probe's task");
+
     let ran = fte(&api.url, &["doctor", "--sidecar-url", "http://127.0.0.1:1"]).await;
     assert_eq!(ran.code, 5, "{ran:?}");
     assert!(ran.out.contains("BAD      ready") && ran.out.contains("BAD      sidecar") && ran.out.contains("→"), "{}", ran.out);
     assert!(ran.err.contains("2 of 3 checks failed"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn completions_come_for_every_shell_without_an_instance() {
+    for (shell, word) in [("bash", "complete -F"), ("zsh", "#compdef fte"), ("fish", "complete -c fte")] {
+        let ran = fte("", &["completions", shell]).await;
+        assert!(ran.code == 0 && ran.out.contains(word) && ran.out.contains("dead-letters") && ran.err.is_empty(), "{shell}: {}", ran.err);
+    }
+    assert_eq!(fte("", &["completions", "abacus"]).await.code, 2);
 }

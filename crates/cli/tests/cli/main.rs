@@ -5,7 +5,9 @@
 mod bench;
 mod clients;
 mod fake;
+mod following;
 mod help;
+mod records;
 mod run;
 mod sidecar;
 mod up;

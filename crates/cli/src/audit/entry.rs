@@ -1,0 +1,86 @@
+//! An entry of the audit log as a row for a person: where it stands, and in a few words what happened.
+//!
+//! The words are of kinds, names and codes; what people wrote (a task's text, a message) is in `--json`.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::output::shortened;
+
+const WHAT_CHARS_MAX: usize = 80;
+
+pub(super) const HEADER: [&str; 6] = ["ENTRY", "TIME", "TYPE", "WHAT", "SOURCE", "TASK"];
+
+/// What the table shows of it. Where no event came, but something else, most of it is missing.
+#[derive(Debug, Deserialize)]
+pub(super) struct Entry {
+    #[serde(default)]
+    shard: Value,
+    #[serde(default)]
+    index: u64,
+    #[serde(rename = "type")]
+    event_type: Option<String>,
+    source: Option<String>,
+    task_id: Option<String>,
+    time: Option<String>,
+    logged_time: Option<String>,
+    #[serde(default)]
+    topic: String,
+    #[serde(default)]
+    kind: String,
+    #[serde(default)]
+    event: Value,
+}
+
+pub(super) fn row(entry: Entry) -> [String; 6] {
+    let shard = entry.shard.as_str().map_or_else(|| entry.shard.to_string(), str::to_owned);
+    let what = shortened(&what(&entry), WHAT_CHARS_MAX);
+    let time = entry.time.or(entry.logged_time);
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    [
+        format!("{shard}/{}", entry.index),
+        or_none(time),
+        or_none(entry.event_type),
+        what,
+        or_none(entry.source),
+        entry.task_id.unwrap_or_default(),
+    ]
+}
+
+/// What happened, in a few words.
+fn what(entry: &Entry) -> String {
+    let data = entry.event.get("data").unwrap_or(&Value::Null);
+    let at = |path: &str| data.pointer(path).and_then(Value::as_str).map(str::to_owned);
+    let labelled = |label: &str, path: &str| at(path).map(|text| format!("{label} {text}"));
+    let number = |label: &str, path: &str| data.pointer(path).and_then(Value::as_u64).map(|number| format!("{label} {number}"));
+    match (entry.kind.as_str(), entry.event_type.as_deref()) {
+        ("unparsed", _) | (_, None) => format!("not an event, on {}", entry.topic),
+        ("conflict", Some(_)) => "contradicts an earlier event of the same id".to_owned(),
+        (_, Some("fte.action.recorded")) => {
+            let actor = joined(" ", [at("/actor/type"), at("/actor/id")]);
+            let action = at("/action").unwrap_or_else(|| "?".to_owned());
+            let outcome = at("/outcome").filter(|outcome| outcome != "success");
+            joined(", ", [Some(if actor.is_empty() { action } else { format!("{action} by {actor}") }), outcome])
+        }
+        (_, Some("fte.status.changed")) => {
+            let progress = data.get("progress_pct").and_then(Value::as_u64).map(|pct| format!("{pct} %"));
+            joined(", ", [at("/status").or_else(|| Some("?".to_owned())), at("/stage"), progress, at("/error/code")])
+        }
+        (_, Some("fte.task.requested")) => joined(", ", [labelled("agent", "/agent"), at("/origin")]),
+        (_, Some("fte.task.resumed")) => joined(", ", [at("/reason"), number("turn", "/turn")]),
+        (_, Some("fte.handoff.requested")) => joined(" ", [labelled("from", "/from_agent"), labelled("to", "/to_agent")]),
+        (_, Some("fte.event.dead-lettered")) => {
+            joined(", ", [labelled("by", "/consumer"), at("/error/code"), labelled("from", "/original_topic")])
+        }
+        (_, Some(kind)) if kind.starts_with("fte.sandbox.") => joined(", ", [labelled("agent", "/agent"), at("/reason")]),
+        (_, Some(kind)) if kind.starts_with("fte.result.") => {
+            let duration = data.get("duration_ms").and_then(Value::as_u64).map(|ms| format!("in {ms} ms"));
+            joined(", ", [at("/status"), at("/error/code"), duration])
+        }
+        (_, Some(_)) => String::new(),
+    }
+}
+
+fn joined<const N: usize>(between: &str, parts: [Option<String>; N]) -> String {
+    parts.into_iter().flatten().collect::<Vec<_>>().join(between)
+}
