@@ -82,21 +82,19 @@ impl Agents {
 
     /// Reads the text of the file at `path`.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let fail = |start: usize, key: String, problem: String| ConfigError::Content {
-            path: path.to_owned(),
-            line: text.get(..start).unwrap_or_default().matches('\n').count() + 1,
-            key,
-            problem,
+        let wrong = |line: usize, key: String, problem: String| ConfigError::Content { path: path.to_owned(), line, key, problem };
+        let fail = |start: usize, key: String, problem: String| {
+            wrong(text.get(..start).unwrap_or_default().matches('\n').count() + 1, key, problem)
         };
         let file: RawFile = toml::from_str(text).map_err(|error| {
-            let start = error.span().map_or(0, |span| span.start);
-            fail(start, key_at(text, start), error.message().to_owned())
+            let (line, key) = key_at(text, error.span().map_or(0, |span| span.start));
+            wrong(line, key, error.message().to_owned())
         })?;
         let mut agents = BTreeMap::new();
         for (name, raw) in file.agents {
             let start = raw.span().start;
             let agent = raw.into_inner().check(&name);
-            let agent = agent.map_err(|(key, problem)| fail(start, format!("agents.{name}.{key}"), problem))?;
+            let agent = agent.map_err(|Wrong { key, at, problem }| fail(at.unwrap_or(start), format!("agents.{name}.{key}"), problem))?;
             agents.insert(name, agent);
         }
         if agents.is_empty() {
@@ -147,17 +145,29 @@ struct RawFile {
 #[serde(deny_unknown_fields)]
 struct RawAgent {
     kind: RawKind,
-    command: Option<Vec<String>>,
-    builtin: Option<RawBuiltin>,
-    #[serde(default)]
-    env: Vec<String>,
-    max: Option<u32>,
-    min_warm: Option<u32>,
-    queue: Option<u32>,
-    timeout: Option<Span>,
-    attempts: Option<u32>,
+    command: Option<Spanned<Vec<String>>>,
+    builtin: Option<Spanned<RawBuiltin>>,
+    env: Option<Spanned<Vec<String>>>,
+    max: Option<Spanned<u32>>,
+    min_warm: Option<Spanned<u32>>,
+    queue: Option<Spanned<u32>>,
+    timeout: Option<Spanned<Span>>,
+    attempts: Option<Spanned<u32>>,
     memory: Option<Size>,
     network: Option<bool>,
+}
+
+/// A key of an agent that is wrong.
+struct Wrong {
+    key: &'static str,
+    /// Where in the file its value stands; nothing where it is missing.
+    at: Option<usize>,
+    problem: String,
+}
+
+/// `value` stands at `key`, and cannot be used.
+fn wrong<T>(key: &'static str, value: Option<&Spanned<T>>, problem: impl Into<String>) -> Wrong {
+    Wrong { key, at: value.map(|value| value.span().start), problem: problem.into() }
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -177,75 +187,83 @@ enum RawBuiltin {
 
 impl RawAgent {
     /// The agent, or the key that is wrong and why.
-    fn check(self, name: &AgentName) -> Result<Agent, (&'static str, String)> {
+    fn check(self, name: &AgentName) -> Result<Agent, Wrong> {
+        let builtin = self.builtin.as_ref();
         let kind = match self.kind {
-            RawKind::Builtin if self.command.is_some() => return Err(("command", "a built-in agent has no command".to_owned())),
-            RawKind::Builtin => AgentKind::Builtin(match (self.builtin, name.as_str()) {
+            RawKind::Builtin if self.command.is_some() => {
+                return Err(wrong("command", self.command.as_ref(), "a built-in agent has no command"));
+            }
+            RawKind::Builtin => AgentKind::Builtin(match (builtin.map(Spanned::get_ref), name.as_str()) {
                 (Some(RawBuiltin::Echo), _) | (None, "echo") => Builtin::Echo,
                 (Some(RawBuiltin::Demo), _) | (None, "demo") => Builtin::Demo,
-                (None, _) => return Err(("builtin", r#"missing; expected "echo" or "demo""#.to_owned())),
+                (None, _) => return Err(wrong("builtin", builtin, r#"missing; expected "echo" or "demo""#)),
             }),
+            _ if builtin.is_some() => return Err(wrong("builtin", builtin, r#"only for kind = "builtin""#)),
             RawKind::Command => AgentKind::Command(program(self.command)?),
             RawKind::Process => AgentKind::Process(program(self.command)?),
         };
-        let builtin = matches!(kind, AgentKind::Builtin(_));
-        if !builtin && self.builtin.is_some() {
-            return Err(("builtin", r#"only for kind = "builtin""#.to_owned()));
-        }
         let defaults = Agent::builtin(Builtin::Echo);
+        let max_default = if matches!(kind, AgentKind::Builtin(_)) { defaults.max } else { 4 };
+        let max = within("max", self.max, max_default, (1, 4096))?;
         let agent = Agent {
             kind,
-            env: self.env,
-            max: self.max.unwrap_or(if builtin { defaults.max } else { 4 }),
-            min_warm: self.min_warm.unwrap_or(defaults.min_warm),
-            queue: self.queue.unwrap_or(defaults.queue),
-            timeout: self.timeout.map_or(defaults.timeout, |span| span.0),
-            attempts: self.attempts.unwrap_or(defaults.attempts),
+            max,
+            min_warm: within("min_warm", self.min_warm, defaults.min_warm, (0, max))?,
+            queue: within("queue", self.queue, defaults.queue, (1, 100_000))?,
+            attempts: within("attempts", self.attempts, defaults.attempts, (1, 100))?,
+            timeout: match self.timeout {
+                None => defaults.timeout,
+                Some(span) if span.get_ref().0.is_zero() => return Err(wrong("timeout", Some(&span), "expected more than nothing")),
+                Some(span) => span.into_inner().0,
+            },
+            env: match self.env {
+                None => Vec::new(),
+                Some(env) => match env.get_ref().iter().find(|name| name.is_empty() || name.contains('=')) {
+                    Some(bad) => return Err(wrong("env", Some(&env), format!("{bad:?}: expected the name of an environment variable"))),
+                    None => env.into_inner(),
+                },
+            },
             memory_bytes_max: self.memory.map(|size| size.0),
             network: self.network.unwrap_or(defaults.network),
         };
-        let ranges = [
-            ("max", agent.max, 1, 4096),
-            ("min_warm", agent.min_warm, 0, agent.max),
-            ("queue", agent.queue, 1, 100_000),
-            ("attempts", agent.attempts, 1, 100),
-        ];
-        for (key, value, min, max) in ranges {
-            if !(min..=max).contains(&value) {
-                return Err((key, format!("{value}: expected {min} to {max}")));
-            }
-        }
-        if agent.timeout.is_zero() {
-            return Err(("timeout", "expected more than nothing".to_owned()));
-        }
-        if let Some(bad) = agent.env.iter().find(|name| name.is_empty() || name.contains('=')) {
-            return Err(("env", format!("{bad:?}: expected the name of an environment variable")));
-        }
         Ok(agent)
     }
 }
 
-fn program(command: Option<Vec<String>>) -> Result<Vec<String>, (&'static str, String)> {
+fn within(key: &'static str, value: Option<Spanned<u32>>, default: u32, (min, max): (u32, u32)) -> Result<u32, Wrong> {
+    let number = value.as_ref().map_or(default, |value| *value.get_ref());
+    if (min..=max).contains(&number) { Ok(number) } else { Err(wrong(key, value.as_ref(), format!("{number}: expected {min} to {max}"))) }
+}
+
+fn program(command: Option<Spanned<Vec<String>>>) -> Result<Vec<String>, Wrong> {
     match command {
-        Some(command) if command.first().is_some_and(|program| !program.is_empty()) => Ok(command),
-        _ => Err(("command", r#"expected a program and its arguments, such as ["python3", "writer.py"]"#.to_owned())),
+        Some(command) if command.get_ref().first().is_some_and(|program| !program.is_empty()) => Ok(command.into_inner()),
+        command => Err(wrong("command", command.as_ref(), r#"expected a program and its arguments, such as ["python3", "writer.py"]"#)),
     }
 }
 
-/// The key that the line at `start` sets, within its table: the parser knows the place, this names it.
-fn key_at(text: &str, start: usize) -> String {
-    let before = text.get(..start).unwrap_or_default();
-    let line_start = before.rfind('\n').map_or(0, |end| end + 1);
-    let line = text[line_start..].lines().next().unwrap_or_default().trim();
-    let header = |line: &str| line.strip_prefix('[').and_then(|rest| rest.split(']').next()).map(str::to_owned);
-    if let Some(table) = header(line) {
-        return table;
+/// Which key is set at `start`, and at which line: the parser knows the place, this names it.
+fn key_at(text: &str, start: usize) -> (usize, String) {
+    let count = text.get(..start).unwrap_or_default().matches('\n').count();
+    let lines: Vec<&str> = text.lines().take(count + 1).map(str::trim).collect();
+    let header = |line: &str| line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).filter(|name| is_key(name)).map(str::to_owned);
+    let key = |line: &str| line.split_once('=').map(|(key, _)| key.trim().to_owned()).filter(|key| is_key(key));
+    let number = |at: usize| at + 1;
+    // A value may go on over several lines: its key stands above.
+    for (at, line) in lines.iter().enumerate().rev() {
+        if let Some(table) = header(line) {
+            return (number(at), table);
+        }
+        if let Some(key) = key(line) {
+            let table = lines[..at].iter().rev().find_map(|line| header(line));
+            return (number(at), table.map_or_else(|| key.clone(), |table| format!("{table}.{key}")));
+        }
     }
-    let key = line.split('=').next().unwrap_or_default().trim();
-    match text[..line_start].lines().rev().find_map(|line| header(line.trim())) {
-        Some(table) => format!("{table}.{key}"),
-        None => key.to_owned(),
-    }
+    (number(count), lines.last().map(|line| (*line).to_owned()).unwrap_or_default())
+}
+
+fn is_key(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "_-. \"'".contains(c))
 }
 
 /// A duration with its unit.
