@@ -107,7 +107,7 @@ fn only_the_service_crate_reads_the_environment() {
 #[test]
 fn only_the_command_is_asked_to_stop() {
     // That a child has ended is another kind of signal, which the runner's agents listen for.
-    let found = lines_with(&["SignalKind::terminate", "SignalKind::interrupt", "signal::ctrl_c"], &all_but(&["cli"]));
+    let found = lines_with(&["SignalKind::terminate", "SignalKind::interrupt", "SignalKind::hangup", "signal::ctrl_c"], &all_but(&["cli"]));
     assert!(found.is_empty(), "{found:#?}");
 }
 
@@ -117,4 +117,20 @@ fn the_protocol_knows_neither_http_nor_a_clock() {
         lines_with(&["axum::", "hyper", "tokio::time", "tokio::spawn", "Timestamp::now", "Instant::now", "fastrand"], &["runner"]);
     found.retain(|line| line.contains("/protocol") || line.contains("/document.rs"));
     assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn the_one_test_command_runs_every_test_of_the_workspace() {
+    let metadata = cargo_metadata::MetadataCommand::new().manifest_path(root().join("Cargo.toml")).no_deps().exec().unwrap();
+    let tests = metadata.workspace_packages().into_iter().flat_map(|package| &package.targets).filter(|target| target.is_test());
+    let tests: BTreeSet<&str> = tests.map(|target| target.name.as_str()).collect();
+    assert!(tests.contains("boundaries"), "{tests:?}");
+    let command = std::fs::read_to_string(root().join("tests/all")).unwrap();
+    let words: Vec<&str> = command.lines().filter(|line| !line.trim_start().starts_with('#')).flat_map(str::split_whitespace).collect();
+    let run: BTreeSet<&str> = words.windows(2).filter(|pair| pair[0] == "--test").map(|pair| pair[1]).collect();
+    let left_out: Vec<_> = tests.difference(&run).collect();
+    assert!(left_out.is_empty(), "tests/all leaves out {left_out:?}: give each a `--test NAME`");
+    for kind in ["--lib", "--bins", "--examples", "--doc"] {
+        assert!(words.contains(&kind), "tests/all leaves out {kind}");
+    }
 }
