@@ -10,6 +10,7 @@ mod command;
 mod demo;
 mod echo;
 mod group;
+mod lacks;
 mod launch;
 mod limits;
 mod lines;
@@ -118,6 +119,15 @@ impl AgentHost {
             }
         }
         Ok(())
+    }
+
+    /// What agents lack that would keep them from starting.
+    pub(crate) fn lacks(&self) -> Vec<lacks::Lack> {
+        let programs = self.agents.values().filter_map(|worker| match worker {
+            Worker::Program(program) => Some(program),
+            Worker::Echo | Worker::Demo => None,
+        });
+        programs.filter_map(|program| lacks::of(program)).collect()
     }
 
     /// Removes what a killed predecessor left in the data directory. Only for who knows that no other runner uses it: before the first start, under the

@@ -48,6 +48,10 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus, env: &impl Env
     let beside = agents_file.as_deref().and_then(std::path::Path::parent);
     let host = agents::AgentHost::new(&settings.agents, beside, &settings.data_dir, env, agents::Limits::default()).map_err(failed)?;
     host.probe().map_err(failed)?;
+    for lack in host.lacks() {
+        let key = format!("agents.{}.command", lack.agent);
+        tracing::warn!(agent = lack.agent, key, problem = lack.problem, advice = lack.advice, "an agent cannot start; its tasks will fail");
+    }
     if config.seat.is_some() {
         // Whoever holds the seat is alone on this directory: what lies there is a dead predecessor's.
         host.sweep().map_err(failed)?;

@@ -42,16 +42,20 @@ impl Launcher for PlainProcess {
 
     fn command(&self, launch: &Launch<'_>) -> io::Result<Command> {
         let (program, arguments) = launch.command.split_first().ok_or_else(|| io::Error::other("no program is named"))?;
-        let path = launch.env.iter().find(|(name, _)| name == "PATH").map_or("", |(_, path)| path.as_str());
-        let mut command = Command::new(find(program, path)?);
+        let mut command = Command::new(find(program, path(launch.env))?);
         command.args(arguments).current_dir(launch.workspace).env_clear().envs(launch.env.iter().map(|(name, value)| (name, value)));
         command.env("HOME", launch.workspace).env("TMPDIR", launch.workspace);
         Ok(command)
     }
 }
 
+/// Where programs are looked for in this environment.
+pub(super) fn path(env: &[(String, String)]) -> &str {
+    env.iter().find(|(name, _)| name == "PATH").map_or("", |(_, path)| path.as_str())
+}
+
 /// The program by its path: named with its path, starting one does not have to copy the runner's memory map first, and what is missing is said by name.
-fn find(program: &str, path: &str) -> io::Result<PathBuf> {
+pub(super) fn find(program: &str, path: &str) -> io::Result<PathBuf> {
     if program.contains('/') {
         return Ok(PathBuf::from(program));
     }

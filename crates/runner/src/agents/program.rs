@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use fte_events::TaskId;
 use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
@@ -74,16 +75,18 @@ pub(super) struct Program {
     err: BytesMut,
     tail: Tail,
     output_bytes: u64,
-    output_bytes_max: u64,
     status: Option<ExitStatus>,
     alarms: Alarms,
-    silence_max: Duration,
-    leave: Duration,
+    terms: Terms,
     deaf: bool,
 }
 
 /// How a program is dealt with.
+#[derive(Debug)]
 pub(super) struct Terms {
+    /// Whose program it is, and the task it works on: for the log.
+    pub(super) agent: String,
+    pub(super) task_id: TaskId,
     pub(super) output_bytes_max: u64,
     pub(super) silence_max: Duration,
     pub(super) leave: Duration,
@@ -119,11 +122,9 @@ impl Program {
             err: BytesMut::new(),
             tail: Tail::default(),
             output_bytes: 0,
-            output_bytes_max: terms.output_bytes_max,
             status: None,
             alarms,
-            silence_max: terms.silence_max,
-            leave: terms.leave,
+            terms,
             deaf: false,
         })
     }
@@ -158,7 +159,7 @@ impl Program {
 
     /// It may be silent from now on, or no more.
     pub(super) fn may_be_silent(&mut self, may: bool) {
-        self.alarms.silent = if may { None } else { Some(Instant::now() + self.silence_max) };
+        self.alarms.silent = if may { None } else { Some(Instant::now() + self.terms.silence_max) };
     }
 
     /// It is asked to leave after `first` and made to after `then` more.
@@ -170,7 +171,7 @@ impl Program {
     /// It has a moment to leave by itself.
     pub(super) fn let_leave(&mut self) {
         self.alarms.silent = None;
-        self.alarms.kill = Some(Instant::now() + self.leave);
+        self.alarms.kill = Some(Instant::now() + self.terms.leave);
     }
 
     /// The next thing that happens. Safe to drop in between: nothing read is lost.
@@ -195,7 +196,10 @@ impl Program {
                         self.stderr = None;
                     }
                     self.tail.push(&chunk);
-                    tracing::debug!(text = %String::from_utf8_lossy(&chunk).trim_end(), "agent's standard error");
+                    if read > 0 {
+                        let Terms { agent, task_id, .. } = &self.terms;
+                        tracing::debug!(agent, %task_id, text = %String::from_utf8_lossy(&chunk).trim_end(), "agent's standard error");
+                    }
                     if self.count(read) {
                         return Happening::Flood;
                     }
@@ -227,7 +231,8 @@ impl Program {
             }
         };
         if tokio::time::timeout(GONE, gone).await.is_err() {
-            tracing::warn!("an agent's process does not end although it was killed");
+            let Terms { agent, task_id, .. } = &self.terms;
+            tracing::warn!(agent, %task_id, "an agent's process does not end although it was killed");
         }
         if let Some(workspace) = self.workspace.take() {
             // Removing may take a while where there are many files.
@@ -239,7 +244,7 @@ impl Program {
         if self.status.is_none() {
             self.status = self.group.ended();
             if self.status.is_some() {
-                self.alarms = Alarms { close: Some(Instant::now() + self.leave), ..Alarms::default() };
+                self.alarms = Alarms { close: Some(Instant::now() + self.terms.leave), ..Alarms::default() };
             } else if self.stdout.is_none() && self.alarms.kill.is_none() {
                 // It can say nothing any more.
                 self.let_leave();
@@ -253,7 +258,7 @@ impl Program {
         if self.alarms.silent.is_some() {
             self.may_be_silent(false);
         }
-        self.output_bytes > self.output_bytes_max
+        self.output_bytes > self.terms.output_bytes_max
     }
 
     fn written(&mut self, written: io::Result<usize>) {

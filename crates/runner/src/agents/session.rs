@@ -98,7 +98,14 @@ fn spawn(agent: &ProgramAgent, start: &Start, shared: &Shared) -> io::Result<Pro
     };
     let launch = Launch { agent: &agent.agent, command: &command, env: &env, workspace: &path };
     let limits = &shared.limits;
-    let terms = Terms { output_bytes_max: limits.output_bytes_max, silence_max: agent.agent.timeout, leave: limits.leave };
+    let (agent_name, task_id) = (agent.name.clone(), start.task_id);
+    let terms = Terms {
+        agent: agent_name,
+        task_id,
+        output_bytes_max: limits.output_bytes_max,
+        silence_max: agent.agent.timeout,
+        leave: limits.leave,
+    };
     Program::spawn(shared.launcher.as_ref(), &launch, &shared.watchdog, workspace, terms)
 }
 
