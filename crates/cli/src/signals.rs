@@ -1,6 +1,8 @@
-//! SIGINT and SIGTERM: the first asks for a clean end, the second ends the process at once. Only this binary listens to signals.
+//! SIGINT, SIGTERM and SIGHUP: the first asks for a clean end, a second SIGINT or SIGTERM ends the process at once. Only this binary listens to signals.
+//!
+//! A hang-up is no sign of a person in a hurry: a shell and its terminal both send it. Where it is ignored from the start, as by `nohup`, it stays ignored.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::error::Error;
@@ -18,12 +20,14 @@ impl Shutdown {
     pub(crate) fn on_signals(output: Output) -> Result<Self, Error> {
         let install = |kind| signal(kind).map_err(|error| Error::Failed(format!("signals cannot be listened to: {error}")));
         let (mut interrupt, mut terminate) = (install(SignalKind::interrupt())?, install(SignalKind::terminate())?);
+        let mut hang_up = if is_ignored(SignalKind::hangup()) { None } else { Some(install(SignalKind::hangup())?) };
         let (asked, shutdown) = watch::channel(false);
         tokio::spawn(async move {
             for is_first in [true, false] {
                 tokio::select! {
                     _ = interrupt.recv() => {}
                     _ = terminate.recv() => {}
+                    () = received(&mut hang_up), if is_first => {}
                 }
                 if !is_first {
                     output.note("stopping at once; what was accepted is safe, and goes on at the next start");
@@ -41,4 +45,18 @@ impl Shutdown {
         // Without a sender nobody will ask any more; the process is ending as it is.
         let _ = self.0.wait_for(|asked| *asked).await;
     }
+}
+
+async fn received(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether who started this process wants it to ignore the signal. Without `/proc` nobody says so.
+fn is_ignored(signal: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal.as_raw_value() - 1) & 1 == 1)
 }

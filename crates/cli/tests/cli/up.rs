@@ -2,10 +2,13 @@
 
 use std::net::TcpListener;
 use std::path::Path;
+use std::process::{ExitStatus, Stdio};
 
 use fte_testkit::{Dir, FteProcess, eventually};
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, Command};
 
 use crate::run::{Ran, command, fte};
 
@@ -61,6 +64,125 @@ async fn what_was_done_is_there_after_a_kill_and_a_restart() {
     process.restart().await;
     let ran = fte(&process.ready().api, &["watch", &id]).await;
     assert!(ran.code == 0 && ran.out.contains("say hello"), "{ran:?}");
+}
+
+/// Starts `fte up` in a directory, on free ports, with JSON logs, and waits until it is ready.
+async fn up_in(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> (Child, Value) {
+    let ready = dir.join("ready.json");
+    let ports = ["up", "--quiet", "--port", "0", "--sidecar-port", "0", "--ready-file", "ready.json"];
+    let mut command = command(&[&ports, args].concat());
+    command.current_dir(dir).envs([("PATH", "/usr/bin:/bin"), ("FTE_LOG_FORMAT", "json")]).envs(env.iter().copied());
+    let child = command.spawn().unwrap();
+    let read = || async { std::fs::read(&ready).map_err(|error| error.to_string()) };
+    let place = serde_json::from_slice(&eventually(read).await).unwrap();
+    (child, place)
+}
+
+/// Asks it to end with this signal and reads what it logged.
+async fn end(mut child: Child, signal: Signal) -> (ExitStatus, Vec<Value>) {
+    let mut err = child.stderr.take().unwrap();
+    send(&child, signal);
+    let mut log = String::new();
+    err.read_to_string(&mut log).await.unwrap();
+    let lines = log.lines().filter(|line| line.starts_with('{')).map(|line| serde_json::from_str(line).unwrap()).collect();
+    (child.wait().await.unwrap(), lines)
+}
+
+fn send(child: &Child, signal: Signal) {
+    let pid = Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+#[tokio::test]
+async fn agents_are_found_beside_a_file_that_is_named_without_a_directory() {
+    let dir = Dir::new();
+    dir.write("shout.sh", "echo was here >&2; tr a-z A-Z");
+    dir.write("agents.toml", "[agents.shouter]\nkind = \"command\"\ncommand = [\"sh\", \"shout.sh\"]\n");
+    let (child, place) = up_in(&dir, &["--agents", "agents.toml"], &[("FTE_LOG", "warn,fte_runner=debug")]).await;
+    let ran = fte(place["api"].as_str().unwrap(), &["submit", "hello", "--wait", "--json"]).await;
+    assert_eq!((ran.code, &ran.json()["result"]), (0, &"HELLO".into()), "{ran:?}");
+
+    let (status, log) = end(child, Signal::TERM).await;
+    assert!(status.success(), "{log:?}");
+    let said = log.iter().find(|line| line["text"] == "was here").unwrap_or_else(|| panic!("{log:?}"));
+    assert_eq!((&said["agent"], &said["task_id"]), (&"shouter".into(), &ran.json()["task_id"]), "{said}");
+    assert!(log.iter().all(|line| line["level"] != "WARN"), "{log:?}");
+}
+
+#[tokio::test]
+async fn what_an_agent_lacks_is_said_at_the_start_and_hinders_nobody_else() {
+    let dir = Dir::new();
+    dir.write("plain.sh", "cat");
+    let agents = [
+        ("good", r#"["cat"]"#, ""),
+        ("inline", r#"["sh", "-c", "cat"]"#, ""),
+        ("absent", r#"["no-such-program"]"#, "no-such-program is in none of the directories of PATH"),
+        ("astray", r#"["./nowhere/agent"]"#, "./nowhere/agent"),
+        ("unmarked", r#"["./plain.sh"]"#, "plain.sh is not executable"),
+        ("scriptless", r#"["python3", "agent.py"]"#, "agent.py"),
+    ];
+    let text = agents.map(|(name, command, _)| format!("[agents.{name}]\nkind = \"command\"\ncommand = {command}\n")).concat();
+    dir.write("agents.toml", format!("default = \"good\"\n{text}"));
+    let (child, place) = up_in(&dir, &["--agents", "agents.toml"], &[]).await;
+    fte(place["api"].as_str().unwrap(), &["submit", "hello", "--wait"]).await.check(0, "hello");
+    let (status, log) = end(child, Signal::TERM).await;
+    assert!(status.success(), "{log:?}");
+    for (name, _, problem) in agents {
+        let warned: Vec<_> = log.iter().filter(|line| line["level"] == "WARN" && line["agent"] == name).collect();
+        assert_eq!(warned.len(), usize::from(!problem.is_empty()), "{name}: {log:?}");
+        if let Some(line) = warned.first() {
+            assert!(line["problem"].as_str().unwrap().contains(problem) && line["key"] == format!("agents.{name}.command"), "{line}");
+            assert!(line["advice"].as_str().is_some_and(|advice| !advice.is_empty()), "{line}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_terminal_that_hangs_up_asks_for_the_same_clean_end() {
+    let dir = Dir::new();
+    let (child, place) = up_in(&dir, &[], &[]).await;
+    // A request whose body does not end holds the end up, until it does.
+    let mut stream = tokio::net::TcpStream::connect(place["api"].as_str().unwrap().trim_start_matches("http://")).await.unwrap();
+    let head = "POST /v1/tasks HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 12\r\nexpect: 100-continue\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut under_way = [0; 25];
+    stream.read_exact(&mut under_way).await.unwrap();
+    assert_eq!(under_way, *b"HTTP/1.1 100 Continue\r\n\r\n");
+    // A shell and its terminal may both say it: the second is not a person in a hurry.
+    send(&child, Signal::HUP);
+    send(&child, Signal::HUP);
+    stream.write_all(b"{\"task\":\"a\"}").await.unwrap();
+    let (status, log) = end(child, Signal::HUP).await;
+    assert!(status.success(), "{status}: {log:?}");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
+}
+
+#[tokio::test]
+async fn one_that_shall_outlive_its_terminal_does() {
+    let dir = Dir::new();
+    let ready = dir.join("ready.json");
+    let args = ["up", "--quiet", "--port", "0", "--sidecar-port", "0", "--data"].map(str::to_owned);
+    let mut child = Command::new("nohup")
+        .arg(env!("CARGO_BIN_EXE_fte"))
+        .args(args)
+        .arg(dir.join("data"))
+        .arg("--ready-file")
+        .arg(&ready)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let read = || async { std::fs::read(&ready).map_err(|error| error.to_string()) };
+    let place: Value = serde_json::from_slice(&eventually(read).await).unwrap();
+    send(&child, Signal::HUP);
+    fte(place["api"].as_str().unwrap(), &["submit", "hello", "--wait"]).await;
+    assert!(child.try_wait().unwrap().is_none());
+    send(&child, Signal::TERM);
+    assert!(child.wait().await.unwrap().success());
 }
 
 #[tokio::test]
