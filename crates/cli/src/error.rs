@@ -104,6 +104,12 @@ impl Error {
             problem.details(&mut text);
         }
         let mut cause = std::error::Error::source(self);
+        if let Self::Unreachable { .. } = self {
+            // What the client's layers say on the way adds nothing to what the system said.
+            while let Some(deeper) = cause.and_then(std::error::Error::source) {
+                cause = Some(deeper);
+            }
+        }
         let mut last = String::new();
         while let Some(error) = cause {
             let words = error.to_string();
@@ -197,7 +203,7 @@ impl Problem {
             403 => "use a key that may do this, and a URL whose host the instance allows (FTE_ALLOWED_HOSTS)".to_owned(),
             404 if self.code == "task_not_found" => format!("{} lists what there is", hints.command("tasks")),
             404 if self.code.contains("letter") => format!("{} lists what there is", hints.command("dead-letters list")),
-            404 if self.code.is_empty() || self.code == "route_not_found" => {
+            404 | 405 if ["", "route_not_found", "method_not_allowed"].contains(&self.code.as_str()) => {
                 "this address serves only a part of FTE, or another program: see FTE_URL".to_owned()
             }
             408 | 429 | 502 | 503 | 504 => {

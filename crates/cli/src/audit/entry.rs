@@ -2,6 +2,7 @@
 //!
 //! The words are of kinds, names and codes; what people wrote (a task's text, a message) is in `--json`.
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -10,6 +11,8 @@ use crate::output::shortened;
 const WHAT_CHARS_MAX: usize = 80;
 
 pub(super) const HEADER: [&str; 6] = ["ENTRY", "TIME", "TYPE", "WHAT", "SOURCE", "TASK"];
+/// Where all entries are of one task.
+pub(super) const HEADER_OF_ONE: [&str; 5] = ["ENTRY", "TIME", "TYPE", "WHAT", "SOURCE"];
 
 /// What the table shows of it. Where no event came, but something else, most of it is missing.
 #[derive(Debug, Deserialize)]
@@ -35,7 +38,7 @@ pub(super) struct Entry {
 pub(super) fn row(entry: Entry) -> [String; 6] {
     let shard = entry.shard.as_str().map_or_else(|| entry.shard.to_string(), str::to_owned);
     let what = shortened(&what(&entry), WHAT_CHARS_MAX);
-    let time = entry.time.or(entry.logged_time);
+    let time = entry.time.or(entry.logged_time).map(|time| to_the_millisecond(&time));
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     [
         format!("{shard}/{}", entry.index),
@@ -47,24 +50,35 @@ pub(super) fn row(entry: Entry) -> [String; 6] {
     ]
 }
 
+pub(super) fn row_of_one(entry: Entry) -> [String; 5] {
+    let [entry, time, event_type, what, source, _] = row(entry);
+    [entry, time, event_type, what, source]
+}
+
+fn to_the_millisecond(time: &str) -> String {
+    time.parse::<Timestamp>().map_or_else(|_| time.to_owned(), |time| format!("{time:.3}"))
+}
+
 /// What happened, in a few words.
 fn what(entry: &Entry) -> String {
     let data = entry.event.get("data").unwrap_or(&Value::Null);
     let at = |path: &str| data.pointer(path).and_then(Value::as_str).map(str::to_owned);
     let labelled = |label: &str, path: &str| at(path).map(|text| format!("{label} {text}"));
     let number = |label: &str, path: &str| data.pointer(path).and_then(Value::as_u64).map(|number| format!("{label} {number}"));
+    // Some codes say no more than the status.
+    let code = at("/error/code").filter(|code| at("/status").as_ref() != Some(code));
     match (entry.kind.as_str(), entry.event_type.as_deref()) {
         ("unparsed", _) | (_, None) => format!("not an event, on {}", entry.topic),
         ("conflict", Some(_)) => "contradicts an earlier event of the same id".to_owned(),
         (_, Some("fte.action.recorded")) => {
             let actor = joined(" ", [at("/actor/type"), at("/actor/id")]);
             let action = at("/action").unwrap_or_else(|| "?".to_owned());
-            let outcome = at("/outcome").filter(|outcome| outcome != "success");
+            let outcome = at("/outcome").filter(|outcome| outcome != "success" && !action.ends_with(outcome));
             joined(", ", [Some(if actor.is_empty() { action } else { format!("{action} by {actor}") }), outcome])
         }
         (_, Some("fte.status.changed")) => {
             let progress = data.get("progress_pct").and_then(Value::as_u64).map(|pct| format!("{pct} %"));
-            joined(", ", [at("/status").or_else(|| Some("?".to_owned())), at("/stage"), progress, at("/error/code")])
+            joined(", ", [at("/status").or_else(|| Some("?".to_owned())), at("/stage"), progress, code])
         }
         (_, Some("fte.task.requested")) => joined(", ", [labelled("agent", "/agent"), at("/origin")]),
         (_, Some("fte.task.resumed")) => joined(", ", [at("/reason"), number("turn", "/turn")]),
@@ -75,7 +89,7 @@ fn what(entry: &Entry) -> String {
         (_, Some(kind)) if kind.starts_with("fte.sandbox.") => joined(", ", [labelled("agent", "/agent"), at("/reason")]),
         (_, Some(kind)) if kind.starts_with("fte.result.") => {
             let duration = data.get("duration_ms").and_then(Value::as_u64).map(|ms| format!("in {ms} ms"));
-            joined(", ", [at("/status"), at("/error/code"), duration])
+            joined(", ", [at("/status"), code, duration])
         }
         (_, Some(_)) => String::new(),
     }

@@ -44,7 +44,7 @@ impl History {
         if output.json {
             output.answer(&answer.body)?;
         } else {
-            output.table(entry::HEADER, entries.into_iter().map(entry::row))?;
+            output.table(entry::HEADER_OF_ONE, entries.into_iter().map(entry::row_of_one))?;
         }
         if let Some(cursor) = next_cursor.filter(|_| !output.json) {
             output.note(format!("more with --after {}", printable(&cursor)));

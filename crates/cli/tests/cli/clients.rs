@@ -154,7 +154,11 @@ async fn exit_codes_say_what_kind_of_failure_it_was() {
     // A port that was just free.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let ran = fte(&format!("http://127.0.0.1:{port}"), &["tasks"]).await;
-    assert!(ran.code == 5 && ran.err.contains("does not answer") && ran.err.contains("fte up"), "{ran:?}");
+    assert!(ran.code == 5 && ran.err.contains("does not answer\n  why: Connection refused") && ran.err.contains("fte up"), "{ran:?}");
+    // A single service knows only its own routes.
+    let fake = Fake::start([("GET /v1/tasks?limit=20", vec![problem(405, "method_not_allowed", "Method not allowed")])]).await;
+    let ran = fte(&fake.url, &["tasks"]).await;
+    assert!(ran.code == 4 && ran.err.contains("serves only a part of FTE"), "{ran:?}");
     let ran = fte("https://fte.example.com", &["tasks"]).await;
     assert!(ran.code == 2 && ran.err.contains("TLS"), "{ran:?}");
     assert_eq!(fte("", &["submit"]).await.code, 2);

@@ -15,7 +15,12 @@ async fn audit_entries_are_asked_for_by_every_filter() {
     let args = ["audit", "list", "--task", ID, "--action", "x", "--outcome", "denied", "--from", "2026-01-01T00:00:00Z"];
     let ran = fte(&fake.url, &args).await;
     let fields: Vec<_> = ran.out.lines().nth(1).unwrap_or_default().split_whitespace().collect();
-    assert_eq!((ran.code, fields), (0, vec!["a/7", "2026-01-02T09:15:02Z", "fte.status.changed", "?", "/fte/runner", ID]), "{}", ran.err);
+    assert_eq!(
+        (ran.code, fields),
+        (0, vec!["a/7", "2026-01-02T09:15:02.000Z", "fte.status.changed", "?", "/fte/runner", ID]),
+        "{}",
+        ran.err
+    );
 }
 
 #[tokio::test]
@@ -36,6 +41,8 @@ async fn the_audit_list_shows_what_is_no_event_and_tells_what_happened() {
         of(7, "fte.task.requested", r#"{"task":"secret words","agent":"writer"}"#),
         of(8, "fte.task.resumed", r#"{"turn":1,"reason":"approved"}"#),
         of(9, "elsewhere.happened", "7"),
+        of(10, "fte.action.recorded", r#"{"action":"approval.denied","actor":{"type":"user","id":"ann"},"outcome":"denied"}"#),
+        of(11, "fte.result.rejected", r#"{"status":"rejected","error":{"code":"rejected"},"duration_ms":7}"#),
     ];
     let body = format!(r#"{{"items":[{}],"next_cursor":null}}"#, entries.join(","));
     let fake = Fake::start([("GET /v1/audit/entries?limit=50", vec![json(200, &body)])]).await;
@@ -52,6 +59,8 @@ async fn the_audit_list_shows_what_is_no_event_and_tells_what_happened() {
         "agent writer",
         "approved, turn 1",
         "elsewhere.happened",
+        "approval.denied by user ann  ",
+        "  rejected, in 7 ms",
     ];
     for (line, what) in ran.out.lines().skip(1).zip(what) {
         assert!(line.contains(what), "{what} in\n{}", ran.out);

@@ -70,8 +70,11 @@ async fn what_was_done_is_there_after_a_kill_and_a_restart() {
 async fn up_in(dir: &Path, args: &[&str], env: &[(&str, &str)]) -> (Child, Value) {
     let ready = dir.join("ready.json");
     let ports = ["up", "--quiet", "--port", "0", "--sidecar-port", "0", "--ready-file", "ready.json"];
-    let mut command = command(&[&ports, args].concat());
-    command.current_dir(dir).envs([("PATH", "/usr/bin:/bin"), ("FTE_LOG_FORMAT", "json")]).envs(env.iter().copied());
+    // Whoever runs this test may ignore hang-ups, which a child would inherit.
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP", env!("CARGO_BIN_EXE_fte")]).args(ports).args(args).current_dir(dir).env_clear();
+    command.envs([("PATH", "/usr/bin:/bin"), ("FTE_LOG_FORMAT", "json")]).envs(env.iter().copied());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
     let child = command.spawn().unwrap();
     let read = || async { std::fs::read(&ready).map_err(|error| error.to_string()) };
     let place = serde_json::from_slice(&eventually(read).await).unwrap();
