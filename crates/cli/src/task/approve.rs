@@ -19,6 +19,9 @@ pub(crate) struct Approve {
     /// Say no
     #[arg(long)]
     reject: bool,
+    /// The question it is for, as `fte watch` shows it [default: the one that is open]
+    #[arg(long, value_name = "N")]
+    question: Option<u32>,
     /// Why, for the agent and for the record
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
@@ -31,6 +34,8 @@ pub(crate) struct Approve {
 struct Decision<'a> {
     approved: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    question: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     approver: Option<&'a str>,
@@ -39,7 +44,8 @@ struct Decision<'a> {
 impl Approve {
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
         let approver = self.approver.or_else(logged_in);
-        let decision = Decision { approved: !self.reject, reason: self.reason.as_deref(), approver: approver.as_deref() };
+        let decision =
+            Decision { approved: !self.reject, question: self.question, reason: self.reason.as_deref(), approver: approver.as_deref() };
         let answer = client.post(&format!("/v1/tasks/{}/approval", self.id), Some(&decision), &[]).await?;
         if output.json {
             return output.answer(&answer.body);

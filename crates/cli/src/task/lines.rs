@@ -43,17 +43,27 @@ impl Event {
     pub(super) fn line(&self, task_id: &str, hints: &Hints) -> String {
         let clock = self.time.split_once('T').map_or(self.time.as_str(), |(_, clock)| clock);
         let clock: String = clock.trim_end_matches('Z').chars().take(12).collect();
-        let (word, detail) = self.words(task_id, hints);
-        let line = format!("{clock:<12}  {word:<17}  {}", shortened(&detail, DETAIL_CHARS_MAX));
+        let (word, detail) = self.words();
+        // However long the question is: what to type is shown whole.
+        let hint = self.hint(task_id, hints).map_or_else(String::new, |hint| format!(" → {hint}"));
+        let line = format!("{clock:<12}  {word:<17}  {}{hint}", shortened(&detail, DETAIL_CHARS_MAX));
         printable(line.trim_end()).into_owned()
     }
 
-    fn words(&self, task_id: &str, hints: &Hints) -> (String, String) {
+    /// What a person can type to answer the question that is asked here, and no later one.
+    fn hint(&self, task_id: &str, hints: &Hints) -> Option<String> {
+        let question = self.data.get("approval").and_then(|approval| approval.get("question")?.as_u64());
+        let question = question.map_or_else(String::new, |number| format!(" --question {number}"));
+        let command = || format!("{} [--reject]", hints.line(format_args!("approve {task_id}{question}")));
+        (self.status() == Some("awaiting_approval")).then(command)
+    }
+
+    fn words(&self) -> (String, String) {
         let agent = self.text("agent").map(|agent| format!("agent {agent}"));
         match self.event_type.as_str() {
             "fte.task.requested" => ("requested".to_owned(), joined([agent, self.text("task").map(str::to_owned)])),
             "fte.task.resumed" => ("resumed".to_owned(), joined([self.text("reason").map(str::to_owned), self.number("turn", "turn")])),
-            "fte.status.changed" => (self.text("status").unwrap_or("?").to_owned(), self.status_detail(task_id, hints)),
+            "fte.status.changed" => (self.text("status").unwrap_or("?").to_owned(), self.status_detail()),
             "fte.sandbox.claimed" => {
                 let warm = self.data.get("warm").and_then(Value::as_bool).unwrap_or(false);
                 let warm = warm.then(|| "warm".to_owned());
@@ -70,14 +80,11 @@ impl Event {
         }
     }
 
-    fn status_detail(&self, task_id: &str, hints: &Hints) -> String {
+    fn status_detail(&self) -> String {
         let attempt = self.data.get("attempt").and_then(Value::as_u64).filter(|attempt| *attempt > 1).map(|n| format!("attempt {n}"));
         let progress = self.data.get("progress_pct").and_then(Value::as_u64).map(|pct| format!("{pct} %"));
         let error = self.data.get("error").and_then(|error| error.get("message")?.as_str()).map(str::to_owned);
-        let hint = (self.status() == Some("awaiting_approval")).then(|| {
-            let reason = self.data.get("approval").and_then(|approval| approval.get("reason")?.as_str()).unwrap_or_default();
-            format!("{reason} → {} [--reject]", hints.line(format_args!("approve {task_id}"))).trim_start().to_owned()
-        });
+        let question = self.data.get("approval").and_then(|approval| approval.get("reason")?.as_str()).map(str::to_owned);
         let agent = (self.status() == Some("running") && self.text("stage").is_none()).then(|| self.text("agent")).flatten();
         joined([
             agent.map(|agent| format!("agent {agent}")),
@@ -86,7 +93,7 @@ impl Event {
             progress,
             self.text("message").map(str::to_owned),
             error,
-            hint,
+            question,
         ])
     }
 
@@ -145,6 +152,14 @@ mod tests {
             r#"{"type":"fte.status.changed","time":"","data":{"status":"awaiting_approval","attempt":1,"approval":{"reason":"costs 5 USD"}}}"#,
             "              awaiting_approval  costs 5 USD → fte approve T [--reject]",
         );
+        check(
+            r#"{"type":"fte.status.changed","data":{"status":"awaiting_approval","approval":{"question":2}}}"#,
+            "              awaiting_approval   → fte approve T --question 2 [--reject]",
+        );
+        let long = "x".repeat(500);
+        let asked = format!(r#"{{"type":"fte.status.changed","data":{{"status":"awaiting_approval","approval":{{"reason":"{long}"}}}}}}"#);
+        let line = serde_json::from_str::<Event>(&asked).unwrap().line("T", &Hints::default());
+        assert!(line.chars().count() < 250 && line.ends_with("… → fte approve T [--reject]"), "{line}");
         check(
             r#"{"type":"fte.sandbox.claimed","data":{"agent":"echo","warm":true,"waited_ms":3}}"#,
             "              sandbox claimed    agent echo, warm, waited 3 ms",

@@ -63,7 +63,7 @@ async fn decisions_and_cancels_say_how_they_went() {
     ])
     .await;
     fte(&fake.url, &["approve", ID, "--reason", "fine", "--approver", "ann"]).await.check(0, &format!("{ID}  approved  queued"));
-    let ran = fte(&fake.url, &["approve", ID, "--reject"]).await;
+    let ran = fte(&fake.url, &["approve", ID, "--reject", "--question", "2"]).await;
     ran.check(4, "");
     assert_eq!(ran.err, "error: Decided otherwise (409 already_decided)\n  why: for this test\n");
     fte(&fake.url, &["cancel", ID]).await.check(0, &format!("{ID}  cancel requested"));
@@ -71,7 +71,7 @@ async fn decisions_and_cancels_say_how_they_went() {
     let asked = fake.asked();
     assert_eq!(asked.iter().map(|asked| asked.route.as_str()).collect::<Vec<_>>(), [&approval, &approval, &cancel, &cancel]);
     let bodies: Vec<_> = asked.into_iter().map(|asked| asked.body).collect();
-    assert_eq!(bodies, [r#"{"approved":true,"reason":"fine","approver":"ann"}"#, r#"{"approved":false}"#, "", ""]);
+    assert_eq!(bodies, [r#"{"approved":true,"reason":"fine","approver":"ann"}"#, r#"{"approved":false,"question":2}"#, "", ""]);
 }
 
 #[tokio::test]
