@@ -13,7 +13,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use crate::ApiRoutes;
 use crate::audit::AuditTrail;
 use crate::front::{self, Front};
-use crate::guard::Guard;
+use crate::keys::Keys;
 use crate::probes::{Readiness, probes};
 use crate::settings::Settings;
 
@@ -28,6 +28,8 @@ pub struct ApiOptions {
     pub body_bytes_max: usize,
     /// Where refusals are recorded.
     pub denials: Option<AuditTrail>,
+    /// Who may call; none: anybody.
+    pub keys: Option<Keys>,
 }
 
 impl ApiOptions {
@@ -38,6 +40,7 @@ impl ApiOptions {
             allowed_hosts: settings.allowed_hosts.clone(),
             body_bytes_max: settings.body_bytes_max,
             denials: None,
+            keys: settings.keys.clone(),
         }
     }
 }
@@ -49,7 +52,7 @@ pub fn api_router(routes: Vec<ApiRoutes>, readiness: &Readiness, options: ApiOpt
     document.info = about();
     let document = Bytes::from(document.to_json().unwrap_or_default());
     let docs: Router = SwaggerUi::new("/docs").config(Config::from("/openapi.json")).into();
-    let front = Front::new(Guard::new(&options.allowed_hosts, options.listens_on), options.body_bytes_max, options.denials);
+    let front = Front::new(options);
     router
         .route("/openapi.json", get(async move || ([(CONTENT_TYPE, "application/json")], document).into_response()))
         .merge(docs)

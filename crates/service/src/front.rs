@@ -1,4 +1,4 @@
-//! What every API request passes through, in one hand-written middleware: trace context, the `Host` and `Origin` rule, the body's limit, panics,
+//! What every API request passes through, in one hand-written middleware: trace context, the `Host` and `Origin` rule, the API key, the body's limit, panics,
 //! problem bodies, the request's metric and its log line.
 //!
 //! One function instead of a stack of layers: each layer would box a future and clone a service per request.
@@ -18,9 +18,11 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tracing::Instrument;
 
+use crate::api::ApiOptions;
 use crate::audit::AuditTrail;
 use crate::extract::{body_too_large, discard};
 use crate::guard::Guard;
+use crate::keys::{Caller, Keys};
 use crate::metrics;
 use crate::problem::{PROBLEM_JSON, Problem};
 use crate::throttle::Throttle;
@@ -37,6 +39,7 @@ const DENIALS_PER_SECOND: u32 = 5;
 
 pub(crate) struct Front {
     guard: Guard,
+    keys: Option<Keys>,
     body_bytes_max: usize,
     denials: Option<AuditTrail>,
     denials_throttle: Throttle,
@@ -44,25 +47,37 @@ pub(crate) struct Front {
 }
 
 impl Front {
-    pub(crate) fn new(guard: Guard, body_bytes_max: usize, denials: Option<AuditTrail>) -> Arc<Self> {
-        let (denials_throttle, log_throttle) = (Throttle::new(DENIALS_PER_SECOND), Throttle::new(LOGGED_PER_SECOND));
-        Arc::new(Self { guard, body_bytes_max, denials, denials_throttle, log_throttle })
+    pub(crate) fn new(options: ApiOptions) -> Arc<Self> {
+        Arc::new(Self {
+            guard: Guard::new(&options.allowed_hosts, options.listens_on),
+            keys: options.keys,
+            body_bytes_max: options.body_bytes_max,
+            denials: options.denials,
+            denials_throttle: Throttle::new(DENIALS_PER_SECOND),
+            log_throttle: Throttle::new(LOGGED_PER_SECOND),
+        })
     }
 
-    /// What is refused before any handler runs.
-    fn admit(&self, request: &Request) -> Result<(), Problem> {
-        if let Err(problem) = self.guard.check(request.method(), request.uri(), request.headers()) {
-            ::metrics::counter!(metrics::HTTP_DENIED, "code" => problem.code).increment(1);
-            if let Some(trail) = self.denials.as_ref().filter(|_| self.denials_throttle.admit()) {
-                trail.denied(problem.code);
-            }
-            return Err(problem);
-        }
+    /// Who calls, unless they are refused before any handler runs.
+    fn admit(&self, request: &Request, route: Option<&str>) -> Result<Caller, Problem> {
+        let (method, headers) = (request.method(), request.headers());
+        let caller = self.guard.check(method, request.uri(), headers).and_then(|()| match &self.keys {
+            Some(keys) => keys.admit(method, route, headers),
+            None => Ok(Caller::anonymous()),
+        });
+        let caller = caller.inspect_err(|problem| self.denied(problem.code))?;
         let declared = content_length(request.headers());
         if declared.is_some_and(|length| length > self.body_bytes_max as u64) {
             return Err(body_too_large(Some(self.body_bytes_max)));
         }
-        Ok(())
+        Ok(caller)
+    }
+
+    fn denied(&self, code: &'static str) {
+        ::metrics::counter!(metrics::HTTP_DENIED, "code" => code).increment(1);
+        if let Some(trail) = self.denials.as_ref().filter(|_| self.denials_throttle.admit()) {
+            trail.denied(code);
+        }
     }
 
     fn log(&self, problem: &Problem) {
@@ -89,14 +104,15 @@ pub(crate) async fn pass(State(front): State<Arc<Front>>, mut request: Request, 
     // At the level of errors, so that no filter separates a line from its trace id.
     let span = tracing::error_span!("request", trace_id = trace.trace_id(), %method, route = route.as_ref().map(MatchedPath::as_str));
 
-    let mut response = match front.admit(&request) {
+    let mut response = match front.admit(&request, route.as_ref().map(MatchedPath::as_str)) {
         Err(problem) => {
             discard(request.into_body()).await;
             problem.into_response()
         }
-        Ok(()) => {
+        Ok(caller) => {
             DefaultBodyLimit::max(front.body_bytes_max).apply(&mut request);
             request.extensions_mut().insert(trace);
+            request.extensions_mut().insert(caller);
             let handled = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
             handled.unwrap_or_else(|panic| {
                 let mut problem = Problem::unexpected();

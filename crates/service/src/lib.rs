@@ -14,6 +14,7 @@ mod env;
 pub mod extract;
 mod front;
 mod guard;
+pub mod keys;
 pub mod metrics;
 mod page;
 mod probes;

@@ -80,7 +80,7 @@ pub async fn run(
 ) -> Result<(), Error> {
     let mut options = ApiOptions::new(settings);
     options.listens_on = api.local_addr().unwrap_or(settings.api_addr);
-    if !options.listens_on.ip().is_loopback() {
+    if !options.listens_on.ip().is_loopback() && options.keys.is_none() {
         tracing::warn!(address = %options.listens_on, "the API can be called from other machines, and asks nobody who they are");
     }
     let (mut routes, mut all_checks) = (Vec::new(), Vec::new());
@@ -101,6 +101,12 @@ pub async fn run(
         }
     }
     background.spawn(upkeep());
+    if let Some(keys) = options.keys.clone() {
+        background.spawn(async move {
+            keys.keep().await;
+            Ok(())
+        });
+    }
     let denials = options.denials.clone();
     let readiness = Readiness::new(all_checks);
     servings.push(serve(api, api_router(routes, &readiness, options), Limits::api(settings.connections_max)));

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::agents::Agents;
 use crate::env::{ConfigError, Env};
+use crate::keys::Keys;
 
 /// Port that the sidecar calls; `dapr run` sets it.
 pub const ENV_APP_PORT: &str = "APP_PORT";
@@ -37,6 +38,11 @@ pub const ENV_ALLOWED_HOSTS: &str = "FTE_ALLOWED_HOSTS";
 pub const ENV_BODY_BYTES_MAX: &str = "FTE_BODY_BYTES_MAX";
 /// Most API connections at a time; more wait to be accepted. Default 1 024.
 pub const ENV_CONNECTIONS_MAX: &str = "FTE_CONNECTIONS_MAX";
+
+/// The file of API keys: see [`crate::keys`]. Default: none, which means that anybody may call, from this machine only.
+pub const ENV_API_KEYS_FILE: &str = "FTE_API_KEYS_FILE";
+/// `true` lets anybody call who can reach the API's address, on whatever address it listens: for an API that stands behind something that asks.
+pub const ENV_ALLOW_ANONYMOUS: &str = "FTE_ALLOW_ANONYMOUS";
 
 /// The ports a service has when nobody says otherwise.
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +106,8 @@ pub struct Settings {
     pub body_bytes_max: usize,
     /// Most API connections at a time.
     pub connections_max: usize,
+    /// Who may call; none: anybody.
+    pub keys: Option<Keys>,
 }
 
 impl Settings {
@@ -110,9 +118,19 @@ impl Settings {
             Some(path) => Agents::read(ENV_AGENTS, path)?,
             None => Agents::built_in(),
         };
+        let api_addr = env.parsed_or(ENV_API_ADDR, SocketAddr::from(([127, 0, 0, 1], ports.api)))?;
+        let keys = env.parsed::<PathBuf>(ENV_API_KEYS_FILE)?.map(|path| Keys::read(ENV_API_KEYS_FILE, &path)).transpose()?;
+        if keys.is_none() && !api_addr.ip().is_loopback() && !env.parsed_or(ENV_ALLOW_ANONYMOUS, false)? {
+            let expected = format!(
+                "an address of this machine only, such as 127.0.0.1:{}, since anybody could start agents there: name a file of API keys in \
+                 {ENV_API_KEYS_FILE} (`fte keys new` makes keys), or set {ENV_ALLOW_ANONYMOUS}=true if something before this API asks who calls",
+                api_addr.port()
+            );
+            return Err(ConfigError::variable(ENV_API_ADDR, api_addr.to_string(), expected));
+        }
         Ok(Self {
             app_port: env.parsed_or(ENV_APP_PORT, ports.app)?,
-            api_addr: env.parsed_or(ENV_API_ADDR, SocketAddr::from(([127, 0, 0, 1], ports.api)))?,
+            api_addr,
             sidecar_url: sidecar_url(env)?,
             sidecar_token: token(env, ENV_DAPR_API_TOKEN)?,
             app_token: token(env, ENV_APP_API_TOKEN)?,
@@ -125,6 +143,7 @@ impl Settings {
             allowed_hosts: hosts(env)?,
             body_bytes_max: at_least(env, ENV_BODY_BYTES_MAX, 512 * 1024, 1024)?,
             connections_max: at_least(env, ENV_CONNECTIONS_MAX, 1024, 1)?,
+            keys,
         })
     }
 }
@@ -214,6 +233,16 @@ mod tests {
         check(ENV_ALLOWED_HOSTS, "http://x");
         check(ENV_BODY_BYTES_MAX, "10");
         check(ENV_DRAIN_MS_MAX, "10s");
+    }
+
+    #[test]
+    fn an_address_that_others_can_reach_takes_keys() {
+        let public = (ENV_API_ADDR, "0.0.0.0:8080");
+        let error = Settings::from_env(&MapEnv::of([public]), PORTS).unwrap_err().to_string();
+        assert!(error.contains("FTE_API_KEYS_FILE") && error.contains("FTE_ALLOW_ANONYMOUS=true"), "{error}");
+        assert!(Settings::from_env(&MapEnv::of([public, (ENV_ALLOW_ANONYMOUS, "true")]), PORTS).is_ok());
+        let error = Settings::from_env(&MapEnv::of([(ENV_API_KEYS_FILE, "/nowhere/keys.toml")]), PORTS).unwrap_err().to_string();
+        assert!(error.starts_with("FTE_API_KEYS_FILE=/nowhere/keys.toml"), "{error}");
     }
 
     #[test]

@@ -1,0 +1,99 @@
+//! Which role each route takes: one table for all services, so that it can be read at a glance. What is not in it takes an administrator.
+
+use std::fmt;
+
+use http::Method;
+use serde::{Deserialize, Serialize};
+
+/// What the owner of a key may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Post tasks, and call them off.
+    Submit,
+    /// See tasks, their events and results, and the agents.
+    Read,
+    /// Decide what awaits approval.
+    Approve,
+    /// Read the audit log.
+    Audit,
+    /// All of these, and the dead letters.
+    Admin,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Submit, Self::Read, Self::Approve, Self::Audit, Self::Admin];
+
+    /// Its word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Submit => "submit",
+            Self::Read => "read",
+            Self::Approve => "approve",
+            Self::Audit => "audit",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Who may call a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Anybody: probes, metrics (counters only), and the description of the API.
+    Open,
+    /// Whoever has a key: there is nothing at this path.
+    Any,
+    /// Whoever has this role.
+    Needs(Role),
+}
+
+/// Who may call the route that a request matched, if it matched one.
+pub(crate) fn access(method: &Method, route: Option<&str>) -> Access {
+    let Some(route) = route else { return Access::Any };
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    match route {
+        "/health" | "/ready" | "/metrics" | "/openapi.json" => Access::Open,
+        _ if route == "/docs" || route.starts_with("/docs/") => Access::Open,
+        "/v1/tasks" | "/tasks" if *method == Method::POST => Access::Needs(Role::Submit),
+        "/v1/tasks/{id}/cancel" => Access::Needs(Role::Submit),
+        "/v1/tasks/{id}/approval" => Access::Needs(Role::Approve),
+        "/v1/tasks" | "/v1/tasks/{id}" | "/v1/tasks/{id}/events" | "/v1/tasks/{id}/result" | "/v1/events" | "/v1/agents" if reads => {
+            Access::Needs(Role::Read)
+        }
+        _ if reads && route.starts_with("/v1/audit/") => Access::Needs(Role::Audit),
+        _ => Access::Needs(Role::Admin),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_route_takes_the_role_that_its_effect_needs() {
+        let get = |route: &str| access(&Method::GET, Some(route));
+        let post = |route: &str| access(&Method::POST, Some(route));
+        for open in ["/health", "/ready", "/metrics", "/openapi.json", "/docs", "/docs/{*rest}"] {
+            assert_eq!(get(open), Access::Open, "{open}");
+        }
+        assert_eq!(post("/v1/tasks"), Access::Needs(Role::Submit));
+        assert_eq!(post("/tasks"), Access::Needs(Role::Submit));
+        assert_eq!(post("/v1/tasks/{id}/cancel"), Access::Needs(Role::Submit));
+        assert_eq!(post("/v1/tasks/{id}/approval"), Access::Needs(Role::Approve));
+        assert_eq!(get("/v1/tasks"), Access::Needs(Role::Read));
+        assert_eq!(get("/v1/tasks/{id}/result"), Access::Needs(Role::Read));
+        assert_eq!(get("/v1/audit/entries"), Access::Needs(Role::Audit));
+        assert_eq!(post("/v1/dead-letters/{id}/replay"), Access::Needs(Role::Admin));
+        assert_eq!(get("/v1/dead-letters"), Access::Needs(Role::Admin));
+        assert_eq!(access(&Method::DELETE, Some("/v1/audit/entries")), Access::Needs(Role::Admin));
+        assert_eq!(get("/v1/something-new"), Access::Needs(Role::Admin), "what has no rule takes an administrator");
+        assert_eq!(access(&Method::GET, None), Access::Any);
+    }
+}
