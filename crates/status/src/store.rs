@@ -5,6 +5,7 @@
 //! * An event, by (`source`, `id`), is stored and folded once, in one transaction with the task it changes.
 //! * Whoever waits for a task hears of a commit after it can be read.
 //! * A failed write answers its callers with the error and changes nothing; the next one tries anew. Nothing needs a restart.
+//! * A row that the database does not take fails its own caller and nobody who happened to wait with it.
 //!
 //! Writing is group commit: while a transaction is under way whatever arrives waits in a bounded queue and forms the next one. There is no
 //! timer: an idle store writes at once. One writer thread, because SQLite has one writer anyway, and a queue is a fairer lock than a busy loop.
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rusqlite::ErrorCode;
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::letters::{LetterRow, LetterState, NewLetter};
@@ -100,6 +102,34 @@ impl From<rusqlite::Error> for StoreError {
     }
 }
 
+impl StoreError {
+    /// Whether it is a row that the database does not take, rather than a database that takes none: the same row fails again, others do not.
+    pub(crate) fn is_refusal(&self) -> bool {
+        let Self::Database(error) = self else { return false };
+        match error.sqlite_error_code() {
+            Some(code) => {
+                matches!(
+                    code,
+                    ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig | ErrorCode::ParameterOutOfRange
+                )
+            }
+            // Ours: a value that has no column's form, or a column that has no value's.
+            None => matches!(
+                **error,
+                rusqlite::Error::ToSqlConversionFailure(_)
+                    | rusqlite::Error::FromSqlConversionFailure(..)
+                    | rusqlite::Error::IntegralValueOutOfRange(..)
+                    | rusqlite::Error::InvalidColumnType(..)
+            ),
+        }
+    }
+
+    /// Whether there was no room: something smaller, or a delete, may still find some.
+    fn is_full(&self) -> bool {
+        matches!(self, Self::Database(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull))
+    }
+}
+
 /// The read model; cheap to clone. The writer ends when the last clone is gone.
 #[derive(Clone)]
 pub(crate) struct Store {
@@ -112,13 +142,40 @@ pub(crate) struct Store {
 
 /// What the writer is asked for, with the way to answer.
 enum Command {
-    Events(Vec<Incoming>, oneshot::Sender<Result<(), StoreError>>),
-    Run(Run),
+    Events(Arc<Vec<Incoming>>, oneshot::Sender<Result<(), StoreError>>),
+    Run(Box<dyn Run>),
 }
 
-/// Work on the database inside the writer's transaction; it gives back how to answer once the transaction is committed.
-type Run = Box<dyn FnOnce(&rusqlite::Connection) -> rusqlite::Result<Answer> + Send>;
-type Answer = Box<dyn FnOnce() + Send>;
+/// Work on the database inside the writer's transaction. It may be run again, in another transaction, after one that failed.
+trait Run: Send {
+    fn run(&mut self, connection: &rusqlite::Connection) -> rusqlite::Result<()>;
+    /// Answers the caller, after the commit or the failure.
+    fn answer(self: Box<Self>, outcome: Result<(), StoreError>);
+}
+
+struct Work<F, T> {
+    work: F,
+    /// What the last run gave.
+    value: Option<T>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<F, T> Run for Work<F, T>
+where
+    T: Send,
+    F: FnMut(&rusqlite::Connection) -> rusqlite::Result<T> + Send,
+{
+    fn run(&mut self, connection: &rusqlite::Connection) -> rusqlite::Result<()> {
+        self.value = Some((self.work)(connection)?);
+        Ok(())
+    }
+
+    fn answer(self: Box<Self>, outcome: Result<(), StoreError>) {
+        let Self { value, reply, .. } = *self;
+        // A caller that went away does not need the answer.
+        drop(reply.send(outcome.and_then(|()| value.ok_or(StoreError::Closed))));
+    }
+}
 
 impl Store {
     /// Opens the database, and makes it when it is not there.
@@ -131,26 +188,40 @@ impl Store {
     }
 
     /// Stores events and folds them into their tasks; `Ok` once that is durable.
+    #[cfg(test)]
     pub(crate) async fn record(&self, events: Vec<Incoming>) -> Result<(), StoreError> {
+        self.record_together(Arc::new(events)).await
+    }
+
+    /// Stores events and folds them into their tasks: `Ok` for each once it is durable. They are written together, unless the database refuses one of
+    /// them: then only that one fails.
+    pub(crate) async fn record_each(&self, events: Vec<Incoming>) -> Vec<Result<(), StoreError>> {
+        let events = Arc::new(events);
+        match self.record_together(Arc::clone(&events)).await {
+            Err(error) if error.is_refusal() && events.len() > 1 => {
+                let alone = events.iter().map(|event| self.record_together(Arc::new(vec![event.clone()])));
+                futures_util::future::join_all(alone).await
+            }
+            outcome => vec![outcome; events.len()],
+        }
+    }
+
+    async fn record_together(&self, events: Arc<Vec<Incoming>>) -> Result<(), StoreError> {
         let (reply, outcome) = oneshot::channel();
         self.commands.send(Command::Events(events, reply)).await.map_err(|_| StoreError::Closed)?;
         outcome.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Runs `work` in the writer's next transaction; `Ok` once that is durable.
+    /// Runs `work` in the writer's next transaction; `Ok` once that is durable. It is run again when that transaction fails for another's sake.
     async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
+        F: FnMut(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         let (reply, outcome) = oneshot::channel();
-        let run: Run = Box::new(move |connection| {
-            let value = work(connection)?;
-            // A caller that went away does not need the answer.
-            Ok(Box::new(move || drop(reply.send(value))))
-        });
+        let run = Box::new(Work { work, value: None, reply });
         self.commands.send(Command::Run(run)).await.map_err(|_| StoreError::Closed)?;
-        outcome.await.map_err(|_| self.health.error().map_or(StoreError::Closed, StoreError::Database))
+        outcome.await.map_err(|_| StoreError::Closed)?
     }
 
     /// Runs `work` on a reading connection, away from the async threads.

@@ -10,8 +10,8 @@ use jiff::Timestamp;
 
 use crate::dead_letters::arrived;
 use crate::metrics;
-use crate::reading::read;
-use crate::store::Store;
+use crate::reading::{Incoming, read};
+use crate::store::{Store, StoreError};
 
 /// The service's name.
 pub(crate) const SERVICE: &str = "status";
@@ -27,7 +27,7 @@ enum NotNow {
     #[error("the store did not take the events in time")]
     TimedOut,
     #[error(transparent)]
-    Store(#[from] crate::store::StoreError),
+    Store(#[from] StoreError),
 }
 
 /// The subscriptions of the read model.
@@ -64,11 +64,14 @@ async fn take_events(store: Store, deliveries: Vec<Delivery>) -> Vec<Outcome> {
             Err(error) => Some(error),
         });
     }
-    let stored = stored(store.record(events)).await;
-    let outcome = |refused| match (refused, &stored) {
-        (Some(error), _) => Outcome::reject(error),
-        (None, Ok(())) => Outcome::Done,
-        (None, Err(error)) => Outcome::retry(error.clone()),
+    let mut stored = stored(&store, events).await.into_iter();
+    let outcome = |refused| match refused {
+        Some(error) => Outcome::reject(error),
+        None => match stored.next().unwrap_or(Err(NotNow::TimedOut)) {
+            Ok(()) => Outcome::Done,
+            Err(NotNow::Store(error)) if error.is_refusal() => Outcome::reject(error),
+            Err(error) => Outcome::retry(error),
+        },
     };
     refused.into_iter().map(outcome).collect()
 }
@@ -78,10 +81,16 @@ async fn take_letters(store: Store, records: Vec<Record>) -> Vec<bool> {
     let count = records.len();
     let (letters, events): (Vec<_>, Vec<_>) = records.into_iter().map(arrived).unzip();
     let taken = async {
-        store.record(events.into_iter().flatten().collect()).await?;
+        for outcome in store.record_each(events.into_iter().flatten().collect()).await {
+            match outcome {
+                // The letter itself says what there is to say.
+                Err(error) if error.is_refusal() => {}
+                other => other?,
+            }
+        }
         store.record_letters(letters).await
     };
-    match stored(taken).await {
+    match in_time(taken).await {
         Ok(new) => {
             metrics::letters("received", new);
             vec![true; count]
@@ -93,7 +102,15 @@ async fn take_letters(store: Store, records: Vec<Record>) -> Vec<bool> {
     }
 }
 
-async fn stored<T>(storing: impl Future<Output = Result<T, crate::store::StoreError>>) -> Result<T, NotNow> {
+async fn stored(store: &Store, events: Vec<Incoming>) -> Vec<Result<(), NotNow>> {
+    let count = events.len();
+    match in_time(async { Ok(store.record_each(events).await) }).await {
+        Ok(outcomes) => outcomes.into_iter().map(|outcome| outcome.map_err(NotNow::Store)).collect(),
+        Err(error) => vec![Err(error); count],
+    }
+}
+
+async fn in_time<T>(storing: impl Future<Output = Result<T, StoreError>>) -> Result<T, NotNow> {
     tokio::time::timeout(STORE_WAIT_MAX, storing).await.map_err(|_| NotNow::TimedOut)?.map_err(NotNow::Store)
 }
 

@@ -57,7 +57,7 @@ impl Sweep {
 impl Store {
     /// Takes one step of a sweep of what ended before `cutoff_us` (microseconds since 1970).
     pub(crate) async fn sweep(&self, step: Sweep, cutoff_us: i64) -> Result<Swept, StoreError> {
-        self.write(move |connection| match step {
+        self.write(move |connection| match step.clone() {
             Sweep::Tasks { status, after } => tasks(connection, cutoff_us, status, after),
             Sweep::Letters => letters(connection, cutoff_us),
             Sweep::Strays { after } => strays(connection, cutoff_us, after),

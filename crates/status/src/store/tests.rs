@@ -166,6 +166,49 @@ async fn a_full_disk_acknowledges_nothing_and_heals_by_itself() {
     assert_eq!(events(&store, lost.task).await, lost.ids());
 }
 
+/// A store that refuses events of this type, as no valid one is refused today.
+fn refusing(path: &std::path::Path, event_type: &str) -> rusqlite::Connection {
+    let other = rusqlite::Connection::open(path).unwrap();
+    let sql =
+        format!("CREATE TRIGGER refuse BEFORE INSERT ON event WHEN NEW.type = '{event_type}' BEGIN SELECT RAISE(ABORT, 'refused'); END");
+    other.execute_batch(&sql).unwrap();
+    other
+}
+
+#[tokio::test]
+async fn a_row_that_is_refused_fails_nobody_else() {
+    let dir = Dir::new();
+    let path = dir.join("status.sqlite");
+    let store = open(StoreOptions::at(&path));
+    let other = refusing(&path, "fte.status.changed");
+    let (good, bad, letter) = (History::of(TaskId::now()).requested("say hello"), History::whole(TaskId::now()), "a".to_owned());
+    // All that comes while the writer cannot write forms one group.
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let letter = NewLetter { id: letter, topic: "fte.deadletter.status".into(), record: bytes::Bytes::from_static(b"{}") };
+    let (first, good_one, bad_one, good_other, letters, ()) = tokio::join!(
+        store.record(incoming(History::of(TaskId::now()).requested("first").events)),
+        store.record(incoming(good.events.clone())),
+        store.record(incoming(bad.events.clone())),
+        store.record(incoming(History::of(TaskId::now()).requested("other").events)),
+        store.record_letters(vec![letter]),
+        async { other.execute_batch("COMMIT").unwrap() },
+    );
+    first.unwrap();
+    good_one.unwrap();
+    good_other.unwrap();
+    assert_eq!(letters.unwrap(), 1);
+    assert!(bad_one.unwrap_err().is_refusal());
+    assert!(store.task(bad.task).await.unwrap().is_none(), "a refused command changes nothing");
+    store.check().await.unwrap();
+
+    // Of one delivery, too, only what is refused fails.
+    let outcomes = store.record_each(incoming(bad.events.clone())).await;
+    let refused: Vec<bool> = outcomes.iter().map(Result::is_err).collect();
+    let expected: Vec<bool> = bad.events.iter().map(|delivery| delivery.event.event_type == "fte.status.changed").collect();
+    assert_eq!(refused, expected);
+    assert!(store.task(bad.task).await.unwrap().is_some());
+}
+
 #[tokio::test]
 async fn a_removed_database_is_an_empty_one() {
     let dir = Dir::new();

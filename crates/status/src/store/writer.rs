@@ -1,6 +1,9 @@
 //! The thread that writes: takes what waits, makes one transaction of it, answers after the commit.
 //!
-//! After a failure the connection is opened anew before the next transaction, since what an operating system says once about a lost write it may
+//! A transaction that fails for want of room, or by a row that the database refuses, is done again command by command: only who brought that row gets
+//! its error. Any other failure is the database's own and is everybody's.
+//!
+//! After such a failure the connection is opened anew before the next transaction, since what an operating system says once about a lost write it may
 //! not say again.
 
 use std::sync::Arc;
@@ -11,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::apply::{Applied, Applier};
 use super::checkpoint::Checkpointer;
-use super::{Answer, Command, Health, Run, StoreError, StoreOptions, pages_max, schema};
+use super::{Command, Health, StoreError, StoreOptions, pages_max, schema};
 use crate::feed::Feed;
 use crate::metrics;
 use crate::reading::Incoming;
@@ -74,6 +77,21 @@ impl Command {
             Self::Run(_) => (1, 0),
         }
     }
+
+    fn events(&self) -> Option<Arc<Vec<Incoming>>> {
+        match self {
+            Self::Events(events, _) => Some(Arc::clone(events)),
+            Self::Run(_) => None,
+        }
+    }
+
+    fn answer(self, outcome: Result<(), StoreError>) {
+        match self {
+            // A caller that went away will be delivered the events again.
+            Self::Events(_, reply) => drop(reply.send(outcome)),
+            Self::Run(run) => run.answer(outcome),
+        }
+    }
 }
 
 impl Writer {
@@ -85,53 +103,38 @@ impl Writer {
         Ok(())
     }
 
-    fn write(&mut self, commands: Vec<Command>) {
+    fn write(&mut self, mut commands: Vec<Command>) {
         let started = Instant::now();
-        let mut batches = Vec::with_capacity(commands.len());
-        let mut replies = Vec::with_capacity(commands.len());
-        let mut runs = Vec::new();
-        for command in commands {
-            match command {
-                Command::Events(events, reply) => {
-                    batches.push(events);
-                    replies.push(reply);
-                }
-                Command::Run(run) => runs.push(run),
-            }
-        }
-        match self.transact(batches.iter().flatten(), runs) {
-            Ok((applied, answers)) => {
+        let batches: Vec<_> = commands.iter().filter_map(Command::events).collect();
+        match self.transact(batches.iter().flat_map(|batch| batch.iter()), &mut commands) {
+            Ok(applied) => {
                 metrics::committed(started.elapsed(), applied.stored.len(), applied.doubled);
                 self.health.set(None);
                 self.last_row = applied.last_row;
                 self.waiters.wake(&applied.stored);
-                for reply in replies {
-                    // A caller that went away will be delivered the events again.
-                    let _ = reply.send(Ok(()));
-                }
-                answers.into_iter().for_each(|answer| answer());
+                commands.into_iter().for_each(|command| command.answer(Ok(())));
                 self.feed.publish(self.last_row, &applied.stored);
                 self.checkpointer.committed(applied.stored.iter().map(|(_, event)| event.body.len()).sum());
             }
+            Err(error) if commands.len() > 1 && (error.is_refusal() || error.is_full()) => {
+                commands.into_iter().for_each(|command| self.write(vec![command]));
+            }
             Err(error) => {
                 metrics::commit_failed();
-                tracing::error!(error = %fte_service::chain(&error), "the status database cannot be written; events will be delivered again");
-                self.connection = None;
-                if let StoreError::Database(cause) = &error {
-                    self.health.set(Some(Arc::clone(cause)));
+                if error.is_refusal() {
+                    tracing::error!(error = %fte_service::chain(&error), "the status database refuses a row");
+                } else {
+                    tracing::error!(error = %fte_service::chain(&error), "the status database cannot be written; events will be delivered again");
+                    self.connection = None;
+                    if let StoreError::Database(cause) = &error {
+                        self.health.set(Some(Arc::clone(cause)));
+                    }
                 }
-                for reply in replies {
-                    let _ = reply.send(Err(error.clone()));
-                }
+                commands.into_iter().for_each(|command| command.answer(Err(error.clone())));
             }
         }
     }
-
-    fn transact<'a>(
-        &mut self,
-        events: impl Iterator<Item = &'a Incoming>,
-        runs: Vec<Run>,
-    ) -> Result<(Applied<'a>, Vec<Answer>), StoreError> {
+    fn transact<'a>(&mut self, events: impl Iterator<Item = &'a Incoming>, commands: &mut [Command]) -> Result<Applied<'a>, StoreError> {
         if self.connection.is_none() {
             self.open()?;
         }
@@ -143,11 +146,12 @@ impl Writer {
         }
         let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let applied = Applier::new(&transaction, self.last_row)?.apply(events)?;
-        let mut answers = Vec::with_capacity(runs.len());
-        for run in runs {
-            answers.push(run(&transaction)?);
+        for command in commands {
+            if let Command::Run(run) = command {
+                run.run(&transaction)?;
+            }
         }
         transaction.commit()?;
-        Ok((applied, answers))
+        Ok(applied)
     }
 }

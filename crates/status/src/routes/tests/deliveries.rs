@@ -59,6 +59,29 @@ async fn poison_becomes_one_dead_letter_with_its_reason_and_the_next_event_flows
 }
 
 #[tokio::test]
+async fn an_event_that_the_database_refuses_is_a_dead_letter_and_its_neighbours_are_stored() {
+    let status = Fixture::start().await;
+    let other = rusqlite::Connection::open(&status.options.path).unwrap();
+    other
+        .execute_batch(
+            "CREATE TRIGGER refuse BEFORE INSERT ON event WHEN NEW.source = '/refused' BEGIN SELECT RAISE(ABORT, 'refused'); END",
+        )
+        .unwrap();
+    let history = History::of(TaskId::now()).requested("x");
+    let good = json_of(&history).swap_remove(0);
+    let mut bad = json_of(&History::of(TaskId::now()).requested("y")).swap_remove(0);
+    bad["source"] = json!("/refused");
+    assert_eq!(status.deliver("fte.triggers.inbound", vec![good, bad.clone()]).await, [true, true]);
+    status.get(&format!("/v1/tasks/{}", history.task)).await.expect(200);
+    let published = status.sidecar.published();
+    assert_eq!(published.len(), 1);
+    let letter = published[0].json();
+    assert_eq!((&letter["ftecause"], published[0].topic.as_str()), (&bad["id"], dead_letters::topic("status").as_str()));
+    let ready = &status.service.checks.iter().find(|check| check.0 == "store").unwrap().1;
+    ready().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_full_disk_is_a_retry_never_a_dead_letter_and_shows_as_not_ready() {
     let status = Fixture::start().await;
     let ready = &status.service.checks.iter().find(|check| check.0 == "store").unwrap().1;
