@@ -49,6 +49,7 @@ pub enum Error {
 
 /// Opens the log in the data directory and gives the service that records into it.
 pub async fn start(config: Config, settings: &Settings, bus: Bus) -> Result<Service, Error> {
+    metrics::register();
     let path = settings.data_dir.clone();
     let opening = tokio::task::spawn_blocking(move || {
         std::fs::create_dir_all(&path).map_err(|source| Error::Directory { path: path.clone(), source })?;

@@ -1,7 +1,7 @@
 //! The seam to whatever keeps the log. A tamper-evident one can replace today's SQLite behind it without a change of any route.
 //!
 //! Of every implementation: an appended entry is durable and numbered when `append` returns, each identity once, in gapless order; after an error
-//! nothing of that call is acknowledged, and a repeat is safe.
+//! nothing of that call is acknowledged, and a repeat is safe. What is wrong with one call is no other's error.
 
 use std::sync::Arc;
 
@@ -70,6 +70,13 @@ pub enum LogError {
     #[error("{what}")]
     Storage {
         /// Which file, what happened, what to do.
+        what: String,
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// The log works, but not with these entries: they fail again, others do not.
+    #[error("{what}")]
+    Refused {
+        /// Which file, and what happened.
         what: String,
         source: Arc<dyn std::error::Error + Send + Sync>,
     },

@@ -8,10 +8,26 @@ use crate::entry::Kind;
 pub const ENTRIES: &str = "fte_audit_entries_total";
 /// Records that were in the log before.
 pub const DUPLICATES: &str = "fte_audit_duplicates_total";
+/// Records that the database refused, each time one was delivered.
+pub const REFUSED: &str = "fte_audit_refused_total";
 /// Seconds from the begin of a group's transaction to its commit; a histogram.
 pub const COMMIT_SECONDS: &str = "fte_audit_commit_sec";
 /// Numbers of the publishers' counters on the actions topic that have not arrived.
 pub const ACTIONS_MISSING: &str = "fte_audit_actions_missing";
+
+/// Gives every series a first value, so that an alert has something to look at before anything has happened.
+pub(crate) fn register() {
+    for kind in Kind::ALL {
+        metrics::counter!(ENTRIES, "kind" => kind.as_str()).absolute(0);
+    }
+    metrics::counter!(DUPLICATES).absolute(0);
+    metrics::counter!(REFUSED).absolute(0);
+    actions_missing(0);
+}
+
+pub(crate) fn refused() {
+    metrics::counter!(REFUSED).increment(1);
+}
 
 pub(crate) fn committed(took: Duration, new: &[u64; 3], known: u64) {
     for (kind, count) in Kind::ALL.into_iter().zip(new) {

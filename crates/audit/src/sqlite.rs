@@ -3,6 +3,8 @@
 //! A group is open for a few milliseconds, so that one task's events go together; a busy writer's groups grow by themselves. A group is one transaction with one sync (WAL,
 //! `synchronous=FULL`), so an entry is whole or not there at all. The queue is bounded; a full one makes the caller wait.
 //!
+//! A group that fails by an entry that the database refuses is done again call by call, so that only who brought that entry gets the error.
+//!
 //! After any fault the connection is dropped and nothing of the group is acknowledged. The log is not ready until an append succeeds again, which
 //! needs nobody's help: what was not acknowledged is delivered again. That append opens a new connection, which first moves the whole write-ahead log into the database and syncs both: what a failed sync may have left only in memory is written again
 //! before anything is acknowledged on its strength.
@@ -173,6 +175,11 @@ fn run(mut writer: Writer, mut queue: mpsc::Receiver<Call>) {
         // A caller that went away does not need its answer.
         match writer.append(&group) {
             Ok(outcomes) => replies.into_iter().zip(outcomes).for_each(|(reply, outcome)| drop(reply.send(Ok(outcome)))),
+            Err(LogError::Refused { .. }) if group.len() > 1 => {
+                for (call, reply) in group.chunks(1).zip(replies) {
+                    drop(reply.send(writer.append(call).map(|mut outcomes| outcomes.pop().unwrap_or_default())));
+                }
+            }
             Err(error) => replies.into_iter().for_each(|reply| drop(reply.send(Err(error.clone())))),
         }
     }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use fte_bus::{Bulk, Record, SubscribeOptions, Subscriptions};
 use fte_events::AgentName;
-use fte_service::{Secret, Settings};
+use fte_service::{Secret, Settings, chain};
+use futures_util::future::join_all;
 
 use crate::entry::NewEntry;
-use crate::log::Log;
+use crate::log::{Log, LogError};
+use crate::metrics;
 
 /// The sidecar's batches: large, and not waited for long.
 const BULK: Bulk = Bulk { max_count: 512, max_await_ms: 20 };
@@ -25,10 +27,28 @@ pub fn subscriptions(settings: &Settings, log: &Arc<dyn Log>) -> Subscriptions {
     })
 }
 
-/// All or none of a delivery is acknowledged; the log itself says why not.
+/// A delivery is acknowledged as a whole. Only when the log refuses one of its entries is each recorded alone: that one must wait, its neighbours need
+/// not. Any other failure the log itself tells of.
 async fn record(log: Arc<dyn Log>, records: Vec<Record>) -> Vec<bool> {
     let count = records.len();
-    let entries = records.into_iter().map(NewEntry::read).collect();
-    let durable = log.append(entries).await.is_ok();
-    vec![durable; count]
+    let entries = records.iter().cloned().map(NewEntry::read).collect();
+    match log.append(entries).await {
+        Ok(_) => vec![true; count],
+        Err(LogError::Refused { .. }) => join_all(records.into_iter().map(|record| record_alone(&*log, record))).await,
+        Err(_) => vec![false; count],
+    }
+}
+
+async fn record_alone(log: &dyn Log, record: Record) -> bool {
+    let (topic, partition, offset) = (Arc::clone(&record.topic), record.partition, record.offset);
+    match log.append(vec![NewEntry::read(record)]).await {
+        Ok(_) => true,
+        Err(error) => {
+            if matches!(error, LogError::Refused { .. }) {
+                metrics::refused();
+                tracing::error!(%topic, partition, offset, error = %chain(&error), "an event cannot be recorded; it is tried again and again");
+            }
+            false
+        }
+    }
 }

@@ -98,6 +98,35 @@ async fn live(audit: &Audit) -> TaskId {
 }
 
 #[tokio::test]
+async fn an_entry_that_is_refused_waits_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = SqliteLog::open(SqliteOptions::at(directory.path().join("audit.sqlite"))).unwrap();
+    let other = rusqlite::Connection::open(directory.path().join("audit.sqlite")).unwrap();
+    other.execute_batch("CREATE TRIGGER refuse BEFORE INSERT ON entry WHEN NEW.topic = 'fte.sandbox.lifecycle' OR NEW.offset = 1 BEGIN SELECT RAISE(ABORT, 'refused'); END").unwrap();
+    let audit = Audit::over(log);
+    let task = sample::task_id();
+    let step = |n: u64| event(&format!("s{n}"), task, "fte.status.changed", &json!({"sequence": n, "status": "running", "agent": "echo"}));
+    let claim = event("c", task, "fte.sandbox.claimed", &json!({"claim_id": "c", "agent": "echo"}));
+    let request = event("t", task, "fte.task.requested", &json!({}));
+    let running = [step(1), step(2), step(3)];
+    // All that comes while the writer cannot write forms one group.
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let (steps, claims, triggers, ()) = tokio::join!(
+        audit.deliver("fte.status.updates", &running),
+        audit.deliver("fte.sandbox.lifecycle", std::slice::from_ref(&claim)),
+        audit.deliver("fte.triggers.inbound", std::slice::from_ref(&request)),
+        async { other.execute_batch("COMMIT").unwrap() },
+    );
+    assert_eq!(triggers, ["SUCCESS"]);
+    assert_eq!(claims, ["RETRY"]);
+    assert_eq!(steps, ["SUCCESS", "RETRY", "SUCCESS"], "of one delivery, too, only what is refused waits");
+    assert_eq!(audit.get(&format!("/v1/audit/tasks/{task}")).await["entries"].as_array().unwrap().len(), 3);
+
+    other.execute_batch("DROP TRIGGER refuse").unwrap();
+    assert_eq!(audit.deliver("fte.sandbox.lifecycle", &[claim]).await, ["SUCCESS"]);
+}
+
+#[tokio::test]
 async fn every_topic_is_subscribed_to_as_raw_records_in_bulk_without_a_dead_letter_topic() {
     let directory = tempfile::tempdir().unwrap();
     let audit = Audit::start(directory.path());

@@ -107,6 +107,10 @@ pub(super) fn failure(code: i32) -> rusqlite::Error {
 /// Says what happened in words that help.
 pub(super) fn explain(path: &Path, error: rusqlite::Error) -> LogError {
     let why = match error.sqlite_error_code() {
+        Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig | ErrorCode::ParameterOutOfRange) => {
+            let what = format!("the audit log {}: it refuses an entry", path.display());
+            return LogError::Refused { what, source: Arc::new(error) };
+        }
         Some(ErrorCode::DiskFull) => "the disk is full, or its limit of pages is reached: nothing is recorded until there is room",
         Some(ErrorCode::ReadOnly) => "it is read-only: give this user the right to write it and its directory",
         Some(ErrorCode::CannotOpen) => "it cannot be opened: check that its directory exists and may be written",

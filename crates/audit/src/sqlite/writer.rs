@@ -84,7 +84,10 @@ impl Writer {
             Err(error) => {
                 // What it remembers may be of the failed group.
                 self.open = None;
-                self.shared.fail(error);
+                // The database is well; who brought the entries says what became of them.
+                if !matches!(error, LogError::Refused { .. }) {
+                    self.shared.fail(error);
+                }
             }
             Ok(_) => self.shared.succeed(),
         }
