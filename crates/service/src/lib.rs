@@ -8,6 +8,7 @@
 
 pub mod agents;
 mod api;
+mod arrival;
 mod audit;
 mod bus;
 mod env;
@@ -27,6 +28,7 @@ mod throttle;
 mod trace;
 
 pub use api::{ApiOptions, api_router};
+pub use arrival::Arrival;
 pub use audit::{AuditTrail, NotRecorded};
 pub use bus::Bus;
 pub use env::{ConfigError, Env, MapEnv, ProcessEnv, Setting, parse_duration};

@@ -20,10 +20,8 @@ mod tasks;
 use std::time::Duration;
 
 use fte_events::TaskId;
-use fte_service::{ApiRoutes, Problem};
+use fte_service::{ApiRoutes, Arrival, Problem};
 use http::StatusCode;
-use jiff::{SignedDuration, Timestamp};
-use tokio::time::{Instant, timeout_at};
 use utoipa_axum::routes;
 
 use crate::desk::Desk;
@@ -31,10 +29,6 @@ use crate::store::{Store, StoreError, TaskRow};
 use crate::streams::Stopping;
 use crate::wake::{TooMany, Waiter};
 
-/// A task younger than this that is not known may be on its way.
-const YOUNG: SignedDuration = SignedDuration::from_secs(10);
-/// Longest wait for a young task to become known.
-const ARRIVAL_WAIT: Duration = Duration::from_secs(2);
 /// Items in a list, and the most that may be asked for.
 const LIMIT_DEFAULT: usize = 50;
 const LIMIT_MAX: usize = 1000;
@@ -77,23 +71,16 @@ impl AppState {
 
     /// The task. One that may be on its way is waited for; what happens after `waiter` began is not missed.
     async fn arrived(&self, task: TaskId, waiter: &mut Waiter) -> Result<TaskRow, Problem> {
-        let deadline = Instant::now() + ARRIVAL_WAIT;
+        let arrival = Arrival::of(Some(task));
         loop {
-            match self.store.task(task).await.map_err(|error| unavailable(&error))? {
-                Some(row) => return Ok(row),
-                None if !is_young(task) => return Err(not_found(task)),
-                None => {}
+            if let Some(row) = self.store.task(task).await.map_err(|error| unavailable(&error))? {
+                return Ok(row);
             }
-            if timeout_at(deadline, waiter.news()).await.is_err() {
+            if !arrival.wait(waiter.news()).await {
                 return Err(not_found(task));
             }
         }
     }
-}
-
-/// Whether the task's id was made so recently that its events may be on their way.
-fn is_young(task: TaskId) -> bool {
-    task.minted_at().is_some_and(|minted| Timestamp::now().duration_since(minted).abs() < YOUNG)
 }
 
 fn not_found(task: TaskId) -> Problem {

@@ -1,13 +1,11 @@
 //! `GET /v1/audit/tasks/{id}`.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use fte_events::TaskId;
-use fte_service::Problem;
 use fte_service::extract::{Json, Path, Query};
-use jiff::{SignedDuration, Timestamp};
+use fte_service::{Arrival, Problem};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -16,20 +14,11 @@ use super::{App, limit, position, unreadable};
 use crate::entry::Task;
 use crate::history::{self, ENTRIES_MAX};
 
-/// A task younger than this that is not known may be on its way.
-const YOUNG: SignedDuration = SignedDuration::from_secs(10);
-/// Longest wait for a young task's first entry, and how often it is looked for.
-const YOUNG_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How often a young task's first entry is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-
-fn is_young(id: &str) -> bool {
-    let minted = id.parse::<TaskId>().ok().and_then(|task| task.minted_at());
-    minted.is_some_and(|minted| Timestamp::now().duration_since(minted).abs() < YOUNG)
-}
 
 /// Which part of the history to show; its completeness is always that of the whole.
 #[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Part {
     /// After this place: a `next_cursor`, or `shard-index` of an entry.
@@ -63,12 +52,13 @@ pub(crate) struct AuditTask {
 pub(crate) async fn history(State(app): State<App>, Path(id): Path<String>, Query(part): Query<Part>) -> Result<Json<AuditTask>, Problem> {
     let (after, limit) = (position(part.after.as_deref())?, limit(part.limit, ENTRIES_MAX, ENTRIES_MAX)?);
     let task = Task::from(id.as_str());
-    let started = Instant::now();
+    let arrival = Arrival::of(id.parse().ok());
     let history = loop {
-        match history::of(&*app, task.clone(), after, limit).await.map_err(|error| unreadable(&error))? {
-            Some(history) => break history,
-            None if is_young(&id) && started.elapsed() < YOUNG_WAIT_MAX => tokio::time::sleep(LOOK_EVERY).await,
-            None => return Err(Problem::new(StatusCode::NOT_FOUND, "task_not_found", "The audit log has nothing of this task.")),
+        if let Some(history) = history::of(&*app, task.clone(), after, limit).await.map_err(|error| unreadable(&error))? {
+            break history;
+        }
+        if !arrival.wait(tokio::time::sleep(LOOK_EVERY)).await {
+            return Err(Problem::new(StatusCode::NOT_FOUND, "task_not_found", "The audit log has nothing of this task."));
         }
     };
     Ok(Json(AuditTask {

@@ -282,11 +282,29 @@ async fn a_log_that_cannot_write_asks_for_the_records_again_and_can_still_be_rea
 }
 
 #[tokio::test]
+async fn a_task_that_was_accepted_just_now_is_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let audit = Audit::start(directory.path());
+    let task = TaskId::now();
+    let request = event("t", task, "fte.task.requested", &json!({}));
+    let path = format!("/v1/audit/tasks/{task}");
+    // The question is there first.
+    let (found, _) = tokio::join!(audit.get(&path), audit.deliver("fte.triggers.inbound", std::slice::from_ref(&request)));
+    assert_eq!(found["entries"].as_array().unwrap().len(), 1);
+
+    let started = std::time::Instant::now();
+    let (status, problem) = audit.request(Method::GET, &format!("/v1/audit/tasks/{}", TaskId::now())).await;
+    assert_eq!((status.as_u16(), &problem["code"]), (404, &json!("task_not_found")));
+    assert!(started.elapsed() >= Duration::from_secs(2));
+}
+
+#[tokio::test]
 async fn refusals_are_problems_with_stable_codes() {
     let directory = tempfile::tempdir().unwrap();
     let audit = Audit::start(directory.path());
     for (path, status, code) in [
         ("/v1/audit/entries?colour=red", 400, "invalid_query"),
+        ("/v1/audit/tasks/x?colour=red", 400, "invalid_query"),
         ("/v1/audit/entries?limit=0", 400, "invalid_query"),
         ("/v1/audit/entries?limit=1001", 400, "invalid_query"),
         ("/v1/audit/entries?from=yesterday", 400, "invalid_query"),
