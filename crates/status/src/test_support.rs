@@ -229,6 +229,11 @@ impl Fixture {
         self.api.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
     }
 
+    /// The response, read whole, to a request with these headers.
+    pub(crate) async fn open_whole(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        read_whole(self.open(path, headers).await).await
+    }
+
     /// A stream, after this event if one is given.
     pub(crate) async fn stream(&self, path: &str, after: Option<&str>) -> Frames {
         let mut headers = vec![("accept", "text/event-stream")];

@@ -1,4 +1,8 @@
 //! `GET /v1/tasks/{id}/events`
+//!
+//! A stream that cannot go on where its client was is refused with 410, here as on `GET /v1/events`. To begin anew would show events twice to somebody
+//! who counts on each once, and to begin with the next one could lose some: which of the two is right only the client knows, and it says so by coming
+//! without `Last-Event-ID`. (Browsers' `EventSource` does not come again after a 410, so nobody asks in vain for ever.)
 
 use axum::body::Body;
 use axum::extract::State;
@@ -33,7 +37,7 @@ pub(crate) struct Parameters {
 /// A task's events in the order in which they became known here: a list, or with `Accept: text/event-stream` a stream.
 ///
 /// On the stream `id` is the event's id, `event` its type and `data` the CloudEvent on one line. `Last-Event-ID` takes it up again with nothing lost or
-/// repeated; an id that is not among the task's events starts from the beginning. The server ends the stream once the result, the final status and all
+/// repeated; 410 says that it names none of the task's events, and that a stream without it would begin anew. The server ends the stream once the result, the final status and all
 /// releases are sent.
 #[utoipa::path(
     get, path = "/v1/tasks/{id}/events", tag = "tasks",
@@ -46,6 +50,8 @@ pub(crate) struct Parameters {
         (status = 200, description = "The events", content((Page<Value> = "application/json"), (String = "text/event-stream"))),
         (status = 400, description = "`invalid_query`, `invalid_path`", body = Problem, content_type = "application/problem+json"),
         (status = 404, description = "`task_not_found`, `event_not_found` (of `after`)", body = Problem, content_type = "application/problem+json"),
+        (status = 410, description = "`event_gone`: the task has no such last event, so the stream cannot go on after it",
+            body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "`too_many_waiters`, `status_unavailable`", body = Problem, content_type = "application/problem+json"),
     )
 )]
@@ -61,7 +67,7 @@ pub(crate) async fn list_or_stream(
         return list(&app, id, parameters.after.as_deref().filter(|after| !after.is_empty()), limit).await;
     }
     let after = match query::last_event_id(&headers, parameters.last_event_id.as_deref()) {
-        Some(last) => row_of(&app, id, last).await?.unwrap_or(0),
+        Some(last) => row_of(&app, id, last).await?.ok_or_else(|| query::event_gone(last, &format!("of task {id}")))?,
         None => 0,
     };
     let waiter = app.wait_for(id)?;

@@ -5,7 +5,7 @@ use axum::response::Response;
 use fte_events::TaskId;
 use fte_service::Problem;
 use fte_service::extract::Query;
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -61,11 +61,7 @@ pub(crate) async fn stream(
         None => listener.head(),
         Some(last) => {
             let row = app.store.row_of(None, EventId::from(last.to_owned())).await.map_err(|error| unavailable(&error))?;
-            row.ok_or_else(|| {
-                let detail =
-                    format!("The event {last} is not known here, so what came after it is not either; start without Last-Event-ID.");
-                Problem::new(StatusCode::GONE, "event_gone", detail)
-            })?
+            row.ok_or_else(|| query::event_gone(last, "known here"))?
         }
     };
     Ok(FeedStream::new(app.store, listener, after, filter, app.stopping).into_response())

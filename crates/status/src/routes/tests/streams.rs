@@ -38,8 +38,23 @@ async fn a_stream_cut_after_any_event_goes_on_with_the_next() {
     }
     let by_parameter = status.stream(&format!("{}?last_event_id={}", path(&history), ids[2]), None).await;
     assert_eq!(by_parameter.rest().await, ids[3..]);
-    let unknown = status.stream(&path(&history), Some("unheard-of")).await;
-    assert_eq!(unknown.rest().await, ids, "rather twice than lost");
+}
+
+#[tokio::test]
+async fn a_stream_that_cannot_go_on_where_it_was_cut_says_so() {
+    let status = Fixture::start().await;
+    let (history, other) = (History::whole(TaskId::now()), History::whole(TaskId::now()));
+    status.record(history.events.clone()).await;
+    status.record(other.events.clone()).await;
+    let other_event = &other.ids()[0];
+    for last in ["unheard-of", other_event.as_str()] {
+        status
+            .open_whole(&path(&history), &[("accept", "text/event-stream"), ("last-event-id", last)])
+            .await
+            .expect_code(410, "event_gone");
+    }
+    // Given as nothing it counts as not given.
+    assert_eq!(status.stream(&path(&history), Some("")).await.rest().await, history.ids());
 }
 
 #[tokio::test]
