@@ -10,9 +10,6 @@ use crate::request::Refusal;
 /// Why a task was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The body is JSON, but no object.
-    #[error("the body is not an object")]
-    NotAnObject,
     /// Some fields are wrong.
     #[error("the request is invalid")]
     Invalid(Refusal),
@@ -42,11 +39,6 @@ pub(crate) const EVENT_BYTES_MAX: usize = 256 * 1024;
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         let problem = match &error {
-            Error::NotAnObject => Problem::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "invalid_task",
-                r#"The body must be a JSON object with at least a task: {"task":"summarise the minutes"}."#,
-            ),
             Error::Invalid(refusal) if refusal.agent_unknown => {
                 let detail = refusal.errors.first().map(|error| error.detail.as_str()).unwrap_or_default();
                 Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "agent_unknown", format!("The task names an agent, but {detail}."))

@@ -43,10 +43,7 @@ impl Intake {
     }
 
     /// Accepts a task: when this returns its id, the broker has its event.
-    pub(crate) async fn accept(&self, body: Value, key: Option<Key>, trace: &TraceParent) -> Result<TaskId, Error> {
-        let Value::Object(body) = body else {
-            return Err(Error::NotAnObject);
-        };
+    pub(crate) async fn accept(&self, body: Map<String, Value>, key: Option<Key>, trace: &TraceParent) -> Result<TaskId, Error> {
         let accepted = async {
             match key {
                 None => {

@@ -1,5 +1,8 @@
 //! Extractors like axum's whose rejections are problems: a handler never meets a bad request, a caller never meets a bare text.
 
+mod one_meaning;
+mod query;
+
 use std::time::Duration;
 
 use axum::body::Body;
@@ -15,7 +18,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
-use crate::problem::{Problem, chain};
+use self::one_meaning::OneMeaning;
+use crate::problem::Problem;
 
 /// Longest wait for the whole of a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -24,7 +28,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const DISCARD_BYTES_MAX: usize = 16 * 1024 * 1024;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A JSON body in, or a JSON body out.
+/// A JSON object as the body in, or a JSON body out.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Json<T>(pub T);
 
@@ -32,7 +36,8 @@ pub struct Json<T>(pub T);
 #[derive(Clone, Debug)]
 pub struct JsonBytes(pub Bytes);
 
-/// The query string.
+/// The query string, as a struct of its parameters. One that the struct does not have is refused: an answer that ignored a misspelt filter would say too
+/// much.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Query<T>(pub T);
 
@@ -87,9 +92,10 @@ pub(crate) fn body_too_large(max: Option<usize>) -> Problem {
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
 }
 
-/// Reads JSON: 400 `invalid_json` for what is not JSON, 422 `invalid_body` for what is, but not of this shape.
+/// Reads a JSON object: 400 `invalid_json` for what is not JSON, 422 `invalid_body` for what is, but not of this shape, or says a thing twice.
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(bytes).map_err(|error| match error.classify() {
+    let checked = serde_json::from_slice::<OneMeaning>(bytes).and_then(|OneMeaning| serde_json::from_slice(bytes));
+    checked.map_err(|error| match error.classify() {
         Category::Data => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", format!("The body does not fit: {error}.")),
         Category::Syntax | Category::Eof | Category::Io => {
             Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("The body is not JSON: {error}."))
@@ -115,11 +121,8 @@ impl<T: Serialize> IntoResponse for Json<T> {
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        match axum::extract::Query::from_request_parts(parts, state).await {
-            Ok(axum::extract::Query(query)) => Ok(Self(query)),
-            Err(error) => Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_query", format!("{}.", chain(&error)))),
-        }
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        query::parse(&parts.uri).map(Self)
     }
 }
 

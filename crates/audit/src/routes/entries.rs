@@ -16,9 +16,8 @@ use crate::log;
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 
-/// Which entries to list. An unknown filter is refused: an answer that ignored it would say too much.
+/// Which entries to list.
 #[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Filters {
     /// Of this task.

@@ -161,6 +161,7 @@ async fn a_discarded_letter_stays_discarded_and_on_record() {
     assert_eq!(status.get("/v1/dead-letters?status=open").await.expect(200)["items"], json!([]));
     assert_eq!(status.get("/v1/dead-letters?status=discarded").await.expect(200)["items"][0]["id"], json!(id));
     status.get("/v1/dead-letters?status=gone").await.expect_code(400, "invalid_query");
+    status.get("/v1/dead-letters?state=open").await.expect_code(400, "invalid_query");
 }
 
 #[tokio::test]

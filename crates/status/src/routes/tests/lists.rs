@@ -103,7 +103,7 @@ async fn the_list_goes_on_where_its_cursor_says_and_refuses_what_it_cannot_read(
     }
     assert_eq!(found, tasks);
     assert_eq!(status.get("/v1/tasks?since=2999-01-01T00:00:00Z").await.expect(200), json!({"items": []}));
-    for bad in ["status=done", "since=yesterday", "limit=0", "limit=1001", "limit=x"] {
+    for bad in ["status=done", "since=yesterday", "limit=0", "limit=1001", "limit=x", "stauts=done"] {
         status.get(&format!("/v1/tasks?{bad}")).await.expect_code(400, "invalid_query");
     }
     status.get("/v1/tasks?cursor=x").await.expect_code(400, "invalid_cursor");

@@ -34,6 +34,7 @@ async fn a_filter_lets_through_what_it_names() {
     }
     assert_eq!(by_task.ids(histories[1].events.len()).await, histories[1].ids());
     status.get("/v1/events?task_id=x").await.expect_code(400, "invalid_query");
+    status.get("/v1/events?types=fte.result.completed").await.expect_code(400, "invalid_query");
 }
 
 #[tokio::test]
