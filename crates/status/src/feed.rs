@@ -171,28 +171,74 @@ impl Chunk {
                 entries.push(Entry { row: *row, task: event.task, event_type: event.event_type.clone(), end: frames.len() });
             }
         }
+        frames.shrink_to_fit();
         Self { after, upto, newest, frames: frames.into(), entries }
     }
 
-    /// The frames after `row` that pass the filter, and the last row they go to. What must be copied is cut at about `bytes_max`.
+    /// The frames after `row` that pass the filter, cut at about `bytes_max`, and the last row they go to.
+    ///
+    /// They may wait for a client that does not read, long after the chunk was let go of here. So a part of a chunk is shared with it only where it is
+    /// most of it; else a few frames would keep the whole commit in memory.
     pub(crate) fn frames_after(&self, row: i64, filter: &Filter, bytes_max: usize) -> (Bytes, i64) {
         let known = self.entries.partition_point(|entry| entry.row <= row);
         if filter.is_open() {
-            return (self.frames.slice(self.start_of(known)..), self.upto);
+            let start = self.start_of(known);
+            let full = |entry: &Entry| entry.end - start >= bytes_max;
+            let (end, upto) = match self.entries[known..].iter().find(|entry| full(entry)) {
+                Some(entry) => (entry.end, entry.row),
+                None => (self.frames.len(), self.upto),
+            };
+            let is_most = (end - start) * 2 > self.frames.len();
+            let frames = if is_most { self.frames.slice(start..end) } else { Bytes::copy_from_slice(&self.frames[start..end]) };
+            return (frames, upto);
         }
         let mut out = Vec::new();
         for (place, entry) in self.entries.iter().enumerate().skip(known) {
             if filter.passes(&entry.event_type, entry.task) {
                 out.extend_from_slice(&self.frames[self.start_of(place)..entry.end]);
                 if out.len() >= bytes_max {
+                    out.shrink_to_fit();
                     return (out.into(), entry.row);
                 }
             }
         }
+        out.shrink_to_fit();
         (out.into(), self.upto)
     }
 
     fn start_of(&self, place: usize) -> usize {
         place.checked_sub(1).map_or(0, |before| self.entries[before].end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support::{History, incoming};
+
+    #[test]
+    fn a_commit_is_given_in_pieces_without_a_gap_and_no_piece_keeps_a_commit_in_memory() {
+        const PIECE: usize = 2000;
+        let history = (0..60).fold(History::of(TaskId::now()).requested("x"), |history, _| history.step(fte_events::Status::Running));
+        let events = incoming(history.events);
+        let stored: Vec<(i64, &Incoming)> = (1..).zip(&events).collect();
+        let last = stored.len() as i64;
+        let filters = [Filter::default(), Filter { types: Vec::new(), task: Some(history.task) }];
+        let chunk = Chunk::new(0, last, 1, &filters, &stored);
+        let longest = events.iter().map(|event| event.body.len()).max().unwrap() + 200;
+        for filter in &filters {
+            let (mut row, mut all) = (0, Vec::new());
+            while row < last {
+                let (piece, upto) = chunk.frames_after(row, filter, PIECE);
+                assert!(upto > row && !piece.is_empty() && piece.len() < PIECE + longest, "{} bytes", piece.len());
+                assert!(!chunk.frames.as_ptr_range().contains(&piece.as_ptr()), "it shares the memory of all {} bytes", chunk.frames.len());
+                row = upto;
+                all.extend_from_slice(&piece);
+            }
+            assert_eq!(all, chunk.frames);
+        }
+        // What is most of a commit is not copied for each listener.
+        let (whole, upto) = chunk.frames_after(0, &filters[0], usize::MAX);
+        assert_eq!((whole.as_ptr(), whole.len(), upto), (chunk.frames.as_ptr(), chunk.frames.len(), last));
     }
 }

@@ -1,7 +1,7 @@
 //! Streams of server-sent events: one task's to its end, and all tasks' without end.
 //!
-//! A stream holds its place in the store and at most one piece of text. The client's reading pulls the next piece, so a slow client costs nothing but its
-//! place. Always true: the events after that place are sent in order of arrival, each once.
+//! A stream holds its place in the store and at most two pieces of text: one that waits for the client's reading, and one before it that is nearly
+//! sent (a connection asks for the next piece while it holds less than 64 KiB). So that is what a slow client costs. Always true: the events after that place are sent in order of arrival, each once.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -22,10 +22,10 @@ use crate::wake::Waiter;
 
 /// A comment is sent into a silence of this length, so that both ends notice when the other is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(15);
-/// Most events in a piece of a task's stream, and about the most bytes of a piece of any: what a client that does not read costs.
+/// Most events in a piece of a task's stream, and about the most bytes of a piece of any: the last event may be beyond. Larger pieces would be sent no
+/// faster: one already is a system call of its own.
 const EVENTS_MAX: usize = 256;
-const TASK_PIECE_BYTES: usize = 64 * 1024;
-const FEED_PIECE_BYTES: usize = 256 * 1024;
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// Whether the service is to end; streams end then, and clients come back to its successor.
 #[derive(Debug, Clone)]
@@ -99,7 +99,7 @@ impl TaskStream {
                 State::Ended => return None,
                 State::Open => {}
             }
-            let read = self.store.events_of(self.task, self.after, EVENTS_MAX, TASK_PIECE_BYTES).await.inspect_err(broken).ok()?;
+            let read = self.store.events_of(self.task, self.after, EVENTS_MAX, PIECE_BYTES).await.inspect_err(broken).ok()?;
             if read.all && read.complete {
                 self.state = State::Ended;
             }
@@ -109,7 +109,7 @@ impl TaskStream {
                 for event in &read.events {
                     write_frame(&mut frames, &event.id, &event.event_type, &event.body);
                 }
-                return Some(frames.into());
+                return Some(piece(frames));
             }
             if read.all && self.state == State::Open {
                 let wake = tokio::select! {
@@ -160,16 +160,16 @@ impl FeedStream {
             }
             let frames = match self.listener.chunk_after(self.after) {
                 Some(chunk) => {
-                    let (frames, last) = chunk.frames_after(self.after, &self.filter, FEED_PIECE_BYTES);
+                    let (frames, last) = chunk.frames_after(self.after, &self.filter, PIECE_BYTES);
                     self.after = last;
                     frames
                 }
                 // Too far behind, or from before anybody listened.
                 None => {
-                    let read = self.store.frames_after(self.after, head, self.filter.clone(), FEED_PIECE_BYTES).await;
+                    let read = self.store.frames_after(self.after, head, self.filter.clone(), PIECE_BYTES).await;
                     let (frames, last) = read.inspect_err(broken).ok()?;
                     self.after = last;
-                    frames.into()
+                    piece(frames)
                 }
             };
             if !frames.is_empty() {
@@ -177,6 +177,12 @@ impl FeedStream {
             }
         }
     }
+}
+
+/// Frames as they wait to be sent, perhaps for long: without the room that they grew into.
+fn piece(mut frames: Vec<u8>) -> Bytes {
+    frames.shrink_to_fit();
+    frames.into()
 }
 
 /// The client comes back with the id of the last event it saw.
