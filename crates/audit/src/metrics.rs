@@ -18,10 +18,10 @@ pub const ACTIONS_MISSING: &str = "fte_audit_actions_missing";
 /// Gives every series a first value, so that an alert has something to look at before anything has happened.
 pub(crate) fn register() {
     for kind in Kind::ALL {
-        metrics::counter!(ENTRIES, "kind" => kind.as_str()).absolute(0);
+        metrics::counter!(ENTRIES, "kind" => kind.as_str()).increment(0);
     }
-    metrics::counter!(DUPLICATES).absolute(0);
-    metrics::counter!(REFUSED).absolute(0);
+    metrics::counter!(DUPLICATES).increment(0);
+    metrics::counter!(REFUSED).increment(0);
     actions_missing(0);
 }
 
@@ -43,4 +43,25 @@ pub(crate) fn committed(took: Duration, new: &[u64; 3], known: u64) {
 
 pub(crate) fn actions_missing(count: u64) {
     metrics::gauge!(ACTIONS_MISSING).set(count as f64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_is_there_before_anything_has_happened() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, register);
+        let text = recorder.handle().render();
+        for series in [
+            "fte_audit_actions_missing 0",
+            "fte_audit_entries_total{kind=\"conflict\"} 0",
+            "fte_audit_entries_total{kind=\"unparsed\"} 0",
+            "fte_audit_duplicates_total 0",
+            "fte_audit_refused_total 0",
+        ] {
+            assert!(text.lines().any(|line| line == series), "{series} is not in\n{text}");
+        }
+    }
 }

@@ -15,6 +15,15 @@ pub const DEAD_LETTERS: &str = "kf_dead_letters_total";
 /// Events being handled now, by `topic`.
 pub const IN_FLIGHT: &str = "kf_messages_in_flight";
 
+/// Gives the series of a subscription a first value, so that an alert has something to look at before anything was delivered.
+pub(crate) fn subscribed(topic: &str) {
+    for outcome in ["done", "retry", "reject"] {
+        consumed(topic, outcome, 0);
+    }
+    metrics::counter!(DEAD_LETTERS, "topic" => topic.to_owned()).increment(0);
+    drop(InFlight::start(topic, 0));
+}
+
 pub(crate) fn produced(topic: &str, count: usize) {
     metrics::counter!(PRODUCED, "topic" => topic.to_owned()).increment(count as u64);
 }
@@ -52,5 +61,26 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         metrics::gauge!(IN_FLIGHT, "topic" => self.topic.clone()).decrement(self.count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Outcome, SubscribeOptions, Subscriptions};
+
+    #[test]
+    fn a_subscription_is_counted_from_0_before_anything_is_delivered() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            drop(Subscriptions::new("pubsub", "shop").each("orders", SubscribeOptions::default(), async |_| Outcome::Done).router());
+        });
+        let text = recorder.handle().render();
+        for series in [
+            "kf_messages_consumed_total{topic=\"orders\",outcome=\"reject\"} 0",
+            "kf_dead_letters_total{topic=\"orders\"} 0",
+            "kf_messages_in_flight{topic=\"orders\"} 0",
+        ] {
+            assert!(text.lines().any(|line| line == series), "{series} is not in\n{text}");
+        }
     }
 }

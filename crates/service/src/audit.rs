@@ -48,6 +48,10 @@ impl AuditTrail {
     /// The actions of `service` in a new epoch.
     pub fn new(publisher: Publisher, service: &'static str) -> Self {
         let places = Arc::new(Semaphore::new(WAITING_MAX as usize));
+        // An alert has something to look at before anything was dropped.
+        for counter in [ACTIONS, ACTIONS_DROPPED] {
+            metrics::counter!(counter, "service" => service).increment(0);
+        }
         let epoch = Uuid::now_v7().to_string();
         Self { inner: Arc::new(Inner { publisher, service, epoch, sequence: AtomicU64::new(0), places }) }
     }

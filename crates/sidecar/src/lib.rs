@@ -112,6 +112,7 @@ pub struct Sidecar {
 /// Starts a sidecar: opens the data, binds the API listeners, begins to look for the apps.
 pub async fn start(options: Options) -> Result<Sidecar, StartError> {
     check(&options)?;
+    metrics::register();
     let secrets = match &options.secrets_file {
         None => None,
         Some(path) => Some(api::secrets::Secrets::read(path).map_err(|source| StartError::Secrets { path: path.clone(), source })?),

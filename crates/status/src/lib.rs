@@ -63,6 +63,7 @@ pub enum Error {
 
 /// The read model as a service.
 pub async fn start(config: Config, settings: &Settings, bus: Bus) -> Result<Service, Error> {
+    metrics::register();
     let options = StoreOptions { readers_max: config.readers_max, ..StoreOptions::at(settings.data_dir.join(FILE)) };
     let (waiters, feed) = (Waiters::new(config.waiters_max), Feed::new(FEED_BYTES_MAX, config.feeds_max));
     let opening = tokio::task::spawn_blocking(move || Store::open(options, waiters, feed));

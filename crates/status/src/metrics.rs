@@ -17,6 +17,24 @@ pub const LETTERS: &str = "fte_status_dead_letters_total";
 /// Rows removed because they were too old, by `what`: `task`, `event`, `letter`.
 pub const SWEPT: &str = "fte_status_swept_total";
 
+/// Gives every series a first value, so that an alert has something to look at before anything has happened.
+pub(crate) fn register() {
+    for outcome in ["stored", "doubled"] {
+        metrics::counter!(EVENTS, "outcome" => outcome).increment(0);
+    }
+    metrics::counter!(COMMITS_FAILED).increment(0);
+    for what in ["received", "replayed", "discarded"] {
+        letters(what, 0);
+    }
+    for what in ["task", "event", "letter"] {
+        metrics::counter!(SWEPT, "what" => what).increment(0);
+    }
+    for stream in ["task", "all"] {
+        metrics::gauge!(STREAMS, "stream" => stream).increment(0.0);
+    }
+    metrics::gauge!(WAITERS).increment(0.0);
+}
+
 pub(crate) fn committed(took: Duration, stored: usize, doubled: usize) {
     metrics::histogram!(COMMIT).record(took.as_secs_f64());
     metrics::counter!(EVENTS, "outcome" => "stored").increment(stored as u64);
@@ -57,5 +75,28 @@ impl OpenStream {
 impl Drop for OpenStream {
     fn drop(&mut self) {
         metrics::gauge!(STREAMS, "stream" => self.0).decrement(1.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_is_there_before_anything_has_happened() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, register);
+        let text = recorder.handle().render();
+        for series in [
+            "fte_status_events_total{outcome=\"stored\"} 0",
+            "fte_status_events_total{outcome=\"doubled\"} 0",
+            "fte_status_commits_failed_total 0",
+            "fte_status_dead_letters_total{what=\"received\"} 0",
+            "fte_status_swept_total{what=\"letter\"} 0",
+            "fte_status_sse_clients{stream=\"all\"} 0",
+            "fte_status_waiters 0",
+        ] {
+            assert!(text.lines().any(|line| line == series), "{series} is not in\n{text}");
+        }
     }
 }

@@ -16,6 +16,7 @@ use super::faults::Faults;
 use super::work::Worker;
 use super::{JobHandler, Outcome, Subscription, Subscriptions, Work, answer, delivery};
 use crate::error::chain;
+use crate::metrics;
 
 /// Most bytes of one call of the sidecar.
 const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -30,6 +31,7 @@ pub(super) fn router(subscriptions: Subscriptions) -> Router {
     let list = subscription_list(&subscriptions.pubsub, &subscriptions.topics).to_string();
     let mut workers = HashMap::new();
     for subscription in subscriptions.topics {
+        metrics::subscribed(&subscription.topic);
         let worker = Worker {
             consumer: Arc::clone(&subscriptions.consumer),
             topic: Arc::clone(&subscription.topic),
