@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use fte_sidecar::{StartError, TopicSpec};
+use futures_util::FutureExt as _;
 use http::Method;
 use serde_json::json;
 
@@ -61,16 +62,22 @@ async fn an_unanswered_delivery_comes_again_after_a_crash() {
 #[tokio::test(flavor = "multi_thread")]
 async fn stopping_waits_for_the_delivery_in_flight() {
     let app = App::start(json!([subscription("t")])).await;
-    app.answer_later(|_| {
-        Box::pin(async {
-            tokio::time::sleep(Duration::from_millis(300)).await;
+    let (answer, answered) = tokio::sync::watch::channel(false);
+    app.answer_later(move |_| {
+        let mut answered = answered.clone();
+        Box::pin(async move {
+            answered.wait_for(|answered| *answered).await.unwrap();
             Reply::ok()
         })
     });
     let daprd = Daprd::beside(&app).await;
     daprd.publish("t", "k", json!("slow")).await;
     app.wait_data(1).await;
-    let dir = daprd.stop().await;
+    let mut stop = Box::pin(daprd.stop());
+    // It is told to stop, and waits.
+    assert!((&mut stop).now_or_never().is_none());
+    answer.send_replace(true);
+    let dir = stop.await;
     let daprd = Daprd::again(dir, &[("app", app.addr)], |_| {}).await;
     daprd.publish("t", "k", json!("next")).await;
     assert_eq!(app.wait_data(2).await, ["slow", "next"]);
