@@ -59,7 +59,8 @@ pub struct Save {
     pub value: Bytes,
     /// The condition.
     pub guard: Guard,
-    /// The store deletes the document after this long.
+    /// The store deletes the document after this long. Without it the document stays, also where the one that it replaces was to be deleted. (Redis does
+    /// that in a second step; a connection lost just between may leave the old time, until the next save.)
     pub ttl: Option<Duration>,
 }
 

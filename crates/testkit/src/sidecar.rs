@@ -365,6 +365,7 @@ impl State {
         let mut conflict = false;
         for item in items {
             let key = item["key"].as_str().unwrap_or_default().to_owned();
+            let before = self.rows.get(&key).and_then(|row| row.ttl_s);
             let found = self.rows.get(&key).map(|row| row.etag.to_string());
             let first_write = item["options"]["concurrency"] == "first-write";
             let holds = match item["etag"].as_str() {
@@ -373,7 +374,8 @@ impl State {
             };
             if holds {
                 self.writes += 1;
-                let ttl_s = item["metadata"]["ttlInSeconds"].as_str().and_then(|ttl| ttl.parse().ok());
+                // As on Redis: where nothing is said the time stays, and -1 ends it.
+                let ttl_s = item["metadata"]["ttlInSeconds"].as_str().map_or(before, |ttl| ttl.parse().ok());
                 self.rows.insert(key, Row { value: item["value"].clone(), etag: self.writes, ttl_s });
             }
             conflict |= !holds;

@@ -21,6 +21,7 @@ pub(crate) const CASES: &[Case] = cases![
     a_transaction_writes_all,
     a_failed_transaction,
     what_has_expired_is_not_there,
+    a_time_to_live_ends_with_a_save_that_says_so,
     what_cannot_be_done_says_why,
     keys_belong_to_their_app needs [SecondApp],
 ];
@@ -320,6 +321,26 @@ async fn what_has_expired_is_not_there(world: &World) {
     let key = world.mark();
     rows.transaction(json!([{"operation": "upsert", "request": {"key": key, "value": 1, "metadata": {"ttlInSeconds": "1"}}}]), 204).await;
     fte_testkit::eventually(|| async { rows.row(&key).await.map_or(Ok(()), Err) }).await;
+}
+
+async fn a_time_to_live_ends_with_a_save_that_says_so(world: &World) {
+    let rows = Rows::of(world);
+    let (saved, in_transaction, unsaid, control) = (world.mark(), world.mark(), world.mark(), world.mark());
+    // Long enough for what comes before the end of it.
+    let short = json!({"ttlInSeconds": "3"});
+    let items: Vec<Value> = [&saved, &in_transaction, &unsaid].map(|key| json!({"key": key, "value": 1, "metadata": short})).into();
+    rows.save(json!(items), 204).await;
+    let for_ever = async |key: &str| json!({"key": key, "value": 2, "etag": rows.etag(key).await, "options": first_write(), "metadata": {"ttlInSeconds": "-1"}});
+    rows.save(json!([for_ever(&saved).await]), 204).await;
+    rows.transaction(json!([{"operation": "upsert", "request": for_ever(&in_transaction).await}]), 204).await;
+    rows.save(json!([{"key": unsaid, "value": 2}]), 204).await;
+    // What is saved last expires last.
+    rows.save(json!([{"key": control, "value": 1, "metadata": short}]), 204).await;
+    fte_testkit::eventually(|| async { rows.row(&control).await.map_or(Ok(()), Err) }).await;
+    assert_eq!((rows.value(&saved).await, rows.value(&in_transaction).await), (json!(2), json!(2)));
+    // Redis keeps the time of the row before; the others know none.
+    let kept = if world.target.store == Store::Redis { Value::Null } else { json!(2) };
+    assert_eq!(rows.value(&unsaid).await, kept);
 }
 
 async fn what_cannot_be_done_says_why(world: &World) {

@@ -1,5 +1,8 @@
 //! The JSON of the state routes.
 
+use std::borrow::Cow;
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -15,15 +18,23 @@ struct Item<'a> {
     value: &'a RawValue,
     #[serde(skip_serializing_if = "Option::is_none")]
     etag: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    metadata: Option<Ttl>,
+    metadata: Ttl,
     options: Options,
 }
 
+/// A save without a time to live says so: -1. Redis keeps that of the document before where a save says nothing (`EXPIRE` above 0, `PERSIST` at 0 and
+/// below, else neither: `setValue` and `Multi` in Dapr's components-contrib, state/redis/redis.go, 1.14 to 1.18), and a component may have a default.
+/// PostgreSQL and SQLite set the expiry with each save, for -1 to none (state/utils/ttl.go takes -1 and more).
 #[derive(Serialize)]
 struct Ttl {
     #[serde(rename = "ttlInSeconds")]
-    ttl_in_seconds: String,
+    ttl_in_seconds: Cow<'static, str>,
+}
+
+impl Ttl {
+    fn of(ttl: Option<Duration>) -> Self {
+        Self { ttl_in_seconds: ttl.map_or(Cow::Borrowed("-1"), |ttl| ttl.as_secs().max(1).to_string().into()) }
+    }
 }
 
 #[derive(Serialize)]
@@ -42,7 +53,7 @@ fn item(save: &Save) -> Result<Item<'_>, Error> {
         Guard::Absent => None,
         Guard::Unchanged(ETag(etag)) => Some(etag.as_str()),
     };
-    let metadata = save.ttl.map(|ttl| Ttl { ttl_in_seconds: ttl.as_secs().max(1).to_string() });
+    let metadata = Ttl::of(save.ttl);
     Ok(Item { key: &save.key, value, etag, metadata, options: Options { concurrency: "first-write", consistency: "strong" } })
 }
 

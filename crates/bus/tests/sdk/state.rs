@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use bytes::Bytes;
 use fte_bus::{Guard, Save, Saved, StateStore};
 use fte_testkit::{Call, FakeSidecar, Fault};
@@ -55,6 +57,18 @@ async fn a_lost_answer_is_looked_up() {
     store.save(save("k", "other", Guard::Unchanged(unchanged.clone()))).await.unwrap();
     fake.next(Call::Write, [Some(Fault::Refuse(500))]);
     assert_eq!(store.save(save("k", "late", Guard::Unchanged(unchanged))).await.unwrap(), Saved::Conflict);
+}
+
+#[tokio::test]
+async fn a_document_saved_without_a_time_to_live_stays_whatever_was_before() {
+    let fake = FakeSidecar::start().await;
+    let store = StateStore::new(sidecar(&fake), "statestore");
+    let placeholder = Save { ttl: Some(Duration::from_secs(60)), ..save("k", "placeholder", Guard::Absent) };
+    store.save(placeholder.clone()).await.unwrap();
+    assert_eq!(fake.ttl_s("k"), Some(60));
+    let etag = store.get("k").await.unwrap().unwrap().etag;
+    assert_eq!(store.save(save("k", "me", Guard::Unchanged(etag))).await.unwrap(), Saved::Written);
+    assert_eq!(fake.ttl_s("k"), None);
 }
 
 #[tokio::test]
