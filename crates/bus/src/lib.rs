@@ -53,7 +53,7 @@ mod sidecar;
 mod state;
 mod subscribe;
 
-pub use error::Error;
+pub use error::{Error, chain};
 pub use event::{CloudEvent, Event, REPLAY_ATTRIBUTE, RawEvent};
 pub use jobs::{Job, Jobs};
 pub use publish::{Message, PublishOptions, Publisher};

@@ -4,12 +4,12 @@
 
 use std::borrow::Cow;
 
+use crate::digest::sha256_hex;
 use fte_bus::{REPLAY_ATTRIBUTE, RawEvent};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -41,15 +41,6 @@ pub fn letter_id(consumer: &str, body: &[u8]) -> Uuid {
             event_id(TaskId::from_source(consumer, &digest), EventName::Letter { consumer, original_id: &digest, replay: None })
         }
     }
-}
-
-fn sha256_hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut hex, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
 }
 
 /// The dead-letter topic of a service.

@@ -20,7 +20,7 @@
 
 use std::time::Duration;
 
-use fte_events::{TENANT, TaskId};
+use fte_events::{TENANT, TaskId, hex};
 use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -83,11 +83,6 @@ pub(crate) fn digest(body: &Map<String, Value>) -> String {
     // A map keeps its keys sorted, and hashing cannot fail.
     let _ = serde_json::to_writer(&mut hashed, body);
     hex(&hashed.0.finalize())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let digits = b"0123456789abcdef";
-    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|half| char::from(digits[usize::from(half)])).collect()
 }
 
 /// What is remembered about a key.

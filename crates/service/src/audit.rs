@@ -14,8 +14,8 @@ use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
+use crate::chain;
 use crate::metrics::{ACTIONS, ACTIONS_DROPPED};
-use crate::problem::chain;
 
 /// Most actions that wait to be published.
 const WAITING_MAX: u32 = 1024;

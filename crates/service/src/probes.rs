@@ -18,8 +18,9 @@ use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
+use crate::chain;
 use crate::metrics;
-use crate::problem::{Problem, chain};
+use crate::problem::Problem;
 
 /// Longest wait for one check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);

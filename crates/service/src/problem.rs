@@ -70,7 +70,7 @@ impl Problem {
 
     /// Why, for the log; the caller does not see it.
     pub fn caused_by(mut self, error: &dyn std::error::Error) -> Self {
-        self.cause = Some(chain(error));
+        self.cause = Some(crate::chain(error));
         self
     }
 
@@ -179,16 +179,4 @@ impl IntoResponse for Problem {
         response.extensions_mut().insert(std::sync::Arc::new(self));
         response
     }
-}
-
-/// An error and its causes on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

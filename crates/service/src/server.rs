@@ -145,6 +145,6 @@ async fn converse(stream: TcpStream, connections: &http1::Builder, router: Route
 
 fn log_end(ended: hyper::Result<()>) {
     if let Err(error) = ended {
-        tracing::debug!(error = %crate::problem::chain(&error), "a connection ended early");
+        tracing::debug!(error = %crate::chain(&error), "a connection ended early");
     }
 }

@@ -24,7 +24,7 @@ struct Item<'a> {
 
 /// A save without a time to live says so: -1. Redis keeps that of the document before where a save says nothing (`EXPIRE` above 0, `PERSIST` at 0 and
 /// below, else neither: `setValue` and `Multi` in Dapr's components-contrib, state/redis/redis.go, 1.14 to 1.18), and a component may have a default.
-/// PostgreSQL and SQLite set the expiry with each save, for -1 to none (state/utils/ttl.go takes -1 and more).
+/// `PostgreSQL` and `SQLite` set the expiry with each save, for -1 to none (state/utils/ttl.go takes -1 and more).
 #[derive(Serialize)]
 struct Ttl {
     #[serde(rename = "ttlInSeconds")]

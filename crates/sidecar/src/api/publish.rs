@@ -130,15 +130,8 @@ pub(super) async fn single(
     let body = take_body(&api, body).await?;
     let content_type = header(&headers, CONTENT_TYPE.as_str()).unwrap_or("text/plain");
     let now = Timestamp::now();
-    let around = Surroundings {
-        app_id: &api.instance.app_id,
-        pubsub: &pubsub,
-        topic: &name,
-        traceparent: header(&headers, "traceparent"),
-        tracestate: header(&headers, "tracestate"),
-        now,
-        now_text: &whole_seconds(now),
-    };
+    let now_text = whole_seconds(now);
+    let around = surroundings(&api, &pubsub, &name, &headers, (now, &now_text));
     let target = Target::of(&metadata, &topic, fastrand::u16(..topic.partitions))
         .map_err(|problem| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, PUBLISH, problem))?;
     let mut records = RecordBuf::default();
@@ -168,6 +161,18 @@ pub(super) async fn single(
     api.context.store.publish(topic, records).await.map_err(|error| failed(&name, &pubsub, &error))?;
     metrics::published(&name, 1);
     Ok(no_content())
+}
+
+/// What a new envelope says besides the event.
+fn surroundings<'a>(
+    api: &'a Api,
+    pubsub: &'a str,
+    topic: &'a str,
+    headers: &'a HeaderMap,
+    (now, now_text): (Timestamp, &'a str),
+) -> Surroundings<'a> {
+    let (traceparent, tracestate) = (header(headers, "traceparent"), header(headers, "tracestate"));
+    Surroundings { app_id: &api.instance.app_id, pubsub, topic, traceparent, tracestate, now, now_text }
 }
 
 fn whole_seconds(now: Timestamp) -> String {
@@ -210,15 +215,8 @@ pub(super) async fn bulk(
         return Err(malformed(format!("{} entries, at most {} at a time", entries.len(), api.context.limits.items_max)));
     }
     let now = Timestamp::now();
-    let around = Surroundings {
-        app_id: &api.instance.app_id,
-        pubsub: &pubsub,
-        topic: &name,
-        traceparent: header(&headers, "traceparent"),
-        tracestate: header(&headers, "tracestate"),
-        now,
-        now_text: &whole_seconds(now),
-    };
+    let now_text = whole_seconds(now);
+    let around = surroundings(&api, &pubsub, &name, &headers, (now, &now_text));
     let loose = fastrand::u16(..topic.partitions);
     let mut records = RecordBuf::default();
     records.bytes.reserve(body.bytes.len() + entries.len() * 256);

@@ -188,8 +188,7 @@ struct BulkGet {
 pub(super) async fn bulk_get(State(api): State<Api>, Path(store): Path<String>, body: Body) -> Result<Response, ApiError> {
     check_store(&api, &store)?;
     let body = take_body(&api, body).await?;
-    let Object(BulkGet { keys }) =
-        serde_json::from_slice(&body.bytes).map_err(|error| ApiError::malformed(format!("failed deserializing HTTP body: {error}")))?;
+    let Object(BulkGet { keys }) = read_body(&body.bytes)?;
     check_count(&api, keys.len())?;
     let stored = keys.iter().map(|key| stored_key(&api, key)).collect::<Result<Vec<_>, _>>()?;
     let rows = api
@@ -222,6 +221,28 @@ pub(super) async fn bulk_get(State(api): State<Api>, Path(store): Path<String>, 
     Ok(([(CONTENT_TYPE, "application/json")], out).into_response())
 }
 
+fn read_body<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(bytes).map_err(|error| ApiError::malformed(format!("failed deserializing HTTP body: {error}")))
+}
+
+/// Whether writes stand or fall together.
+#[derive(Clone, Copy, PartialEq)]
+enum Together {
+    Each,
+    AllOrNone,
+}
+
+/// 204 when all writes are durable. When a condition did not hold, 409, or 500 for a transaction, as Dapr says.
+async fn write(api: &Api, writes: Vec<StateWrite>, together: Together, code: &'static str, doing: &str) -> Result<Response, ApiError> {
+    let atomic = together == Together::AllOrNone;
+    let done = api.context.store.write_state(writes, atomic).await.map_err(|error| ApiError::store(code, doing, &error))?;
+    if done.iter().any(Result::is_err) {
+        let status = if atomic { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::CONFLICT };
+        return Err(ApiError::new(status, code, format!("{doing}: {MISMATCH}")));
+    }
+    Ok(no_content())
+}
+
 /// 204 when all items are durable, 409 when a condition did not hold.
 pub(super) async fn save(
     State(api): State<Api>,
@@ -231,8 +252,7 @@ pub(super) async fn save(
 ) -> Result<Response, ApiError> {
     check_store(&api, &store)?;
     let body = take_body(&api, body).await?;
-    let items: Vec<Object<Item<'_>>> =
-        serde_json::from_slice(&body.bytes).map_err(|error| ApiError::malformed(format!("failed deserializing HTTP body: {error}")))?;
+    let items: Vec<Object<Item<'_>>> = read_body(&body.bytes)?;
     check_count(&api, items.len())?;
     if items.is_empty() {
         return Ok(no_content());
@@ -240,11 +260,7 @@ pub(super) async fn save(
     let now_ms = now_ms();
     let writes = items.into_iter().map(|Object(item)| item.put(&api, &query, now_ms)).collect::<Result<Vec<_>, _>>()?;
     let doing = format!("failed saving state in state store {store}");
-    let done = api.context.store.write_state(writes, false).await.map_err(|error| ApiError::store(SAVE, &doing, &error))?;
-    if done.iter().any(Result::is_err) {
-        return Err(ApiError::new(StatusCode::CONFLICT, SAVE, format!("{doing}: {MISMATCH}")));
-    }
-    Ok(no_content())
+    write(&api, writes, Together::Each, SAVE, &doing).await
 }
 
 /// 204 when the key is gone, 409 when `If-Match` did not hold.
@@ -255,13 +271,9 @@ pub(super) async fn remove(
 ) -> Result<Response, ApiError> {
     check_store(&api, &store)?;
     let etag = headers.get(IF_MATCH).and_then(|value| value.to_str().ok()).filter(|text| !text.is_empty()).map(str::to_owned);
-    let write = StateWrite { key: stored_key(&api, &key)?, change: Change::Delete, condition: condition(etag, None) };
+    let gone = StateWrite { key: stored_key(&api, &key)?, change: Change::Delete, condition: condition(etag, None) };
     let doing = format!("failed deleting state with key {key}");
-    let done = api.context.store.write_state(vec![write], false).await.map_err(|error| ApiError::store(DELETE, &doing, &error))?;
-    if done.iter().any(Result::is_err) {
-        return Err(ApiError::new(StatusCode::CONFLICT, DELETE, format!("{doing}: {MISMATCH}")));
-    }
-    Ok(no_content())
+    write(&api, vec![gone], Together::Each, DELETE, &doing).await
 }
 
 #[derive(Deserialize)]
@@ -288,8 +300,7 @@ pub(super) async fn transaction(
 ) -> Result<Response, ApiError> {
     check_store(&api, &store)?;
     let body = take_body(&api, body).await?;
-    let Object(Transaction { operations, metadata }) =
-        serde_json::from_slice(&body.bytes).map_err(|error| ApiError::malformed(format!("failed deserializing HTTP body: {error}")))?;
+    let Object(Transaction { operations, metadata }) = read_body(&body.bytes)?;
     check_count(&api, operations.len())?;
     if operations.is_empty() {
         return Ok(no_content());
@@ -310,10 +321,5 @@ pub(super) async fn transaction(
             }
         });
     }
-    let doing = "error while executing state transaction";
-    let done = api.context.store.write_state(writes, true).await.map_err(|error| ApiError::store(TRANSACTION, doing, &error))?;
-    if done.iter().any(Result::is_err) {
-        return Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, TRANSACTION, format!("{doing}: {MISMATCH}")));
-    }
-    Ok(no_content())
+    write(&api, writes, Together::AllOrNone, TRANSACTION, "error while executing state transaction").await
 }
