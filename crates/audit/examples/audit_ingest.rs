@@ -183,7 +183,7 @@ async fn ask(log: &dyn Log) -> Histogram<u64> {
             continue;
         };
         let asked = Instant::now();
-        let history = fte_audit::history::of(log, task, None, 10_000).await.expect("a history");
+        let history = fte_audit::history::of(log, task, None, None, 10_000).await.expect("a history");
         assert!(history.is_some(), "an entry's task has a history");
         waits.record(u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX)).expect("a wait");
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fte_bus::Record;
+use fte_events::TENANT;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -136,6 +137,8 @@ pub struct Facets {
     pub action: [Option<Box<str>>; 2],
     pub actor: Option<Box<str>>,
     pub outcome: Option<Box<str>>,
+    /// Whose it is; that of what cannot be read is the one there always is.
+    pub tenant: Option<Box<str>>,
 }
 
 /// No counter reaches this; it keeps sums of counters far from an overflow.
@@ -170,7 +173,7 @@ impl NewEntry {
         let Record { topic, body, partition, offset, key: _ } = record;
         let Some(reading) = Reading::of(&body) else {
             let key = Key::of_unparsed(&topic, &sha256);
-            let (task, facets, counted) = (None, Facets::default(), None);
+            let (task, facets, counted) = (None, Facets { tenant: Some(TENANT.into()), ..Facets::default() }, None);
             return Self { kind: Kind::Unparsed, key, task, facets, counted, topic, partition, offset, bytes: body, sha256 };
         };
         let key = Key::of_event(&reading.source, &reading.id);
@@ -180,6 +183,7 @@ impl NewEntry {
             action: [reading.action().map(Into::into), Some(&*reading.event_type).filter(|name| !name.is_empty()).map(Into::into)],
             actor: reading.actor().map(Into::into),
             outcome: reading.outcome().map(Into::into),
+            tenant: Some(reading.tenant().into()),
         };
         let counted = (*topic == *fte_events::audit::TOPIC).then(|| counted(&reading)).flatten();
         Self { kind: Kind::Event, key, task, facets, counted, topic, partition, offset, bytes: body, sha256 }

@@ -29,13 +29,20 @@ pub struct History {
     pub missing: Vec<String>,
 }
 
-/// The history of a task, with its entries after a place. `None` if the log has nothing of it.
-pub async fn of(log: &dyn Log, task: Task, after: Option<Position>, limit: usize) -> Result<Option<History>, LogError> {
+/// The history of a task as far as it is a tenant's, if one is given, with its entries after a place. `None` if the log has nothing of it.
+pub async fn of(
+    log: &dyn Log,
+    task: Task,
+    tenant: Option<String>,
+    after: Option<Position>,
+    limit: usize,
+) -> Result<Option<History>, LogError> {
     let mut check = Completeness::default();
     let mut wanted = None;
     let mut from = None;
     loop {
-        let page = log.entries(Query { task: Some(task.clone()), after: from, limit: ENTRIES_MAX, ..Query::default() }).await?;
+        let asked = Query { task: Some(task.clone()), tenant: tenant.clone(), after: from, limit: ENTRIES_MAX, ..Query::default() };
+        let page = log.entries(asked).await?;
         page.entries.iter().for_each(|entry| check.observe(entry));
         from = page.next;
         // The usual case: all of it is on the first page, and wanted.
@@ -51,7 +58,7 @@ pub async fn of(log: &dyn Log, task: Task, after: Option<Position>, limit: usize
     }
     let mut page = wanted.unwrap_or_default();
     if after.is_some() {
-        page = log.entries(Query { task: Some(task), after, limit, ..Query::default() }).await?;
+        page = log.entries(Query { task: Some(task), tenant, after, limit, ..Query::default() }).await?;
     } else if page.entries.len() > limit {
         page.entries.truncate(limit);
         page.next = page.entries.last().map(|entry| entry.position);

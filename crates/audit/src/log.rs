@@ -44,6 +44,7 @@ pub struct Query {
     pub action: Option<String>,
     pub actor: Option<String>,
     pub outcome: Option<String>,
+    pub tenant: Option<String>,
     /// Logged at or after this, in milliseconds.
     pub from_ms: Option<i64>,
     /// Logged before this, in milliseconds.

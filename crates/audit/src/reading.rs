@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use fte_events::{ResultKind, TaskId, triggers};
+use fte_events::{ResultKind, TENANT, TaskId, triggers};
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use uuid::Uuid;
 
@@ -25,6 +25,7 @@ pub struct Reading<'a> {
     /// The counter of (`source`, `epoch`) on the actions topic.
     pub sequence: Option<Cow<'a, str>>,
     pub epoch: Option<Cow<'a, str>>,
+    pub tenant: Option<Cow<'a, str>>,
     pub data: Data<'a>,
 }
 
@@ -60,6 +61,11 @@ impl<'a> Reading<'a> {
         let started = || (topic == triggers::TOPIC).then(|| Task::Id(*TaskId::from_source(&self.source, &self.id).as_uuid()));
         let text = || self.subject.as_deref().or(self.data.task_id.as_deref()).filter(|text| !text.is_empty()).map(Task::from);
         named.or_else(started).or_else(text)
+    }
+
+    /// Whose it is.
+    pub fn tenant(&self) -> &str {
+        self.tenant.as_deref().unwrap_or(TENANT)
     }
 
     pub fn agent(&self) -> Option<&str> {
@@ -109,6 +115,7 @@ impl<'de> Visitor<'de> for EnvelopeVisitor {
                 Name::Time => reading.time = map.next_value::<Text<'_>>()?.0,
                 Name::Sequence => reading.sequence = map.next_value::<Text<'_>>()?.0,
                 Name::Epoch => reading.epoch = map.next_value::<Text<'_>>()?.0,
+                Name::Tenant => reading.tenant = map.next_value::<Text<'_>>()?.0,
                 Name::Data => reading.data = map.next_value()?,
                 _ => skip(&mut map)?,
             }
@@ -251,6 +258,7 @@ enum Name {
     Time,
     Sequence,
     Epoch,
+    Tenant,
     Data,
     TaskId,
     Agent,
@@ -285,6 +293,7 @@ impl Visitor<'_> for NameVisitor {
             "time" => Name::Time,
             "sequence" => Name::Sequence,
             "fteepoch" => Name::Epoch,
+            "ftetenant" => Name::Tenant,
             "data" => Name::Data,
             "task_id" => Name::TaskId,
             "agent" => Name::Agent,

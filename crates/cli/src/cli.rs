@@ -7,7 +7,7 @@ use crate::client::{Client, Target};
 use crate::error::Error;
 use crate::hints::Hints;
 use crate::output::Output;
-use crate::{agents, audit, bench, completions, dead_letters, doctor, serve, sidecar, task, topics, up};
+use crate::{agents, audit, bench, completions, dead_letters, doctor, keys, serve, sidecar, task, topics, up};
 
 /// The backbone for digital full-time employees: tasks in, one result each, every step on record.
 #[derive(Debug, Parser)]
@@ -89,6 +89,8 @@ enum Command {
     Doctor(On<doctor::Doctor>),
     /// Put load on an instance and check that every task has one result
     Bench(Box<On<bench::Bench>>),
+    /// API keys: who may call
+    Keys(keys::Keys),
     /// Print the completions of a shell
     Completions(completions::Completions),
 }
@@ -129,6 +131,7 @@ impl Cli {
             Command::Topics(topics) => topics.run(output),
             Command::Doctor(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
             Command::Bench(on) => on.verb.run(on.instance.target(&hints)?, output),
+            Command::Keys(keys) => keys.run(output),
             Command::Completions(completions) => completions.run(output),
         }
     }

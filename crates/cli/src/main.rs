@@ -11,6 +11,7 @@ mod doctor;
 mod error;
 mod hints;
 mod input;
+mod keys;
 mod listing;
 mod output;
 mod serve;

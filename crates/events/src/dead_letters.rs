@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use crate::digest::sha256_hex;
-use fte_bus::{REPLAY_ATTRIBUTE, RawEvent};
+use fte_bus::{Message, REPLAY_ATTRIBUTE, RawEvent, Rejected};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::decode::task_of;
+use crate::envelope::{Outgoing, TENANT};
 use crate::ids::{EventName, TaskId, event_id};
 use crate::payload::{Extra, Payload};
 
@@ -46,6 +47,21 @@ pub fn letter_id(consumer: &str, body: &[u8]) -> Uuid {
 /// The dead-letter topic of a service.
 pub fn topic(service: &str) -> String {
     format!("{TOPIC_PREFIX}{service}")
+}
+
+/// The letter of `service` about an event that its SDK gives up on.
+pub fn letter(service: &str, rejected: &Rejected<'_>) -> Message {
+    let body = &rejected.record.body;
+    let now = Timestamp::now();
+    let failure = Failure::new(rejected.code, rejected.reason.clone());
+    let letter = DeadLettered::new(&rejected.record.topic, body, failure, rejected.attempts, now, rejected.consumer);
+    let event = RawEvent::parse(body).ok();
+    let task = event.as_ref().map(task_of);
+    let mut outgoing = Outgoing::new(service, letter_id(rejected.consumer, body), now, &letter);
+    if let (Some(task), Some(event)) = (task, &event) {
+        outgoing = outgoing.about(task).cause(&event.id).tenant(event.extension("ftetenant").unwrap_or(TENANT));
+    }
+    Message { topic: topic(service).into(), key: task.map(|task| task.to_string().into()), body: outgoing.to_bytes() }
 }
 
 /// Why a consumer gave up.

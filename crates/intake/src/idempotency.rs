@@ -20,7 +20,7 @@
 
 use std::time::Duration;
 
-use fte_events::{TENANT, TaskId, hex};
+use fte_events::{TaskId, hex};
 use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -57,10 +57,10 @@ impl Key {
         }
     }
 
-    /// The name of its record. Hashed: keys may hold anything, names may not, and nobody reads keys out of the store.
-    pub(crate) fn record_name(&self) -> String {
+    /// The name of its record, one for each tenant. Hashed: keys may hold anything, names may not, and nobody reads keys out of the store.
+    pub(crate) fn record_name(&self, tenant: &str) -> String {
         let mut hash = Sha256::new();
-        hash.update(TENANT);
+        hash.update(tenant);
         hash.update([0]);
         hash.update(&self.0);
         format!("idem/{}", hex(&hash.finalize()))
@@ -138,9 +138,10 @@ mod tests {
 
     #[test]
     fn a_record_s_name_hides_the_key() {
-        let name = key("secret/../x").unwrap().unwrap().record_name();
+        let name = key("secret/../x").unwrap().unwrap().record_name("default");
         assert!(name.len() == 5 + 64 && name.starts_with("idem/") && !name.contains("secret"));
-        assert_ne!(name, key("other").unwrap().unwrap().record_name());
+        assert_ne!(name, key("other").unwrap().unwrap().record_name("default"));
+        assert_ne!(name, key("secret/../x").unwrap().unwrap().record_name("acme"), "each tenant has keys of its own");
     }
 
     #[test]

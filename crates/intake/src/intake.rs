@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fte_bus::{Guard, Message, Publisher, Save, Saved, StateStore};
-use fte_events::{EventName, Outgoing, TaskId, event_id, triggers};
+use fte_events::{EventName, Outgoing, Requester, TaskId, event_id, triggers};
 use fte_service::agents::Agents;
+use fte_service::keys::Caller;
 use fte_service::{Bus, TraceParent};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -43,27 +44,36 @@ impl Intake {
     }
 
     /// Accepts a task: when this returns its id, the broker has its event.
-    pub(crate) async fn accept(&self, body: Map<String, Value>, key: Option<Key>, trace: &TraceParent) -> Result<TaskId, Error> {
+    pub(crate) async fn accept(
+        &self,
+        body: Map<String, Value>,
+        key: Option<Key>,
+        caller: &Caller,
+        trace: &TraceParent,
+    ) -> Result<TaskId, Error> {
         let accepted = async {
             match key {
                 None => {
-                    let prepared = self.prepare(body, trace)?;
+                    let prepared = self.prepare(body, caller, trace)?;
                     self.publish(prepared.task_id, prepared.event).await?;
                     Ok(prepared.task_id)
                 }
-                Some(key) => self.accept_once(body, &key, trace).await,
+                Some(key) => self.accept_once(body, &key, caller, trace).await,
             }
         };
         tokio::time::timeout(self.wait_max, accepted).await.unwrap_or(Err(Error::TimedOut(self.wait_max)))
     }
 
     /// The event of a new task.
-    fn prepare(&self, body: Map<String, Value>, trace: &TraceParent) -> Result<Prepared, Error> {
+    fn prepare(&self, body: Map<String, Value>, caller: &Caller, trace: &TraceParent) -> Result<Prepared, Error> {
         let submitted_at = now();
         let task_id = TaskId::now();
-        let request = request::read(body, task_id, &self.agents, submitted_at).map_err(Error::Invalid)?;
+        let mut request = request::read(body, task_id, &self.agents, submitted_at).map_err(Error::Invalid)?;
+        request.requester =
+            caller.name().map(|name| Requester { requester_type: "user".to_owned(), id: name.to_owned(), extra: Map::new() });
         let id = event_id(task_id, EventName::Trigger { turn: 0 });
-        let event = Outgoing::new(crate::NAME, id, submitted_at, &request).traceparent(Some(trace.as_str())).to_bytes();
+        let event =
+            Outgoing::new(crate::NAME, id, submitted_at, &request).tenant(caller.tenant()).traceparent(Some(trace.as_str())).to_bytes();
         if event.len() > EVENT_BYTES_MAX {
             return Err(Error::TooLarge { bytes: event.len() });
         }
@@ -77,10 +87,10 @@ impl Intake {
     }
 
     /// Accepts the task that the key stands for: a new one, or the one that an earlier request started. See [`idempotency`].
-    async fn accept_once(&self, body: Map<String, Value>, key: &Key, trace: &TraceParent) -> Result<TaskId, Error> {
-        let name = key.record_name();
+    async fn accept_once(&self, body: Map<String, Value>, key: &Key, caller: &Caller, trace: &TraceParent) -> Result<TaskId, Error> {
+        let name = key.record_name(caller.tenant());
         let body_sha256 = idempotency::digest(&body);
-        let record = match self.prepare(body, trace) {
+        let record = match self.prepare(body, caller, trace) {
             Ok(prepared) => self.create(&name, &body_sha256, prepared).await?,
             // What was accepted stays accepted: meanwhile its deadline may have passed, or its agent may be gone.
             Err(refused) => match self.find(&name).await? {

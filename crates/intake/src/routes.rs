@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use fte_events::TaskId;
 use fte_service::extract::{JsonBytes, parse_json};
+use fte_service::keys::Caller;
 use fte_service::{ApiRoutes, Problem, TraceParent};
 use http::header::LOCATION;
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -111,10 +112,11 @@ impl IntoResponse for AcceptedTask {
 async fn create_task(
     State(intake): State<Arc<Intake>>,
     trace: TraceParent,
+    caller: Caller,
     headers: HeaderMap,
     JsonBytes(body): JsonBytes,
 ) -> Result<AcceptedTask, Problem> {
     let key = Key::of(&headers)?;
-    let task_id = intake.accept(parse_json(&body)?, key, &trace).await?;
+    let task_id = intake.accept(parse_json(&body)?, key, &caller, &trace).await?;
     Ok(AcceptedTask::new(task_id))
 }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use fte_bus::{Bulk, Delivery, Message, Outcome, RawEvent, Rejected, SubscribeOptions, Subscriptions};
+use fte_bus::{Bulk, Delivery, Outcome, RawEvent, SubscribeOptions, Subscriptions};
 use fte_events::decode::task_of;
-use fte_events::{DeadLettered, Failure, Outgoing, TaskId, TaskRequested, Trigger, dead_letters, parse_trigger, triggers};
+use fte_events::{TENANT, TaskId, TaskRequested, Trigger, dead_letters, parse_trigger, triggers};
 use fte_service::{Bus, Secret, Settings};
 use jiff::Timestamp;
 
@@ -29,7 +29,7 @@ pub(crate) fn subscriptions(runner: &Arc<Runner>, settings: &Settings, bus: &Bus
     let (triggers, poisoned, timers) = (Arc::clone(runner), Arc::clone(runner), Arc::clone(runner));
     Subscriptions::new(&settings.pubsub, APP_ID)
         .app_token(settings.app_token.as_ref().map(Secret::expose).map(str::to_owned))
-        .dead_letters(bus.publisher.clone(), letter)
+        .dead_letters(bus.publisher.clone(), |rejected| dead_letters::letter(SERVICE, rejected))
         .before_poison(move |delivery, reason| end_poison(Arc::clone(&poisoned), delivery, reason))
         .batches(triggers::TOPIC, options, move |deliveries| handle_all(Arc::clone(&triggers), deliveries))
         .on_job(move |name| {
@@ -86,7 +86,8 @@ fn incoming(
     request: Option<Box<TaskRequested>>,
     refusal: Option<(&'static str, String)>,
 ) -> Incoming {
-    Incoming { task_id, turn, request, refusal, event_id: event.id.clone(), traceparent: event.traceparent.clone() }
+    let tenant = event.extension("ftetenant").unwrap_or(TENANT).to_owned();
+    Incoming { task_id, turn, request, refusal, tenant, event_id: event.id.clone(), traceparent: event.traceparent.clone() }
 }
 
 fn outcome(admitted: Admitted) -> Outcome {
@@ -99,25 +100,6 @@ fn outcome(admitted: Admitted) -> Outcome {
 /// Whether the event asks to run a task, readable or not.
 fn is_request(event: &RawEvent) -> bool {
     matches!(event.event_type.as_str(), "" | fte_events::decode::BARE_TYPE | "fte.task.requested" | "fte.message.received")
-}
-
-/// The dead letter of a rejected event.
-fn letter(rejected: &Rejected<'_>) -> Message {
-    let body = &rejected.record.body;
-    let now = Timestamp::now();
-    let failure = Failure::new(rejected.code, rejected.reason.clone());
-    let letter = DeadLettered::new(&rejected.record.topic, body, failure, rejected.attempts, now, rejected.consumer);
-    let id = dead_letters::letter_id(rejected.consumer, body);
-    let event = RawEvent::parse(body).ok();
-    let task: Option<TaskId> = event.as_ref().map(task_of);
-    let mut outgoing = Outgoing::new(SERVICE, id, now, &letter);
-    if let Some(task) = task {
-        outgoing = outgoing.about(task);
-    }
-    if let Some(event) = &event {
-        outgoing = outgoing.cause(&event.id);
-    }
-    Message { topic: dead_letters::topic(SERVICE).into(), key: task.map(|task| task.to_string().into()), body: outgoing.to_bytes() }
 }
 
 #[cfg(test)]

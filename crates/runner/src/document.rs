@@ -160,6 +160,9 @@ pub struct TaskDoc {
     /// The trigger's trace context.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// Whose it is. Empty while only a takeover, or somebody who may cancel anybody's tasks, knows of it.
+    #[serde(default)]
+    pub tenant: String,
     /// Who is to do it.
     pub agent: String,
     /// Where it stands.
@@ -294,6 +297,7 @@ impl TaskDoc {
             request: None,
             cause: None,
             traceparent: None,
+            tenant: String::new(),
             agent: String::new(),
             state: State::Queued,
             turn: 0,
@@ -327,6 +331,11 @@ impl TaskDoc {
     /// Whether it has ended.
     pub fn ended(&self) -> bool {
         matches!(self.state, State::Ended(_))
+    }
+
+    /// Whether somebody may see it who sees this tenant's tasks; none stands for every tenant's.
+    pub fn is_seen_by(&self, tenant: Option<&str>) -> bool {
+        tenant.is_none_or(|tenant| self.tenant.is_empty() || self.tenant == tenant)
     }
 
     /// Whether it waits, without an owner, for a person.
@@ -597,6 +606,9 @@ impl TaskDoc {
             Outgoing::new(SERVICE, event_id(self.task_id, name), now, payload).about(self.task_id).traceparent(self.traceparent.as_deref());
         if let Some(cause) = &self.cause {
             event = event.cause(cause);
+        }
+        if !self.tenant.is_empty() {
+            event = event.tenant(&self.tenant);
         }
         self.out += 1;
         let entry = OutEvent { n: self.out, topic: event.topic().into_owned(), body: event.to_raw() };

@@ -24,7 +24,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use jiff::Timestamp;
 
 pub use self::caller::{Caller, Scope};
-pub use self::file::{KeyEntry, NewKey};
+pub use self::file::{KeyEntry, NewKey, check_file};
 pub use self::rights::Role;
 pub(crate) use self::rights::{Access, access};
 use crate::env::ConfigError;

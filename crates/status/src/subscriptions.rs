@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use fte_bus::{Bulk, Delivery, Message, Outcome, RawEvent, Record, Rejected, SubscribeOptions, Subscriptions};
-use fte_events::decode::task_of;
-use fte_events::{AgentName, DeadLettered, Failure, Outgoing, dead_letters, topics};
+use fte_bus::{Bulk, Delivery, Outcome, Record, SubscribeOptions, Subscriptions};
+use fte_events::{AgentName, dead_letters, topics};
 use fte_service::{Bus, Secret, Settings, chain};
 use jiff::Timestamp;
 
@@ -35,7 +34,7 @@ pub(crate) fn subscriptions(store: &Store, settings: &Settings, bus: &Bus) -> Su
     let bulk = Some(Bulk { max_count: 512, max_await_ms: 20 });
     let mut subscriptions = Subscriptions::new(&settings.pubsub, APP_ID)
         .app_token(settings.app_token.as_ref().map(Secret::expose).map(str::to_owned))
-        .dead_letters(bus.publisher.clone(), letter);
+        .dead_letters(bus.publisher.clone(), |rejected| dead_letters::letter(SERVICE, rejected));
     let agents: Vec<AgentName> = settings.agents.agents.keys().cloned().collect();
     for topic in topics(&agents).iter().filter(|topic| topic.subscribers.contains(&SERVICE)) {
         let store = store.clone();
@@ -112,22 +111,4 @@ async fn stored(store: &Store, events: Vec<Incoming>) -> Vec<Result<(), NotNow>>
 
 async fn in_time<T>(storing: impl Future<Output = Result<T, StoreError>>) -> Result<T, NotNow> {
     tokio::time::timeout(STORE_WAIT_MAX, storing).await.map_err(|_| NotNow::TimedOut)?.map_err(NotNow::Store)
-}
-
-/// The dead letter of an event that this service refuses.
-fn letter(rejected: &Rejected<'_>) -> Message {
-    let body = &rejected.record.body;
-    let now = Timestamp::now();
-    let failure = Failure::new(rejected.code, rejected.reason.clone());
-    let letter = DeadLettered::new(&rejected.record.topic, body, failure, rejected.attempts, now, rejected.consumer);
-    let event = RawEvent::parse(body).ok();
-    let task = event.as_ref().map(task_of);
-    let mut outgoing = Outgoing::new(SERVICE, dead_letters::letter_id(rejected.consumer, body), now, &letter);
-    if let Some(task) = task {
-        outgoing = outgoing.about(task);
-    }
-    if let Some(event) = &event {
-        outgoing = outgoing.cause(&event.id);
-    }
-    Message { topic: dead_letters::topic(SERVICE).into(), key: task.map(|task| task.to_string().into()), body: outgoing.to_bytes() }
 }

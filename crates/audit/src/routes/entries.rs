@@ -2,8 +2,10 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use fte_events::TENANT;
 use fte_service::Problem;
 use fte_service::extract::{Json, Path, Query};
+use fte_service::keys::Caller;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -12,6 +14,7 @@ use super::view::AuditEntry;
 use super::{App, limit, position, unreadable};
 use crate::entry::{Position, Task};
 use crate::log;
+use crate::reading::Reading;
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
@@ -43,7 +46,7 @@ pub(crate) struct Filters {
 }
 
 impl Filters {
-    fn query(self) -> Result<log::Query, Problem> {
+    fn query(self, caller: &Caller) -> Result<log::Query, Problem> {
         let text = |text: Option<String>| text.filter(|text| !text.is_empty());
         Ok(log::Query {
             task: text(self.task_id).map(|task| Task::from(task.as_str())),
@@ -51,6 +54,7 @@ impl Filters {
             action: text(self.action),
             actor: text(self.actor),
             outcome: text(self.outcome),
+            tenant: caller.only_tenant().map(str::to_owned),
             from_ms: self.from.map(first_ms),
             to_ms: self.to.map(first_ms),
             after: position(self.after.as_deref())?,
@@ -84,8 +88,8 @@ pub(crate) struct AuditEntries {
     get, path = "/v1/audit/entries", tag = "audit", params(Filters),
     responses((status = 200, body = AuditEntries), (status = 400, body = Problem), (status = 503, body = Problem)),
 )]
-pub(crate) async fn list(State(app): State<App>, Query(filters): Query<Filters>) -> Result<Json<AuditEntries>, Problem> {
-    let page = app.entries(filters.query()?).await.map_err(|error| unreadable(&error))?;
+pub(crate) async fn list(State(app): State<App>, caller: Caller, Query(filters): Query<Filters>) -> Result<Json<AuditEntries>, Problem> {
+    let page = app.entries(filters.query(&caller)?).await.map_err(|error| unreadable(&error))?;
     let items = page.entries.into_iter().map(AuditEntry::from).collect();
     Ok(Json(AuditEntries { items, next_cursor: page.next.map(|next| next.to_string()), actions_missing: page.actions_missing }))
 }
@@ -96,9 +100,14 @@ pub(crate) async fn list(State(app): State<App>, Query(filters): Query<Filters>)
     params(("shard" = u16, Path, description = "The shard: a year"), ("index" = u64, Path, description = "The place in it, from 0")),
     responses((status = 200, body = AuditEntry), (status = 400, body = Problem), (status = 404, body = Problem), (status = 503, body = Problem)),
 )]
-pub(crate) async fn one(State(app): State<App>, Path((shard, index)): Path<(u16, u64)>) -> Result<Json<AuditEntry>, Problem> {
+pub(crate) async fn one(
+    State(app): State<App>,
+    caller: Caller,
+    Path((shard, index)): Path<(u16, u64)>,
+) -> Result<Json<AuditEntry>, Problem> {
     let at = Position { shard, index };
     let entry = app.entry(at).await.map_err(|error| unreadable(&error))?;
-    let entry = entry.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "entry_not_found", format!("The log has no entry {at}.")))?;
+    let seen = entry.filter(|entry| caller.sees(Reading::of(&entry.bytes).as_ref().map_or(TENANT, Reading::tenant)));
+    let entry = seen.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "entry_not_found", format!("The log has no entry {at}.")))?;
     Ok(Json(AuditEntry::from(entry)))
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use fte_service::extract::{Json, Path, Query};
+use fte_service::keys::Caller;
 use fte_service::{Arrival, Problem};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -49,12 +50,20 @@ pub(crate) struct AuditTask {
     get, path = "/v1/audit/tasks/{id}", tag = "audit", params(("id" = String, Path, description = "The task"), Part),
     responses((status = 200, body = AuditTask), (status = 400, body = Problem), (status = 404, body = Problem), (status = 503, body = Problem)),
 )]
-pub(crate) async fn history(State(app): State<App>, Path(id): Path<String>, Query(part): Query<Part>) -> Result<Json<AuditTask>, Problem> {
+pub(crate) async fn history(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Query(part): Query<Part>,
+) -> Result<Json<AuditTask>, Problem> {
     let (after, limit) = (position(part.after.as_deref())?, limit(part.limit, ENTRIES_MAX, ENTRIES_MAX)?);
     let task = Task::from(id.as_str());
     let arrival = Arrival::of(id.parse().ok());
     let history = loop {
-        if let Some(history) = history::of(&*app, task.clone(), after, limit).await.map_err(|error| unreadable(&error))? {
+        if let Some(history) = history::of(&*app, task.clone(), caller.only_tenant().map(str::to_owned), after, limit)
+            .await
+            .map_err(|error| unreadable(&error))?
+        {
             break history;
         }
         if !arrival.wait(tokio::time::sleep(LOOK_EVERY)).await {

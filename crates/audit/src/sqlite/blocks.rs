@@ -1,4 +1,4 @@
-//! Finding entries by agent, action, actor and outcome, without an index row for each entry.
+//! Finding entries by agent, action, actor, outcome and tenant, without an index row for each entry.
 //!
 //! The log is divided into blocks of 256 entries, and `facet` says which values occur in which block. In a block the same few values come again and
 //! again, so a block costs a dozen rows instead of a thousand, and a query for a rare value in years of entries reads only the blocks it is
@@ -24,6 +24,7 @@ pub(super) enum Field {
     Action = 2,
     Actor = 3,
     Outcome = 4,
+    Tenant = 5,
 }
 
 /// The block that entry `n` is in.
@@ -60,6 +61,7 @@ impl Filling {
             (Field::Action, event_type),
             (Field::Actor, &facets.actor),
             (Field::Outcome, &facets.outcome),
+            (Field::Tenant, &facets.tenant),
         ];
         for (field, value) in values {
             let Some(value) = value.as_deref().map(indexed) else {
@@ -76,7 +78,12 @@ impl Filling {
 
 /// The filters of a query, the likely rarest first.
 pub(super) fn filters(query: &Query) -> Vec<(Field, &str)> {
-    let filters =
-        [(Field::Actor, &query.actor), (Field::Action, &query.action), (Field::Agent, &query.agent), (Field::Outcome, &query.outcome)];
+    let filters = [
+        (Field::Actor, &query.actor),
+        (Field::Action, &query.action),
+        (Field::Agent, &query.agent),
+        (Field::Tenant, &query.tenant),
+        (Field::Outcome, &query.outcome),
+    ];
     filters.into_iter().filter_map(|(field, value)| Some((field, value.as_deref()?))).collect()
 }

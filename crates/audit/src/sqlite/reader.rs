@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use fte_events::TENANT;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::Semaphore;
@@ -220,15 +221,17 @@ impl Scan<'_> {
     }
 
     fn is_wanted(&self, row: &Row<'_>) -> rusqlite::Result<bool> {
-        let Query { agent, action, actor, outcome, .. } = self.query;
-        if [agent, action, actor, outcome].into_iter().all(Option::is_none) {
+        let Query { agent, action, actor, outcome, tenant, .. } = self.query;
+        let is = |filter: &Option<String>, value: Option<&str>| filter.is_none() || filter.as_deref() == value;
+        let words = [agent, action, actor, outcome].into_iter().any(Option::is_some);
+        if !words && tenant.is_none() {
             return Ok(true);
         }
         let Some(reading) = Reading::of(row.get_ref(8)?.as_blob()?) else {
-            return Ok(false);
+            return Ok(!words && is(tenant, Some(TENANT)));
         };
-        let is = |filter: &Option<String>, value: Option<&str>| filter.is_none() || filter.as_deref() == value;
-        Ok(is(agent, reading.agent())
+        Ok(is(tenant, Some(reading.tenant()))
+            && is(agent, reading.agent())
             && (is(action, reading.action()) || is(action, Some(&reading.event_type)))
             && is(actor, reading.actor())
             && is(outcome, reading.outcome()))

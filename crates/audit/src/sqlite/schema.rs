@@ -4,8 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fte_events::TENANT;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::blocks::{BLOCK_BITS, Field};
 use crate::log::LogError;
 
 /// Pages of the write-ahead log after which it is moved into the database.
@@ -16,7 +18,7 @@ const WAL_BYTES_KEPT: u32 = 64 * 1024 * 1024;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Version of these tables.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 
 /// `n` counts all entries from 0 in log order; a shard's index is `n` less the shard's first `n`.
 ///
@@ -91,6 +93,14 @@ fn make_tables(connection: &mut Connection) -> rusqlite::Result<()> {
     match version {
         0 => {
             transaction.execute_batch(TABLES)?;
+            transaction.pragma_update(None, "user_version", VERSION)?;
+        }
+        // Version 1 did not find entries by tenant; there was only one.
+        1 => {
+            transaction.execute_batch(&format!(
+                "INSERT OR IGNORE INTO facet (field, value, block) SELECT {}, '{TENANT}', n >> {BLOCK_BITS} FROM entry GROUP BY n >> {BLOCK_BITS};",
+                Field::Tenant as i64
+            ))?;
             transaction.pragma_update(None, "user_version", VERSION)?;
         }
         VERSION => {}

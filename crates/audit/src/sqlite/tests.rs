@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicI64;
 use bytes::Bytes;
 use fte_bus::Record;
 use fte_events::{EventName, TaskId, event_id};
+use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use super::*;
@@ -292,6 +293,41 @@ async fn entries_are_found_by_task_agent_action_actor_and_outcome() {
 }
 
 #[tokio::test]
+async fn a_tenant_finds_its_own_entries_and_the_first_one_what_nobody_can_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(directory.path());
+    let of = |n: usize, tenant: &str| {
+        let mut event = numbered(n);
+        event["ftetenant"] = tenant.into();
+        event
+    };
+    let mut events: Vec<NewEntry> = (0..600).map(|n| event(&of(n, if n % 100 == 7 { "acme" } else { "default" }))).collect();
+    events.push(event(&numbered(600)));
+    events.push(record(TOPIC, "no event"));
+    log.append(events).await.unwrap();
+    let tenant = |name: &str| Query { tenant: Some(name.to_owned()), ..any() };
+    assert_eq!(all(&log, tenant("acme")).await.len(), 6);
+    assert_eq!(all(&log, tenant("default")).await.len(), 594 + 2);
+    assert_eq!(all(&log, tenant("nobody")).await.len(), 0);
+    let task = event(&of(7, "acme")).task;
+    assert_eq!(all(&log, Query { task: task.clone(), ..tenant("acme") }).await.len(), 1);
+    assert_eq!(all(&log, Query { task, ..tenant("default") }).await.len(), 5);
+}
+
+#[tokio::test]
+async fn a_log_from_before_there_were_tenants_is_the_first_one_s() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(directory.path());
+    log.append((0..600).map(|n| event(&numbered(n))).collect()).await.unwrap();
+    drop(log);
+    let connection = Connection::open(directory.path().join("audit.sqlite")).unwrap();
+    connection.execute_batch("DELETE FROM facet WHERE field = 5; PRAGMA user_version = 1").unwrap();
+    drop(connection);
+    let log = open(directory.path());
+    assert_eq!(all(&log, Query { tenant: Some("default".to_owned()), ..any() }).await.len(), 600);
+}
+
+#[tokio::test]
 async fn a_hole_in_a_publishers_counter_is_seen_until_it_is_filled() {
     let directory = tempfile::tempdir().unwrap();
     let action = |epoch: &str, sequence: u64| {
@@ -326,7 +362,8 @@ async fn facets_are_written_by_block_and_not_by_entry() {
         let mut statement = connection.prepare("SELECT block FROM facet ORDER BY block").unwrap();
         statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
     };
-    assert_eq!(rows, [0, 1, 2, 3]);
+    // The type and the tenant are the same in all of them.
+    assert_eq!(rows, [0, 0, 1, 1, 2, 2, 3, 3]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

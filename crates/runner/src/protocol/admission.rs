@@ -33,6 +33,8 @@ pub struct Incoming {
     pub request: Option<Box<TaskRequested>>,
     /// Why it cannot be done at all: the task ends `failed` with this code and message.
     pub refusal: Option<(&'static str, String)>,
+    /// Whose task it is.
+    pub tenant: String,
     /// The event's id.
     pub event_id: String,
     /// The event's trace context.
@@ -147,6 +149,11 @@ async fn prepare(instance: &Instance, doc: &mut TaskDoc, incoming: &Incoming, re
     let first = doc.request.is_none();
     if first {
         doc.request = incoming.request.clone();
+        if !doc.is_seen_by(Some(&incoming.tenant)) {
+            // Somebody called off a task that is not theirs.
+            doc.cancel_requested = None;
+        }
+        doc.tenant.clone_from(&incoming.tenant);
         doc.cause = Some(incoming.event_id.clone());
         doc.traceparent = incoming.traceparent.clone();
         let asked = doc.request.as_ref().and_then(|request| request.agent.clone());

@@ -21,6 +21,8 @@ pub struct Answer {
     pub reason: Option<String>,
     /// Who says it.
     pub approver: String,
+    /// The tenant whose tasks they may see; none: every tenant's. Any other task is one that they do not know of.
+    pub tenant: Option<String>,
 }
 
 /// How a decision was taken in.
@@ -74,9 +76,10 @@ pub enum CancelError {
 }
 
 pub(super) async fn decide(instance: &Arc<Instance>, task: TaskId, answer: Answer) -> Result<Decided, DecideError> {
-    let Answer { question, approved, reason, approver } = answer;
+    let Answer { question, approved, reason, approver, tenant } = answer;
     change(instance, task, |doc, now| {
-        let Some(mut doc) = doc else { return Plan::Leave(Err(DecideError::Unknown(task))) };
+        let known = doc.filter(|doc| doc.is_seen_by(tenant.as_deref()));
+        let Some(mut doc) = known else { return Plan::Leave(Err(DecideError::Unknown(task))) };
         if let Some(named) = question.filter(|named| doc.approval.as_ref().is_none_or(|approval| approval.ordinal != *named)) {
             return Plan::Leave(decided_earlier(&doc, named, approved));
         }
@@ -120,9 +123,13 @@ fn standing(doc: &TaskDoc) -> &'static str {
     }
 }
 
-pub(super) async fn cancel(instance: &Arc<Instance>, task: TaskId, by: String) -> Result<(), CancelError> {
+pub(super) async fn cancel(instance: &Arc<Instance>, task: TaskId, by: String, tenant: Option<String>) -> Result<(), CancelError> {
     change(instance, task, |doc, now| {
         let mut doc = doc.unwrap_or_else(|| TaskDoc::blank(task));
+        if !doc.is_seen_by(tenant.as_deref()) {
+            // As for a task that nobody has met: its trigger would find the cancel, and that it is none of its tenant.
+            return Plan::Leave(Ok(()));
+        }
         if let State::Ended(kind) = doc.state {
             return Plan::Leave(Err(CancelError::Ended(kind)));
         }
@@ -132,6 +139,7 @@ pub(super) async fn cancel(instance: &Arc<Instance>, task: TaskId, by: String) -
         if doc.request.is_none() {
             // Its trigger is still to come, and will find this.
             doc.cancel_requested = Some(by.clone());
+            doc.tenant = tenant.clone().unwrap_or_default();
             return Plan::Note(Box::new(doc), Ok(()));
         }
         doc.request_cancel(now, by.clone());

@@ -149,10 +149,10 @@ impl Runner {
         decided.ok_or_else(gone)?
     }
 
-    /// Somebody calls a task off.
-    pub async fn cancel(&self, task: TaskId, by: String) -> Result<(), CancelError> {
+    /// Somebody calls a task off who may see this tenant's tasks; none: every tenant's.
+    pub async fn cancel(&self, task: TaskId, by: String, tenant: Option<String>) -> Result<(), CancelError> {
         let instance = self.ready()?;
-        self.to_its_end(async move { decisions::cancel(&instance, task, by).await }).await.ok_or_else(gone)?
+        self.to_its_end(async move { decisions::cancel(&instance, task, by, tenant).await }).await.ok_or_else(gone)?
     }
 
     /// Runs a handler to its end even if its caller stops waiting, as a server does whose client went away: one that was dropped between its

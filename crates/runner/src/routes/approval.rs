@@ -1,9 +1,12 @@
 //! `POST /v1/tasks/{id}/approval`
 
+use std::time::Duration;
+
 use axum::extract::State;
 use fte_events::TaskId;
 use fte_service::extract::{Json, Path};
-use fte_service::{FieldError, Problem};
+use fte_service::keys::Caller;
+use fte_service::{Arrival, FieldError, Problem};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -11,6 +14,8 @@ use utoipa::ToSchema;
 use super::{AppState, unavailable};
 use crate::protocol::{Answer, DecideError};
 
+/// How often a task that is on its way is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 const REASON_CHARS_MAX: usize = 2000;
 const APPROVER_CHARS_MAX: usize = 200;
 
@@ -25,7 +30,7 @@ pub(crate) struct DecisionRequest {
     question: Option<u32>,
     /// In their words, for the agent and the audit.
     reason: Option<String>,
-    /// Who decides.
+    /// Who decides; counts only where no API keys are in force, else it is the key's owner.
     approver: Option<String>,
 }
 
@@ -51,10 +56,11 @@ pub(crate) struct DecisionTaken {
 )]
 pub(crate) async fn decide(
     State(app): State<AppState>,
+    caller: Caller,
     Path(id): Path<TaskId>,
     Json(request): Json<DecisionRequest>,
 ) -> Result<Json<DecisionTaken>, Problem> {
-    let approver = request.approver.unwrap_or_else(|| "unknown".to_owned());
+    let approver = caller.name().map(str::to_owned).or(request.approver).unwrap_or_else(|| "unknown".to_owned());
     let too_long =
         [("/reason", request.reason.as_deref().unwrap_or_default(), REASON_CHARS_MAX), ("/approver", &approver, APPROVER_CHARS_MAX)]
             .into_iter()
@@ -64,7 +70,22 @@ pub(crate) async fn decide(
     if !too_long.is_empty() {
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_decision", "The decision is too long.").errors(too_long));
     }
-    match app.runner.decide(id, Answer { question: request.question, approved: request.approved, reason: request.reason, approver }).await {
+    let answer = Answer {
+        question: request.question,
+        approved: request.approved,
+        reason: request.reason,
+        approver,
+        tenant: caller.only_tenant().map(str::to_owned),
+    };
+    // A task that was accepted a moment ago may still be on its way here.
+    let arrival = Arrival::of(Some(id));
+    let decided = loop {
+        match app.runner.decide(id, answer.clone()).await {
+            Err(DecideError::Unknown(_)) if arrival.wait(tokio::time::sleep(LOOK_EVERY)).await => {}
+            decided => break decided,
+        }
+    };
+    match decided {
         Ok(_) => Ok(Json(DecisionTaken { task_id: id, approved: request.approved })),
         Err(DecideError::Unknown(_)) => {
             let detail = format!("There is no task {id} here; it may not have arrived yet, or it ended more than 8 days ago.");

@@ -4,6 +4,7 @@ use axum::extract::State;
 use fte_events::TaskId;
 use fte_service::Problem;
 use fte_service::extract::{Json, Path};
+use fte_service::keys::Caller;
 use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -30,8 +31,12 @@ pub(crate) struct CancelAccepted {
         (status = 503, description = "`runner_unavailable`: whether it counts is not known; send the same again"),
     )
 )]
-pub(crate) async fn cancel(State(app): State<AppState>, Path(id): Path<TaskId>) -> Result<(StatusCode, Json<CancelAccepted>), Problem> {
-    match app.runner.cancel(id, "unknown".to_owned()).await {
+pub(crate) async fn cancel(
+    State(app): State<AppState>,
+    caller: Caller,
+    Path(id): Path<TaskId>,
+) -> Result<(StatusCode, Json<CancelAccepted>), Problem> {
+    match app.runner.cancel(id, caller.name().unwrap_or("unknown").to_owned(), caller.only_tenant().map(str::to_owned)).await {
         Ok(()) => Ok((StatusCode::ACCEPTED, Json(CancelAccepted { task_id: id, result: format!("/v1/tasks/{id}/result") }))),
         Err(CancelError::Ended(kind)) => {
             let detail = format!("The task has ended already: it is {kind}.");

@@ -109,7 +109,15 @@ impl World {
             match serde_json::from_slice::<Resumption>(&message.body) {
                 Ok(Resumption { data }) => {
                     let task_id = self.tasks[task].plan.id;
-                    let incoming = Incoming { task_id, turn: data.turn, request: None, refusal: None, event_id: id, traceparent: None };
+                    let incoming = Incoming {
+                        task_id,
+                        turn: data.turn,
+                        request: None,
+                        refusal: None,
+                        tenant: "default".to_owned(),
+                        event_id: id,
+                        traceparent: None,
+                    };
                     self.accept(task, incoming);
                 }
                 Err(error) => self.violate(|| format!("a resumption without a turn: {error}")),

@@ -75,7 +75,9 @@ impl World {
         self.spawn(
             process,
             Box::pin(async move {
-                let outcome = runner.decide(id, Answer { question, approved, reason: None, approver: format!("person-{approved}") }).await;
+                let outcome = runner
+                    .decide(id, Answer { question, approved, reason: None, approver: format!("person-{approved}"), tenant: None })
+                    .await;
                 let mut world = sim.world();
                 world.tell(|| format!("p{process} decision {approved} on {id}: {outcome:?}"));
                 match outcome {
@@ -119,7 +121,7 @@ impl World {
         self.spawn(
             process,
             Box::pin(async move {
-                let outcome = runner.cancel(id, "somebody".to_owned()).await;
+                let outcome = runner.cancel(id, "somebody".to_owned(), None).await;
                 let mut world = sim.world();
                 world.tell(|| format!("p{process} cancel of {id}: {outcome:?}"));
                 match outcome {

@@ -241,6 +241,7 @@ fn submit(world: &mut World, task: usize) {
         turn: 0,
         request: Some(Box::new(plan.request)),
         refusal: plan.refusal.then(|| ("request_unreadable", "it could not be read".to_owned())),
+        tenant: "default".to_owned(),
         event_id: format!("trigger-{task}"),
         traceparent: None,
     };

@@ -56,6 +56,14 @@ impl Caller {
         &self.scope
     }
 
+    /// The one tenant whose tasks they may see; none: every tenant's.
+    pub fn only_tenant(&self) -> Option<&str> {
+        match &self.scope {
+            Scope::All => None,
+            Scope::One(tenant) => Some(tenant),
+        }
+    }
+
     /// Whether they may see what belongs to this tenant.
     pub fn sees(&self, tenant: &str) -> bool {
         match &self.scope {

@@ -101,6 +101,14 @@ pub(super) fn read(name: &str, path: &Path) -> Result<Vec<KeyEntry>, ConfigError
     parse(path, &std::fs::read_to_string(path).map_err(unreadable)?)
 }
 
+/// Whether a text can be the file of keys at `path`.
+///
+/// # Errors
+/// What is wrong with it, and in which line.
+pub fn check_file(path: &Path, text: &str) -> Result<(), ConfigError> {
+    parse(path, text).map(drop)
+}
+
 fn parse(path: &Path, text: &str) -> Result<Vec<KeyEntry>, ConfigError> {
     let line_of = |at: usize| text.get(..at).unwrap_or_default().matches('\n').count() + 1;
     let content = |line, key: &str, problem: String| ConfigError::Content { path: path.to_owned(), line, key: key.to_owned(), problem };
