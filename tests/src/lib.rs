@@ -1,1 +1,8 @@
-//! The stories that cross crates.
+//! What the stories that cross crates share: people at work, and the invariants read from the trail.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that fails here shows where, and says what it did")]
+
+pub mod load;
+pub mod ports;
+pub mod tasks;
+pub mod trail;

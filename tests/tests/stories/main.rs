@@ -11,12 +11,12 @@ mod disk;
 mod duplicates;
 mod keys;
 mod kill;
-mod load;
 mod outage;
 mod parts;
 mod poison;
 mod pool;
 mod stopping;
 mod stream;
-mod trail;
 mod world;
+
+use fte_tests::{load, trail};

@@ -1,10 +1,9 @@
 //! The parts as processes of their own, as beside a real sidecar: `fte sidecar`, and `fte serve` for each service, with tokens between them.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use fte_testkit::{Client, Daemon, Dir, built_binary, eventually};
+use fte_tests::ports::free_port;
 
 use crate::load::Doors;
 
@@ -122,20 +121,5 @@ impl Part {
     pub(crate) async fn kill_and_restart(&mut self) {
         self.daemon.start().await;
         self.ready().await;
-    }
-}
-
-/// A port that nobody listens on, below those that the system gives away by itself. It stays free while its process is away, and nobody else in
-/// this test takes it.
-fn free_port() -> u16 {
-    const FIRST: u16 = 20_000;
-    const COUNT: u16 = 12_000;
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let own = u16::try_from(std::process::id() % u32::from(COUNT)).unwrap();
-    loop {
-        let port = FIRST + (own.wrapping_mul(7).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed))) % COUNT;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
     }
 }

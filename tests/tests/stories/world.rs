@@ -1,9 +1,8 @@
 //! The vocabulary of the stories: start FTE, post a task, wait for its result.
 
-use std::time::Duration;
-
-use fte_testkit::{Client, Dir, FteProcess, built_binary, eventually};
-use serde_json::{Value, json};
+use fte_testkit::{Client, Dir, FteProcess, built_binary};
+pub(crate) use fte_tests::tasks::{Dice, LOAD_PATIENCE, echo, in_status, post, result, setting, shown};
+use serde_json::Value;
 
 use crate::load::Doors;
 
@@ -67,65 +66,4 @@ impl Fte {
         let path = format!("/v1.0/publish/pubsub/{topic}");
         self.process.sidecar().post_as(&path, "application/cloudevents+json", event).await.unwrap().expect_status(204);
     }
-}
-
-/// Posts a task that must be accepted, and gives its id.
-pub(crate) async fn post(intake: &Client, body: Value) -> String {
-    let answer = intake.post("/v1/tasks", &body).await.unwrap().expect_status(202);
-    answer.json::<Value>()["task_id"].as_str().unwrap().to_owned()
-}
-
-/// The data of a task's result event, once it is there.
-pub(crate) async fn result(status: &Client, task: &str) -> Value {
-    eventually(|| async {
-        let answer = status.get(&format!("/v1/tasks/{task}/result?wait=10s")).await.map_err(|error| error.to_string())?;
-        if answer.status == 200 { Ok(answer.json::<Value>()) } else { Err(answer.text()) }
-    })
-    .await
-}
-
-/// A task, once it has this status.
-pub(crate) async fn in_status(read: &Client, task: &str, status: &str) -> Value {
-    shown(read, task, |task| task["status"] == status).await
-}
-
-async fn shown(read: &Client, task: &str, is_it: impl Fn(&Value) -> bool) -> Value {
-    eventually(|| async {
-        let shown = read.get(&format!("/v1/tasks/{task}")).await.map_err(|error| error.to_string())?;
-        let shown: Value = if shown.status == 200 { shown.json() } else { return Err(shown.text()) };
-        if is_it(&shown) { Ok(shown) } else { Err(shown.to_string()) }
-    })
-    .await
-}
-
-/// The simplest task.
-pub(crate) fn echo(text: &str) -> Value {
-    json!({ "task": text, "agent": "echo" })
-}
-
-/// How long a story waits for a whole load to settle.
-pub(crate) const LOAD_PATIENCE: Duration = Duration::from_secs(120);
-
-/// Chance that can be repeated: the same seed gives the same numbers.
-#[derive(Clone, Debug)]
-pub(crate) struct Dice(u64);
-
-impl Dice {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed | 1)
-    }
-
-    /// A number from 0 to `limit - 1`.
-    pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-}
-
-/// A knob of the tests.
-pub(crate) fn setting(name: &str, default: u64) -> u64 {
-    #[expect(clippy::disallowed_methods, reason = "the knobs of a test")]
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }

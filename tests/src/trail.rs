@@ -7,10 +7,10 @@ use fte_testkit::{Client, eventually, eventually_within};
 use serde_json::{Value, json};
 
 use crate::load::Doors;
-use crate::world::LOAD_PATIENCE;
+use crate::tasks::LOAD_PATIENCE;
 
 /// Everything the audit has recorded, in log order.
-pub(crate) async fn entries(api: &Client) -> Vec<Value> {
+pub async fn entries(api: &Client) -> Vec<Value> {
     let mut trail = Trail::default();
     trail.read_on(api).await.unwrap();
     trail.entries
@@ -42,7 +42,7 @@ impl Trail {
 
 /// Waits until all is told, and holds it to the invariants: each accepted task, and every other that came to be, has a whole history with exactly one
 /// result; the read model tells the same; nothing was dead-lettered.
-pub(crate) async fn settled(doors: &Doors, accepted: &[String]) -> BTreeMap<String, History> {
+pub async fn settled(doors: &Doors, accepted: &[String]) -> BTreeMap<String, History> {
     let (audit, status) = (&doors.audit, &doors.status);
     let began = std::time::Instant::now();
     let (trail, last) = (Mutex::new(Trail::default()), Mutex::new(String::new()));
@@ -123,19 +123,19 @@ async fn tasks(status: &Client) -> Result<BTreeMap<String, String>, String> {
 
 /// A task's history as the trail tells it.
 #[derive(Debug, Default)]
-pub(crate) struct History {
-    pub(crate) types: Vec<String>,
-    pub(crate) statuses: BTreeMap<u64, String>,
-    pub(crate) results: Vec<String>,
-    pub(crate) claimed: BTreeSet<String>,
-    pub(crate) given_back: BTreeMap<String, usize>,
-    pub(crate) requested: usize,
+pub struct History {
+    pub types: Vec<String>,
+    pub statuses: BTreeMap<u64, String>,
+    pub results: Vec<String>,
+    pub claimed: BTreeSet<String>,
+    pub given_back: BTreeMap<String, usize>,
+    pub requested: usize,
     /// Ids of the events that the read model has, too.
-    pub(crate) shown: BTreeSet<String>,
+    pub shown: BTreeSet<String>,
 }
 
 /// Reads the trail by task, and checks on the way that no event is in it twice.
-pub(crate) fn histories(entries: &[Value]) -> BTreeMap<String, History> {
+pub fn histories(entries: &[Value]) -> BTreeMap<String, History> {
     let mut seen = BTreeSet::new();
     let mut tasks: BTreeMap<String, History> = BTreeMap::new();
     for entry in entries {
@@ -171,7 +171,7 @@ pub(crate) fn histories(entries: &[Value]) -> BTreeMap<String, History> {
 
 impl History {
     /// What is wrong with it, if anything: an ended task's invariants.
-    pub(crate) fn faults(&self) -> Vec<String> {
+    pub fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
         let mut check = |holds: bool, fault: String| {
             if !holds {

@@ -17,22 +17,22 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Where people find the services.
 #[derive(Clone, Debug)]
-pub(crate) struct Doors {
-    pub(crate) intake: Client,
-    pub(crate) runner: Client,
-    pub(crate) status: Client,
-    pub(crate) audit: Client,
+pub struct Doors {
+    pub intake: Client,
+    pub runner: Client,
+    pub status: Client,
+    pub audit: Client,
 }
 
 impl Doors {
     /// Of `fte up`: one port for all.
-    pub(crate) fn all(api: &Client) -> Self {
+    pub fn all(api: &Client) -> Self {
         Self { intake: api.clone(), runner: api.clone(), status: api.clone(), audit: api.clone() }
     }
 }
 
 /// People at work until [`Load::end`].
-pub(crate) struct Load {
+pub struct Load {
     doors: watch::Sender<Option<Doors>>,
     shared: Arc<Shared>,
     posters: Vec<JoinHandle<()>>,
@@ -49,12 +49,12 @@ struct Shared {
 
 impl Load {
     /// So many people post at the same time.
-    pub(crate) fn start(posters: u64, doors: Doors) -> Self {
+    pub fn start(posters: u64, doors: Doors) -> Self {
         Self::start_up_to(u64::MAX, posters, doors)
     }
 
     /// So many people post at the same time, each up to so many tasks.
-    pub(crate) fn start_up_to(each_max: u64, posters: u64, doors: Doors) -> Self {
+    pub fn start_up_to(each_max: u64, posters: u64, doors: Doors) -> Self {
         let (doors, watched) = watch::channel(Some(doors));
         let shared = Arc::<Shared>::default();
         let posters = (0..posters).map(|poster| tokio::spawn(post(poster, each_max, watched.clone(), Arc::clone(&shared)))).collect();
@@ -63,22 +63,22 @@ impl Load {
     }
 
     /// Everybody waits until the doors are open again.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         self.doors.send_replace(None);
     }
 
     /// The doors are open (again), perhaps elsewhere.
-    pub(crate) fn open(&self, doors: Doors) {
+    pub fn open(&self, doors: Doors) {
         self.doors.send_replace(Some(doors));
     }
 
     /// How many tasks were accepted so far.
-    pub(crate) fn accepted(&self) -> usize {
+    pub fn accepted(&self) -> usize {
         self.shared.accepted.lock().unwrap().len()
     }
 
     /// Ends the posting, and gives back what was accepted. The approver goes on until this is dropped.
-    pub(crate) async fn end(&mut self) -> Vec<String> {
+    pub async fn end(&mut self) -> Vec<String> {
         self.shared.is_over.store(true, Ordering::Relaxed);
         for poster in self.posters.drain(..) {
             poster.await.unwrap();
@@ -87,7 +87,7 @@ impl Load {
     }
 
     /// Sends the approver home, once nothing waits any more.
-    pub(crate) async fn go_home(mut self) {
+    pub async fn go_home(mut self) {
         self.shared.all_is_settled.store(true, Ordering::Relaxed);
         if let Some(approver) = self.approver.take() {
             approver.await.unwrap();

@@ -1,0 +1,35 @@
+//! One POST, and the loop closes on the real thing.
+
+use fte_testkit::eventually;
+use fte_tests::tasks::{echo, post, result};
+use fte_tests::trail::settled;
+use serde_json::{Value, json};
+
+use crate::world::{Store, World};
+
+async fn one_post_gives_one_result_and_a_whole_trail(store: Store) {
+    let world = World::start(store).await;
+    let doors = world.doors();
+    let task = post(&doors.intake, echo("summarise the minutes")).await;
+    let result = result(&doors.status, &task).await;
+    assert_eq!(result["status"], "completed");
+    assert_eq!(result["result"]["echo"], "summarise the minutes");
+    let history: Value = eventually(|| async {
+        let history: Value = doors.audit.get(&format!("/v1/audit/tasks/{task}")).await.unwrap().expect_status(200).json();
+        if history["complete"] == true { Ok(history) } else { Err(history) }
+    })
+    .await;
+    assert_eq!(history["missing"], json!([]), "{history}");
+    let told = settled(&doors, std::slice::from_ref(&task)).await;
+    assert_eq!(told[&task].statuses.values().map(String::as_str).collect::<Vec<_>>(), ["running", "completed"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_redis_one_post_gives_one_result_and_a_whole_trail() {
+    one_post_gives_one_result_and_a_whole_trail(Store::Redis).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_postgresql_one_post_gives_one_result_and_a_whole_trail() {
+    one_post_gives_one_result_and_a_whole_trail(Store::Postgresql).await;
+}

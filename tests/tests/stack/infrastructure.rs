@@ -1,0 +1,82 @@
+//! Kafka, Redis, PostgreSQL, placement and scheduler of one story: `tests/stack/stack`, called as people call it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use fte_testkit::{Dir, built_binary};
+use serde_json::Value;
+use tokio::sync::{Mutex, MutexGuard};
+
+/// One story at a time.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// What runs beside the services. It is gone with its story, and also when the test is killed.
+pub(crate) struct Infrastructure {
+    dir: Dir,
+    status: Value,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Infrastructure {
+    /// Everything, with the topics of the catalogue.
+    pub(crate) async fn start() -> Self {
+        let turn = TURN.lock().await;
+        let mut started = Self { dir: Dir::new(), status: Value::Null, _turn: turn };
+        started.ask(&["up", "--while", &std::process::id().to_string()]);
+        started.ask(&["topics"]);
+        started.status = serde_json::from_str(&started.ask(&["status", "--json"])).unwrap();
+        started
+    }
+
+    /// Where a part listens, as `localhost:9092`.
+    pub(crate) fn address(&self, part: &str) -> String {
+        format!("localhost:{}", self.status["parts"][part]["port"])
+    }
+
+    /// One of Dapr's programs.
+    pub(crate) fn program(&self, name: &str) -> String {
+        self.status["programs"][name].as_str().unwrap().to_owned()
+    }
+
+    /// The secrets that the components name, as environment variables.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.status["env"].as_object().unwrap().iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap()))
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&self, part: &str) {
+        self.ask(&["kill", part]);
+    }
+
+    /// Starts a part again, and waits until it answers.
+    pub(crate) fn start_again(&self, part: &str) {
+        self.ask(&["start", part]);
+    }
+
+    /// Any command of `stack`, which must succeed; what it printed.
+    pub(crate) fn ask(&self, arguments: &[&str]) -> String {
+        let done = self.command(arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "stack {arguments:?}: {said}");
+        String::from_utf8(done.stdout).unwrap()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(root().join("tests/stack/stack"));
+        command.arg("--dir").arg(self.dir.join("stack")).args(arguments).env("FTE_STACK_FTE", built_binary());
+        command
+    }
+}
+
+impl Drop for Infrastructure {
+    fn drop(&mut self) {
+        // What a failed story leaves stays to be looked at, but does not run.
+        let last = if std::thread::panicking() { "down" } else { "wipe" };
+        drop(self.command(&[last]).output());
+    }
+}
+
+/// The repository.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}

@@ -1,0 +1,109 @@
+//! All services of `dapr.yaml` on a stack of their own.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fte_testkit::{Client, Dir};
+use fte_tests::load::Doors;
+
+use crate::infrastructure::{Infrastructure, root};
+use crate::run_file::RunFile;
+use crate::sidecar::Pair;
+
+pub(crate) const API_TOKEN: &str = "what-the-sidecar-asks-for";
+pub(crate) const APP_TOKEN: &str = "what-the-sidecar-shows";
+/// How long a start may take: four sidecars and their consumer groups, on two cores.
+pub(crate) const START_PATIENCE: Duration = Duration::from_secs(120);
+
+/// A state store, by its directory in `dapr/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Store {
+    Redis,
+    Postgresql,
+}
+
+impl Store {
+    fn directory(self) -> &'static str {
+        match self {
+            Self::Redis => "redis",
+            Self::Postgresql => "postgresql",
+        }
+    }
+}
+
+pub(crate) struct World {
+    /// In the order of the run file.
+    pub(crate) pairs: Vec<Pair>,
+    pub(crate) infrastructure: Infrastructure,
+    _dir: Dir,
+}
+
+impl World {
+    /// Starts what the run file says, and waits until all are ready.
+    pub(crate) async fn start(store: Store) -> Self {
+        let infrastructure = Infrastructure::start().await;
+        let dir = Dir::new();
+        let resources = dir.join("dapr");
+        copy_with_addresses(&root().join("dapr"), &resources, &infrastructure);
+        let mut pairs = Vec::new();
+        for mut app in RunFile::read(&root().join("dapr.yaml")) {
+            for path in &mut app.resources {
+                let below = path.strip_prefix(root().join("dapr")).unwrap();
+                // The file itself says how to choose another store: another directory.
+                let below = if below == Path::new("redis") { PathBuf::from(store.directory()) } else { below.to_owned() };
+                *path = resources.join(below);
+            }
+            assert_eq!((app.placement.as_str(), app.scheduler.as_str()), ("localhost:50005", "localhost:50006"), "where dapr init puts them");
+            app.placement = infrastructure.address("placement");
+            app.scheduler = infrastructure.address("scheduler");
+            let data = dir.join(&app.id);
+            pairs.push(Pair::new(app, &infrastructure.program("daprd"), &data, infrastructure.secrets()));
+        }
+        let mut world = Self { pairs, infrastructure, _dir: dir };
+        for pair in &mut world.pairs {
+            pair.start().await;
+        }
+        world.ready().await;
+        world
+    }
+
+    /// Waits until every service and every sidecar is ready.
+    pub(crate) async fn ready(&self) {
+        for pair in &self.pairs {
+            pair.ready().await;
+        }
+    }
+
+    /// Of a service, as `intake`.
+    pub(crate) fn pair(&mut self, service: &str) -> &mut Pair {
+        let id = format!("fte-{service}");
+        self.pairs.iter_mut().find(|pair| pair.id == id).unwrap()
+    }
+
+    /// Where people find the services.
+    pub(crate) fn doors(&self) -> Doors {
+        let api = |service: &str| -> Client {
+            self.pairs.iter().find(|pair| pair.id == format!("fte-{service}")).unwrap().api.clone()
+        };
+        Doors { intake: api("intake"), runner: api("runner"), status: api("status"), audit: api("audit") }
+    }
+}
+
+/// Copies the resources; each address that stands in them must, and becomes that of the story's own stack.
+fn copy_with_addresses(from: &Path, to: &Path, infrastructure: &Infrastructure) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_with_addresses(&entry.path(), &target, infrastructure);
+            continue;
+        }
+        let mut text = std::fs::read_to_string(entry.path()).unwrap();
+        for (usual, part) in [("localhost:9092", "kafka"), ("localhost:6379", "redis")] {
+            text = text.replace(&format!("\"{usual}\""), &format!("\"{}\"", infrastructure.address(part)));
+            assert!(!text.contains(usual), "{usual} stands unquoted in {}", entry.path().display());
+        }
+        std::fs::write(target, text).unwrap();
+    }
+}
