@@ -8,7 +8,6 @@
 mod closed_loop;
 mod faults;
 mod files;
-mod infrastructure;
 mod run_file;
 mod sidecar;
 mod world;

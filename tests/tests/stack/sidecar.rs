@@ -85,6 +85,20 @@ impl Pair {
     }
 }
 
+impl Pair {
+    /// Kills the sidecar as `kill -9` does, starts it again, and waits until all is ready.
+    pub(crate) async fn kill_sidecar_and_restart(&mut self) {
+        self.daprd.start().await;
+        self.ready().await;
+    }
+
+    /// Kills the service as `kill -9` does, starts it again, and waits until all is ready.
+    pub(crate) async fn kill_service_and_restart(&mut self) {
+        self.service.start().await;
+        self.ready().await;
+    }
+}
+
 /// A command in a directory, that ends when the test ends however that is.
 fn with_the_test(dir: &Path, command: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut words: Vec<OsString> = ["setpriv", "--pdeathsig", "KILL", "--", "env", "-C"].map(OsString::from).to_vec();

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fte_testkit::{Client, Dir};
+use fte_tests::infrastructure::{Infrastructure, root};
 use fte_tests::load::Doors;
 
-use crate::infrastructure::{Infrastructure, root};
 use crate::run_file::RunFile;
 use crate::sidecar::Pair;
 
@@ -41,6 +41,11 @@ pub(crate) struct World {
 impl World {
     /// Starts what the run file says, and waits until all are ready.
     pub(crate) async fn start(store: Store) -> Self {
+        Self::start_with(store, &[]).await
+    }
+
+    /// [`World::start`], with more in the environment of the services.
+    pub(crate) async fn start_with(store: Store, env: &[(&str, &str)]) -> Self {
         let infrastructure = Infrastructure::start().await;
         let dir = Dir::new();
         let resources = dir.join("dapr");
@@ -56,6 +61,7 @@ impl World {
             assert_eq!((app.placement.as_str(), app.scheduler.as_str()), ("localhost:50005", "localhost:50006"), "where dapr init puts them");
             app.placement = infrastructure.address("placement");
             app.scheduler = infrastructure.address("scheduler");
+            app.env.extend(env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
             let data = dir.join(&app.id);
             pairs.push(Pair::new(app, &infrastructure.program("daprd"), &data, infrastructure.secrets()));
         }

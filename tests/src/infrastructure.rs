@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, MutexGuard};
 static TURN: Mutex<()> = Mutex::const_new(());
 
 /// What runs beside the services. It is gone with its story, and also when the test is killed.
-pub(crate) struct Infrastructure {
+pub struct Infrastructure {
     dir: Dir,
     status: Value,
     _turn: MutexGuard<'static, ()>,
@@ -19,7 +19,7 @@ pub(crate) struct Infrastructure {
 
 impl Infrastructure {
     /// Everything, with the topics of the catalogue.
-    pub(crate) async fn start() -> Self {
+    pub async fn start() -> Self {
         let turn = TURN.lock().await;
         let mut started = Self { dir: Dir::new(), status: Value::Null, _turn: turn };
         started.ask(&["up", "--while", &std::process::id().to_string()]);
@@ -29,32 +29,32 @@ impl Infrastructure {
     }
 
     /// Where a part listens, as `localhost:9092`.
-    pub(crate) fn address(&self, part: &str) -> String {
+    pub fn address(&self, part: &str) -> String {
         format!("localhost:{}", self.status["parts"][part]["port"])
     }
 
     /// One of Dapr's programs.
-    pub(crate) fn program(&self, name: &str) -> String {
+    pub fn program(&self, name: &str) -> String {
         self.status["programs"][name].as_str().unwrap().to_owned()
     }
 
     /// The secrets that the components name, as environment variables.
-    pub(crate) fn secrets(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub fn secrets(&self) -> impl Iterator<Item = (&str, &str)> {
         self.status["env"].as_object().unwrap().iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap()))
     }
 
     /// `kill -9`.
-    pub(crate) fn kill(&self, part: &str) {
+    pub fn kill(&self, part: &str) {
         self.ask(&["kill", part]);
     }
 
     /// Starts a part again, and waits until it answers.
-    pub(crate) fn start_again(&self, part: &str) {
+    pub fn start_again(&self, part: &str) {
         self.ask(&["start", part]);
     }
 
     /// Any command of `stack`, which must succeed; what it printed.
-    pub(crate) fn ask(&self, arguments: &[&str]) -> String {
+    pub fn ask(&self, arguments: &[&str]) -> String {
         let done = self.command(arguments).output().unwrap();
         let said = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success(), "stack {arguments:?}: {said}");
@@ -77,6 +77,6 @@ impl Drop for Infrastructure {
 }
 
 /// The repository.
-pub(crate) fn root() -> PathBuf {
+pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
