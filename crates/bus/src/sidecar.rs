@@ -160,9 +160,11 @@ impl Sidecar {
             if !moved.is_absent(&answer) {
                 return Ok(answer);
             }
-            lacks_stable.store(true, Ordering::Relaxed);
         }
-        self.call(what, method, &format!("/v1.0-alpha1/{tail}"), body).await
+        let answer = self.call(what, method, &format!("/v1.0-alpha1/{tail}"), body).await?;
+        // A sidecar that has neither may get the stable one while it is away.
+        lacks_stable.store(!moved.is_absent(&answer), Ordering::Relaxed);
+        Ok(answer)
     }
 
     pub(crate) async fn call(
@@ -222,7 +224,8 @@ impl Sidecar {
 
 impl Moved {
     /// Whether the answer says that the stable route does not exist. A sidecar without it takes `bulk` for a component's name,
-    /// and an unknown route for a service invocation.
+    /// and an unknown route for a service invocation. One whose configuration allows no service invocation answers in no words of
+    /// Dapr's: there is no such page.
     fn is_absent(self, answer: &Answer) -> bool {
         if answer.status != StatusCode::NOT_FOUND {
             return false;
@@ -230,6 +233,9 @@ impl Moved {
         let Error::Answered { code, message, .. } = answer.error() else {
             return false;
         };
+        if code.is_empty() {
+            return true;
+        }
         match self {
             Self::BulkPublish => code == "ERR_PUBSUB_NOT_FOUND" && message.contains("pubsub bulk "),
             Self::Jobs => code == "ERR_DIRECT_INVOKE",

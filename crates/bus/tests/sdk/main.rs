@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails here shows where")]
 
+mod jobs;
 mod publishing;
 mod state;
 mod subscribing;
