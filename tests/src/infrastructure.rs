@@ -18,12 +18,16 @@ pub struct Infrastructure {
 }
 
 impl Infrastructure {
-    /// Everything, with the topics of the catalogue.
+    /// Everything, without topics.
     pub async fn start() -> Self {
+        Self::start_only(&[]).await
+    }
+
+    /// These parts alone; all where none is named.
+    pub async fn start_only(parts: &[&str]) -> Self {
         let turn = TURN.lock().await;
         let mut started = Self { dir: Dir::new(), status: Value::Null, _turn: turn };
-        started.ask(&["up", "--while", &std::process::id().to_string()]);
-        started.ask(&["topics"]);
+        started.ask(&[&["up", "--while", &std::process::id().to_string()], parts].concat());
         started.status = serde_json::from_str(&started.ask(&["status", "--json"])).unwrap();
         started
     }

@@ -12,6 +12,13 @@
 //! cargo test -p fte-tests --test conformance [-- FILTER… | --list | --topics]
 //! ```
 //!
+//! Against real `daprd` on a real Kafka, both started for the run by `tests/stack/stack`, with the state store that is named (`sqlite`, `redis`,
+//! `postgresql`):
+//!
+//! ```text
+//! FTE_CONFORMANCE_STACK=redis cargo test -p fte-tests --test conformance
+//! ```
+//!
 //! Against a sidecar of your own:
 //!
 //! | variable | |

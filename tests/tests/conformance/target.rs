@@ -1,6 +1,7 @@
 //! What is tested: the embedded sidecar, started for the run, or sidecars that are already there.
 
 mod process;
+mod stack;
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use serde_json::Value;
 use crate::app::Who;
 use crate::feature::{Described, Feature, Store};
 use process::Process;
+use stack::Sidecars;
 
 /// How long a sidecar may take to come up: a Kafka consumer group has to form.
 pub(crate) const START_MAX: Duration = Duration::from_secs(120);
@@ -29,6 +31,8 @@ pub(crate) struct Plan {
     pub(crate) given: Vec<(String, u16)>,
     restart: Option<String>,
     without: Vec<String>,
+    /// The ones that were started for the run on real Kafka.
+    stack: Option<Sidecars>,
 }
 
 /// A sidecar under test.
@@ -41,6 +45,7 @@ pub(crate) struct Sidecar {
 
 enum Control {
     Process(Box<tokio::sync::Mutex<Process>>),
+    Stack(Box<tokio::sync::Mutex<Sidecars>>),
     Command(String),
     None,
 }
@@ -64,7 +69,20 @@ fn variable(name: &str) -> Option<String> {
 }
 
 impl Plan {
-    pub(crate) fn read() -> Self {
+    pub(crate) async fn read() -> Self {
+        if let Some(store) = variable("STACK") {
+            let stack = Sidecars::start(&store).await;
+            return Self {
+                pubsub: "pubsub".to_owned(),
+                statestore: "statestore".to_owned(),
+                api_token: Some(API_TOKEN.to_owned()),
+                app_token: Some(APP_TOKEN.to_owned()),
+                given: stack.given(),
+                restart: None,
+                without: Vec::new(),
+                stack: Some(stack),
+            };
+        }
         let given: Vec<(String, u16)> = ["", "_2", "_3"]
             .iter()
             .filter_map(|suffix| {
@@ -83,6 +101,7 @@ impl Plan {
             restart: variable("RESTART"),
             without: variable("WITHOUT").map(|names| names.split(',').map(|name| name.trim().to_owned()).collect()).unwrap_or_default(),
             given,
+            stack: None,
         }
     }
 
@@ -109,13 +128,16 @@ impl Plan {
     }
 
     /// The target, with its apps at `ports`.
-    pub(crate) async fn target(self, apps: &[(Who, u16)]) -> Target {
+    pub(crate) async fn target(mut self, apps: &[(Who, u16)]) -> Target {
         let (urls, control) = if self.given.is_empty() {
             let tokens = (self.api_token.clone().unwrap_or_default(), self.app_token.clone().unwrap_or_default());
             let process = Process::start(apps, tokens).await;
             (process.urls().to_vec(), Control::Process(Box::new(tokio::sync::Mutex::new(process))))
         } else {
-            let control = self.restart.clone().map_or(Control::None, Control::Command);
+            let control = match self.stack.take() {
+                Some(stack) => Control::Stack(Box::new(tokio::sync::Mutex::new(stack))),
+                None => self.restart.clone().map_or(Control::None, Control::Command),
+            };
             (self.given.iter().map(|(url, _)| url.clone()).collect(), control)
         };
         let mut sidecars = Vec::new();
@@ -175,6 +197,7 @@ impl Target {
     pub(crate) async fn restart(&self) {
         match &self.control {
             Control::Process(process) => process.lock().await.restart().await,
+            Control::Stack(sidecars) => sidecars.lock().await.restart().await,
             Control::Command(command) => {
                 let status = tokio::process::Command::new("sh").args(["-c", command]).status().await.expect("sh starts");
                 assert!(status.success(), "FTE_CONFORMANCE_RESTART ended with {status}");
@@ -195,6 +218,7 @@ impl Target {
     pub(crate) fn log_tail(&self) -> Option<String> {
         match &self.control {
             Control::Process(process) => Some(process.try_lock().ok()?.log_tail()),
+            Control::Stack(sidecars) => Some(sidecars.try_lock().ok()?.log_tail()),
             _ => None,
         }
     }

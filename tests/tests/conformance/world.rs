@@ -23,7 +23,7 @@ pub(crate) const CLOUD_EVENT: &str = "application/cloudevents+json";
 impl World {
     /// Starts everything and waits until an event has come through every subscription.
     pub(crate) async fn start() -> Self {
-        let plan = Plan::read();
+        let plan = Plan::read().await;
         let whose = plan.apps().await;
         let subscriptions =
             |who| if who == Who::First { topics::subscriptions(&plan.pubsub) } else { topics::second_subscriptions(&plan.pubsub) };

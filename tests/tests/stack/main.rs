@@ -10,4 +10,5 @@ mod faults;
 mod files;
 mod run_file;
 mod sidecar;
+mod topics;
 mod world;

@@ -47,6 +47,7 @@ impl World {
     /// [`World::start`], with more in the environment of the services.
     pub(crate) async fn start_with(store: Store, env: &[(&str, &str)]) -> Self {
         let infrastructure = Infrastructure::start().await;
+        infrastructure.ask(&["topics"]);
         let dir = Dir::new();
         let resources = dir.join("dapr");
         copy_with_addresses(&root().join("dapr"), &resources, &infrastructure);

@@ -1,0 +1,107 @@
+//! The topics of the catalogue on the real broker, and who may do what with them there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fte_events::catalogue;
+use fte_testkit::eventually;
+use fte_tests::infrastructure::Infrastructure;
+use fte_tests::trail::entries;
+use serde_json::{Value, json};
+
+use crate::world::{Store, World};
+
+#[tokio::test]
+async fn the_script_of_fte_topics_makes_each_with_its_partitions_and_retention() {
+    let infrastructure = Infrastructure::start_only(&["kafka"]).await;
+    infrastructure.ask(&["topics", "--script"]);
+    // Twice is as good as once.
+    infrastructure.ask(&["topics", "--script"]);
+    let described = infrastructure.ask(&["kafka-topics", "--describe"]);
+    let field = |line: &str, name: &str| {
+        line.split('\t').find_map(|part| part.trim().strip_prefix(name)).unwrap_or_else(|| panic!("no {name} in {line}")).trim().to_owned()
+    };
+    let found: BTreeMap<String, (String, String)> = described
+        .lines()
+        .filter(|line| line.contains("TopicId:"))
+        .map(|line| {
+            let configs = field(line, "Configs:");
+            let retention = configs.split(',').find_map(|config| config.strip_prefix("retention.ms=")).unwrap_or("the broker's").to_owned();
+            (field(line, "Topic:"), (field(line, "PartitionCount:"), retention))
+        })
+        .collect();
+    let expected: BTreeMap<_, _> = catalogue::topics(&[])
+        .into_iter()
+        .map(|topic| (topic.name.into_owned(), (topic.partitions.to_string(), topic.retention_ms.to_string())))
+        .collect();
+    assert_eq!(found, expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_topic_takes_events_from_its_publishers_alone_and_gives_them_to_all_its_subscribers() {
+    let world = World::start(Store::Redis).await;
+    let topics: Vec<_> = catalogue::topics(&[]).into_iter().filter(|topic| !topic.later).collect();
+    let mut published = BTreeMap::new();
+    for topic in &topics {
+        let mut ids = BTreeSet::new();
+        for pair in &world.pairs {
+            let service = pair.id.trim_start_matches("fte-");
+            let id = format!("{}-by-{service}", topic.name);
+            let event = json!({"specversion": "1.0", "id": id, "source": "elsewhere", "type": "elsewhere.happened",
+                "datacontenttype": "application/json", "data": {"task": "look into it"}});
+            let path = format!("/v1.0/publish/pubsub/{}", topic.name);
+            let answer = pair.sidecar.post_as(&path, "application/cloudevents+json", &event).await.unwrap();
+            let may = topic.publishers.contains(&service);
+            assert_eq!(answer.status, if may { 204 } else { 403 }, "{service} on {}: {}", topic.name, answer.text());
+            if may {
+                ids.insert(id);
+            }
+        }
+        published.insert(topic.name.to_string(), ids);
+    }
+    let audit = world.doors().audit;
+    eventually(|| async {
+        let mut recorded: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for entry in entries(&audit).await.iter().filter(|entry| entry["source"] == "elsewhere") {
+            recorded.entry(entry["topic"].as_str().unwrap().to_owned()).or_default().insert(entry["id"].as_str().unwrap().to_owned());
+        }
+        if recorded == published { Ok(()) } else { Err(recorded) }
+    })
+    .await;
+    for topic in &topics {
+        for subscriber in topic.subscribers {
+            let pair = world.pairs.iter().find(|pair| pair.id == format!("fte-{subscriber}")).unwrap();
+            let expected = u64::try_from(published[&*topic.name].len()).unwrap();
+            eventually(|| async {
+                let metrics = pair.api.get("/metrics").await.unwrap().expect_status(200).text();
+                let counts = metrics.lines().filter(|line| {
+                    line.starts_with(&format!("kf_messages_consumed_total{{topic=\"{}\",", topic.name)) && !line.contains("\"retry\"")
+                });
+                let consumed: u64 = counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum();
+                if consumed >= expected { Ok(()) } else { Err(format!("{subscriber} has {consumed} of {expected} on {}", topic.name)) }
+            })
+            .await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sidecar_does_only_what_its_service_needs() {
+    let world = World::start(Store::Redis).await;
+    for pair in &world.pairs {
+        let get = |path: &'static str| async move { pair.sidecar.get(path).await.unwrap() };
+        let metadata: Value = get("/v1.0/metadata").await.expect_status(200).json();
+        let components: BTreeSet<&str> =
+            metadata["components"].as_array().unwrap().iter().map(|component| component["name"].as_str().unwrap()).collect();
+        let keeps_state = ["fte-intake", "fte-runner"].contains(&pair.id.as_str());
+        let expected: &[&str] = if keeps_state { &["pubsub", "secretstore", "statestore"] } else { &["pubsub", "secretstore"] };
+        assert_eq!(components, expected.iter().copied().collect(), "{}", pair.id);
+        // Neither the secrets of the components, nor another app, nor the sidecar's end.
+        get("/v1.0/secrets/secretstore/REDIS_PASSWORD").await.expect_status(404);
+        get("/v1.0/secrets/secretstore/bulk").await.expect_status(404);
+        get("/v1.0/invoke/fte-runner/method/health").await.expect_status(404);
+        pair.sidecar.post("/v1.0/shutdown", &json!({})).await.unwrap().expect_status(404);
+        // Nobody without the token.
+        let stranger = fte_testkit::Client::new(pair.sidecar.base());
+        stranger.get("/v1.0/metadata").await.unwrap().expect_status(401);
+    }
+}
