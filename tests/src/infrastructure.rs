@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, MutexGuard};
 /// One story at a time.
 static TURN: Mutex<()> = Mutex::const_new(());
 
-/// What runs beside the services. It is gone with its story, and also when the test is killed.
+/// What runs beside the services. It is gone with its story, and also when the test is killed; if the story failed, its logs are printed.
 pub struct Infrastructure {
     dir: Dir,
     status: Value,
@@ -74,9 +74,11 @@ impl Infrastructure {
 
 impl Drop for Infrastructure {
     fn drop(&mut self) {
-        // What a failed story leaves stays to be looked at, but does not run.
-        let last = if std::thread::panicking() { "down" } else { "wipe" };
-        drop(self.command(&[last]).output());
+        if std::thread::panicking() {
+            drop(self.command(&["status"]).stdout(std::io::stderr()).status());
+            drop(self.command(&["logs"]).stdout(std::io::stderr()).status());
+        }
+        drop(self.command(&["wipe"]).output());
     }
 }
 

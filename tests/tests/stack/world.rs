@@ -63,7 +63,8 @@ impl World {
             app.placement = infrastructure.address("placement");
             app.scheduler = infrastructure.address("scheduler");
             app.env.extend(env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-            let data = dir.join(&app.id);
+            // One for all, as the run file has it.
+            let data = dir.join("data");
             pairs.push(Pair::new(app, &infrastructure.program("daprd"), &data, infrastructure.secrets()));
         }
         let mut world = Self { pairs, infrastructure, _dir: dir };
