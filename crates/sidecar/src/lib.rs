@@ -29,6 +29,7 @@
 //! | whole numbers over 2^53 in state | rounded (SQLite) | kept |
 //! | names of jobs with a slash | not looked at | come back as they were |
 //! | the app is away | retries are spent; `healthz` stays 204 | deliveries wait; `healthz` is 500 until it is back |
+//! | it is asked to stop | leaves in the middle of deliveries, unless `--dapr-block-shutdown-duration` and the graceful time are set | waits for what is out, and takes what is published meanwhile |
 //! | a bulk delivery that holds | holds all bulk topics of the sidecar | holds its partition |
 //! | what is not implemented | answers of its own | 501 with what and why |
 //!

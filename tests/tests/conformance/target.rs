@@ -155,7 +155,7 @@ impl Plan {
             (apps.iter().any(|(who, _)| *who == Who::Second), Feature::SecondApp),
             (apps.iter().filter(|(who, _)| *who == Who::First).count() > 1, Feature::SecondInstance),
             (!matches!(control, Control::None), Feature::Restart),
-            (matches!(control, Control::Process(_)), Feature::Stop),
+            (matches!(control, Control::Process(_) | Control::Stack(_)), Feature::Stop),
         ];
         features.extend(parts.into_iter().filter_map(|(has, feature)| has.then_some(feature)));
         for name in &self.without {
@@ -210,6 +210,7 @@ impl Target {
     pub(crate) async fn stop_and_start(&self, meanwhile: impl Future<Output = ()>) {
         match &self.control {
             Control::Process(process) => process.lock().await.stop_and_start(meanwhile).await,
+            Control::Stack(sidecars) => sidecars.lock().await.stop_and_start(meanwhile).await,
             _ => panic!("a case that stops needs Stop"),
         }
     }

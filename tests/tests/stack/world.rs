@@ -59,7 +59,11 @@ impl World {
                 let below = if below == Path::new("redis") { PathBuf::from(store.directory()) } else { below.to_owned() };
                 *path = resources.join(below);
             }
-            assert_eq!((app.placement.as_str(), app.scheduler.as_str()), ("localhost:50005", "localhost:50006"), "where dapr init puts them");
+            assert_eq!(
+                (app.placement.as_str(), app.scheduler.as_str()),
+                ("localhost:50005", "localhost:50006"),
+                "where dapr init puts them"
+            );
             app.placement = infrastructure.address("placement");
             app.scheduler = infrastructure.address("scheduler");
             app.env.extend(env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
@@ -90,9 +94,7 @@ impl World {
 
     /// Where people find the services.
     pub(crate) fn doors(&self) -> Doors {
-        let api = |service: &str| -> Client {
-            self.pairs.iter().find(|pair| pair.id == format!("fte-{service}")).unwrap().api.clone()
-        };
+        let api = |service: &str| -> Client { self.pairs.iter().find(|pair| pair.id == format!("fte-{service}")).unwrap().api.clone() };
         Doors { intake: api("intake"), runner: api("runner"), status: api("status"), audit: api("audit") }
     }
 }

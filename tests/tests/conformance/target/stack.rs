@@ -50,6 +50,9 @@ impl Sidecars {
                 ("resources-path", resources),
                 ("scheduler-host-address", sidecars._infrastructure.address("scheduler")),
                 ("log-level", "warn".to_owned()),
+                // Without these it leaves its app at once when it is asked to stop, in the middle of a delivery.
+                ("dapr-graceful-shutdown-seconds", "30".to_owned()),
+                ("dapr-block-shutdown-duration", "8s".to_owned()),
             ] {
                 daemon = daemon.arg(format!("--{name}")).arg(value);
             }
@@ -75,15 +78,33 @@ impl Sidecars {
         }
     }
 
+    /// Asks all to stop, does `meanwhile` while they do, and starts them again once they have.
+    pub(crate) async fn stop_and_start(&mut self, meanwhile: impl Future<Output = ()>) {
+        self.daemons.iter().for_each(Daemon::terminate);
+        let ended = async {
+            for daemon in &mut self.daemons {
+                let status = daemon.ended().await;
+                assert!(status.success(), "it ended with {status}");
+            }
+        };
+        tokio::join!(ended, meanwhile);
+        for daemon in &mut self.daemons {
+            daemon.start().await;
+        }
+    }
+
     pub(crate) fn log_tail(&self) -> String {
         self.daemons.iter().map(Daemon::log_tail).collect::<Vec<_>>().join("\n")
     }
 }
 
 fn statestore(store: &str, infrastructure: &Infrastructure, scratch: &Dir) -> String {
-    let secret = |name: &str| infrastructure.secrets().find(|(secret, _)| *secret == name).expect("the stack names its secrets").1.to_owned();
+    let secret =
+        |name: &str| infrastructure.secrets().find(|(secret, _)| *secret == name).expect("the stack names its secrets").1.to_owned();
     let (kind, version, metadata) = match store {
-        "sqlite" => return include_str!("../resources/daprd/statestore.yaml").replace("file:state", &format!("file:{}/state", scratch.display())),
+        "sqlite" => {
+            return include_str!("../resources/daprd/statestore.yaml").replace("file:state", &format!("file:{}/state", scratch.display()));
+        }
         "redis" => {
             let (host, password) = (infrastructure.address("redis"), secret("FTE_SECRET_REDIS_PASSWORD"));
             ("redis", "v1", format!("[{{name: redisHost, value: \"{host}\"}}, {{name: redisPassword, value: \"{password}\"}}]"))
