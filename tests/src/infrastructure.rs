@@ -1,4 +1,4 @@
-//! Kafka, Redis, PostgreSQL, placement and scheduler of one story: `tests/stack/stack`, called as people call it.
+//! Kafka, Redis, `PostgreSQL`, placement and scheduler of one story: `tests/stack/stack`, called as people call it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
