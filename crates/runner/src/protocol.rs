@@ -3,7 +3,7 @@
 //! Always true, whoever runs this:
 //! * A document changes only by a guarded write with the ETag just read. Whoever wants to become responsible reads the document, writes its own index,
 //!   then writes the document: a process that froze in between finds its index fenced, or its ETag old. (A write that only makes the document needs
-//!   no read: see `admission`.)
+//!   no read, and goes out together with that of the index: see `admission`.)
 //! * An event is published only out of the outbox of a durable document.
 //! * Every unfinished task and every unsent event is reachable from an unacknowledged delivery, an instance's index, or a timer.
 //!

@@ -5,17 +5,22 @@
 //! has not, so that a write that froze fails all the same.
 //! With no place free the delivery is held, and then given back: the broker is the buffer.
 //!
-//! Any other delivery is done with. Whatever its document still needs is the business of whoever has it in an index: a driver, a doubt that
-//! is being settled, or a takeover. Above all its outbox is not sent from here: a resumption in it would be published again for each
-//! delivery of that resumption, for ever.
+//! A task that is made and run is written into the index and into its document at the same time, which saves a commit from the way of each task: until both
+//! are durable its delivery is not acknowledged, and makes up for an index that lacks it (see `reachable`). Nothing else is in the outbox of such a
+//! document than its owner sends, once it drives it.
+//!
+//! Any other delivery is done with, if its task can be found without it. Whatever its document still needs is the business of whoever has it in an
+//! index: a driver, a doubt that is being settled, or a takeover. Above all its outbox is not sent from here: a resumption in it would be published
+//! again for each delivery of that resumption, for ever.
 
 use std::sync::Arc;
 
 use fte_events::{Priority, ResultKind, TaskId, TaskRequested};
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, join, select};
 
+use super::change::{Plan, change};
 use super::drive::{self, Drive};
-use super::index::{AddError, Purpose};
+use super::index::{self, AddError, LeaseDoc, Purpose};
 use super::instance::Instance;
 use super::pool::{Place, Slot};
 use super::timers::Timer;
@@ -79,7 +84,7 @@ async fn try_admit(instance: &Arc<Instance>, incoming: Incoming) -> Result<Admit
             Some((doc, guard)) => (doc, guard),
         };
         if !doc.admissible(incoming.turn) {
-            return Ok(Admitted::Done);
+            return reachable(instance, &doc, incoming.turn).await;
         }
         let Some(free) = place.take() else {
             place = hold_for_place(instance).await;
@@ -92,12 +97,23 @@ async fn try_admit(instance: &Arc<Instance>, incoming: Incoming) -> Result<Admit
         // Before the write, not after: until its answer is here the task would look like one that is owned and not driven.
         let Some(hold) = instance.hold(&doc) else { return Ok(Admitted::Retry("it is being taken up by another delivery".to_owned())) };
         let step = prepare(instance, &mut doc, &incoming, refused.as_ref()).await?;
-        match instance.index.add(task, Purpose::Run).await {
-            Ok(()) => {}
-            Err(AddError::Full) => return Ok(Admitted::Retry("the index is full".to_owned())),
-            Err(AddError::Fenced) => return Ok(Admitted::Retry("this instance was cut off".to_owned())),
+        let added = match instance.index.begin_add(task, Purpose::Run) {
+            Ok(added) => Box::pin(added),
+            Err(error) => return Ok(not_added(error)),
+        };
+        let (added, saved) = if guard == Guard::Absent && matches!(step, Step::Run(_)) {
+            join(added, Box::pin(instance.save(doc, guard.clone()))).await
+        } else {
+            match added.await {
+                Ok(()) => (Ok(()), instance.save(doc, guard.clone()).await),
+                Err(error) => return Ok(not_added(error)),
+            }
+        };
+        if let Err(error) = added {
+            // This instance is over: whether its document was written or not, the delivery comes again.
+            return Ok(not_added(error));
         }
-        match instance.save(doc, guard.clone()).await {
+        match saved {
             (Ok(Saved::Written), doc) => {
                 match step {
                     Step::Run(slot) => Drive::begin(instance, doc, Some(free), slot, hold),
@@ -118,6 +134,41 @@ async fn try_admit(instance: &Arc<Instance>, incoming: Incoming) -> Result<Admit
                 instance.doubts.add(&doc, guard, Purpose::Run);
                 return Err(error);
             }
+        }
+    }
+}
+
+fn not_added(error: AddError) -> Admitted {
+    let reason = match error {
+        AddError::Full => "the index is full",
+        AddError::Fenced => "this instance was cut off",
+    };
+    Admitted::Retry(reason.to_owned())
+}
+
+/// A delivery that admits nothing is done with when its task can be found without it. One that was just made may have an owner that has not got it in its
+/// index yet; if that owner is gone by now, the task is moved on here, as a takeover would.
+async fn reachable(instance: &Arc<Instance>, doc: &TaskDoc, turn: u32) -> Result<Admitted, PortError> {
+    let Some(owner) = doc.owner.as_ref().filter(|_| doc.turn == 0 && turn == 0) else { return Ok(Admitted::Done) };
+    if *owner == instance.id {
+        let driven = instance.is_driven(doc);
+        return Ok(if driven { Admitted::Done } else { Admitted::Retry("it is being taken up by another delivery".to_owned()) });
+    }
+    let lease = instance.ports.store.get(index::key(owner)).await?;
+    let lease: Option<LeaseDoc> = lease.and_then(|lease| serde_json::from_slice(&lease.value).ok());
+    match lease {
+        Some(lease) if lease.entries.contains(&doc.task_id) => Ok(Admitted::Done),
+        Some(lease) if lease.fenced_by.is_none() => Ok(Admitted::Retry("another runner is taking it up".to_owned())),
+        Some(_) | None => {
+            change(instance, doc.task_id, |doc, now| match doc {
+                Some(mut doc) if doc.turn == 0 && doc.owner.as_ref() == Some(owner) => {
+                    doc.cut_off(now);
+                    Plan::Move(Box::new(doc), ())
+                }
+                _ => Plan::Leave(()),
+            })
+            .await?;
+            Ok(Admitted::Done)
         }
     }
 }

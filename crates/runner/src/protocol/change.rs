@@ -52,8 +52,8 @@ pub(super) async fn change<T>(
         let planned = match &refused {
             None => plan(found, now).map(Ok),
             // As it was to be written, nothing would ever come of it.
-            Some(error) => match found {
-                Some(mut doc) if doc.owner.is_none() && !doc.ended() => {
+            Some(error) => match (found.clone(), plan(found, now)) {
+                (Some(mut doc), Plan::Move(..)) if !doc.ended() => {
                     doc.end(now, refused_end(error));
                     Plan::Move(Box::new(doc), Err(error.clone()))
                 }

@@ -25,7 +25,7 @@ pub(super) enum Purpose {
     Wake,
 }
 
-/// The index has no room; the caller should try again later.
+/// Why a task was not added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AddError {
     /// Too many entries.
@@ -86,8 +86,13 @@ impl Index {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Becomes responsible for a task; durable on return. A caller that stops waiting leaves the entry behind: see `Instance::doubt`.
+    /// Becomes responsible for a task; durable on return. A caller that stops waiting leaves the entry behind: see `Doubts`.
     pub(super) async fn add(&self, task: TaskId, purpose: Purpose) -> Result<(), AddError> {
+        self.begin_add(task, purpose)?.await
+    }
+
+    /// Begins to become responsible for a task, which is durable when what this gives back is ready.
+    pub(super) fn begin_add(&self, task: TaskId, purpose: Purpose) -> Result<impl Future<Output = Result<(), AddError>> + use<>, AddError> {
         let written = {
             let mut state = self.state();
             if self.is_fenced() {
@@ -103,7 +108,7 @@ impl Index {
             receiver
         };
         self.shared.changed.notify_one();
-        written.await.map_err(|_| AddError::Fenced)
+        Ok(async { written.await.map_err(|_| AddError::Fenced) })
     }
 
     /// Lets go of one hold on a task; the entry leaves the document with a later write.

@@ -198,7 +198,11 @@ async fn take_task(instance: &Arc<Instance>, dead: &InstanceId, task: TaskId) ->
                 Some(error) => doc.end(now, refused_end(error)),
                 None => doc.cut_off(now),
             },
-            Some(_) => return Ok(()),
+            // It may have been about to move a task on whose owner never listed it: written unchanged, so that this write fails.
+            Some(_) => match instance.save(doc, guard).await.0? {
+                Saved::Written => return Ok(()),
+                Saved::Conflict => continue,
+            },
             None if doc.ended() => {
                 return send(instance, &doc).await;
             }

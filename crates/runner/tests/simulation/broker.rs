@@ -42,6 +42,13 @@ pub(crate) struct Broker {
     pub(crate) deliveries: Vec<Delivery>,
 }
 
+impl Broker {
+    /// Whether the task's trigger is still to be acknowledged.
+    pub(crate) fn awaits_trigger(&self, task: usize) -> bool {
+        self.deliveries.iter().any(|delivery| delivery.task == task && delivery.incoming.turn == 0 && !delivery.done)
+    }
+}
+
 #[derive(Deserialize)]
 pub(crate) struct Envelope<'a> {
     pub(crate) id: &'a str,
@@ -182,6 +189,10 @@ impl World {
         match outcome {
             Admitted::Done => {
                 it.done = true;
+                let (task, turn) = (it.task, it.incoming.turn);
+                if turn == 0 {
+                    self.check_acknowledged(task);
+                }
                 self.perhaps_again(delivery);
             }
             Admitted::Retry(reason) => {

@@ -174,7 +174,7 @@ impl World {
         if let Err(wrong) = self.judge_move(process, before.as_ref(), &doc) {
             self.violate(|| format!("task {id}, written by p{process}: {wrong}"));
         }
-        if let Err(wrong) = self.judge_owner(id, &doc) {
+        if let Err(wrong) = self.judge_owner(task, id, &doc) {
             self.violate(|| format!("task {id}, written by p{process}: {wrong}"));
         }
         let it = &mut self.tasks[task];
@@ -272,12 +272,15 @@ impl World {
     }
 
     /// Who owns a task can be found with it.
-    fn judge_owner(&self, id: &str, doc: &Doc) -> Result<(), String> {
+    fn judge_owner(&self, task: usize, id: &str, doc: &Doc) -> Result<(), String> {
         if doc.state == State::ParkedForApproval && doc.approval.as_ref().is_none_or(|approval| approval.decision.is_some()) {
             return Err("it is parked without an open question".to_owned());
         }
         let Some(owner) = &doc.owner else { return Ok(()) };
         let Some(lease) = self.leases.get(owner) else { return Err(format!("owner {owner} has no lease")) };
+        if doc.turn == 0 && self.broker.awaits_trigger(task) {
+            return Ok(());
+        }
         if lease.struck {
             return Err(format!("owner {owner} has been taken over already"));
         }
@@ -285,6 +288,16 @@ impl World {
             return Err(format!("it is not in the index of its owner {owner}"));
         }
         Ok(())
+    }
+
+    /// A trigger was acknowledged: its task can be found without it.
+    pub(crate) fn check_acknowledged(&mut self, task: usize) {
+        let it = &self.tasks[task];
+        let Some((owner, id)) = it.doc.as_ref().and_then(|doc| Some((doc.owner.clone()?, it.plan.id))) else { return };
+        let listed = self.leases.get(&owner).is_some_and(|lease| !lease.struck && lease.entries.contains(&id));
+        if !listed {
+            self.violate(|| format!("the trigger of task {id} was acknowledged, and its owner {owner} does not list it"));
+        }
     }
 
     fn check_lease(&mut self, process: usize, lease: LeaseDoc) {
@@ -331,6 +344,11 @@ impl World {
 
     fn is_reachable(&self, task: usize) -> bool {
         let id = self.tasks[task].plan.id;
+        // Its delivery finds an owner that never listed it.
+        let owned_at_first = self.tasks[task].doc.as_ref().is_some_and(|doc| doc.turn == 0 && doc.owner.is_some());
+        if owned_at_first && self.broker.awaits_trigger(task) {
+            return true;
+        }
         self.leases.values().any(|lease| !lease.struck && lease.entries.contains(&id))
     }
 
@@ -346,8 +364,9 @@ impl World {
             if let Some(lease) = self.leases.get_mut(&instance) {
                 lease.struck = true;
             }
-            let owned = self.tasks.iter().find(|task| task.doc.as_ref().is_some_and(|doc| doc.owner.as_deref() == Some(&instance)));
-            if let Some(id) = owned.map(|task| task.plan.id) {
+            let owns = |task: &usize| self.tasks[*task].doc.as_ref().is_some_and(|doc| doc.owner.as_deref() == Some(&instance));
+            let owned = (0..self.tasks.len()).filter(owns).find(|task| !self.broker.awaits_trigger(*task));
+            if let Some(id) = owned.map(|task| self.tasks[task].plan.id) {
                 self.violate(|| format!("instance {instance} was struck off the list and still owns task {id}"));
             }
         }
