@@ -1,0 +1,108 @@
+{{/* What is fixed about each service, whatever the values say. A workload with a volume of its own is a StatefulSet; `topic` is what KEDA counts. */}}
+{{- define "fte.facts" -}}
+intake: {appPort: 7401, state: true, volume: false}
+runner: {appPort: 7402, state: true, volume: true, topic: fte.triggers.inbound}
+status: {appPort: 7403, state: false, volume: true, replicas: 1}
+audit: {appPort: 7404, state: false, volume: true, replicas: 1}
+{{- end }}
+
+{{/* All services: facts, defaults, and the values of each, merged. `(include "fte.services" . | fromYaml)`. */}}
+{{- define "fte.services" -}}
+{{- if eq .Values.services.status.database "postgresql" }}
+{{- fail "services.status.database: postgresql is planned; this version keeps the read model in SQLite" }}
+{{- end }}
+{{- $services := dict }}
+{{- range $name, $fact := include "fte.facts" . | fromYaml }}
+{{- $own := index $.Values.services $name }}
+{{- $service := mustMergeOverwrite (deepCopy $.Values.defaults) (deepCopy $own) $fact (dict "id" (printf "fte-%s" $name)) }}
+{{- $_ := set $services $name $service }}
+{{- end }}
+{{- toYaml $services }}
+{{- end }}
+
+{{/* The topics of the catalogue, from a file that a test compares with it. */}}
+{{- define "fte.topics" -}}
+{{ .Files.Get "files/topics.json" }}
+{{- end }}
+
+{{/* Topic scopes in Dapr's form, `app=topic,topic;app=`. An app that is not named could use every topic: all are. (list . "publishers") */}}
+{{- define "fte.scopes" -}}
+{{- $root := index . 0 }}{{ $role := index . 1 }}
+{{- $apps := list }}
+{{- range $name, $_ := include "fte.facts" $root | fromYaml }}
+{{- $topics := list }}
+{{- range include "fte.topics" $root | fromJsonArray }}
+{{- if has $name (index . $role) }}{{ $topics = append $topics .name }}{{ end }}
+{{- end }}
+{{- $apps = append $apps (printf "fte-%s=%s" $name (join "," $topics)) }}
+{{- end }}
+{{- join ";" $apps }}
+{{- end }}
+
+{{- define "fte.image" -}}
+{{- with .Values.image -}}
+{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* (list . "fte-intake") */}}
+{{- define "fte.selector" -}}
+app.kubernetes.io/name: {{ index . 1 }}
+app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+{{- end }}
+
+{{- define "fte.labels" -}}
+{{ include "fte.selector" . }}
+{{- with index . 0 }}
+app.kubernetes.io/part-of: fte
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+{{- end }}
+
+{{/* How long a sidecar goes on after SIGTERM, in seconds. */}}
+{{- define "fte.block" -}}
+{{ with .Values.shutdown }}{{ add .preStopSeconds .drainSeconds .marginSeconds }}{{ end }}
+{{- end }}
+
+{{- define "fte.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "fte.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* Which Kafka user: metadata of the component. */}}
+{{- define "fte.kafkaAuth" -}}
+{{- with .Values.kafka.auth }}
+{{- if eq .type "none" }}
+- {name: authType, value: none}
+{{- else if eq .type "scram" }}
+- {name: authType, value: password}
+- {name: saslMechanism, value: {{ .mechanism | quote }}}
+- name: saslUsername
+  secretKeyRef: {name: {{ .secret }}, key: username}
+- name: saslPassword
+  secretKeyRef: {name: {{ .secret }}, key: password}
+- name: caCert
+  secretKeyRef: {name: {{ .secret }}, key: ca.crt}
+{{- else }}
+- {name: authType, value: mtls}
+- name: clientCert
+  secretKeyRef: {name: {{ .secret }}, key: user.crt}
+- name: clientKey
+  secretKeyRef: {name: {{ .secret }}, key: user.key}
+- name: caCert
+  secretKeyRef: {name: {{ .secret }}, key: ca.crt}
+{{- end }}
+{{- end }}
+{{- end }}

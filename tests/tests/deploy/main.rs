@@ -1,0 +1,17 @@
+//! The chart and the image: rendered by Helm over a matrix of values, validated against what Kubernetes and its operators publish, and compared with the
+//! services they start. Nothing here is run on a cluster, and no image is built.
+//!
+//! `tests/deploy/tools` fetches Helm and the schemas, once. `FTE_UPDATE_GOLDEN=1 cargo test -p fte-tests --test deploy` writes the snapshots anew.
+
+#![expect(clippy::unwrap_used, reason = "a test that fails here shows where")]
+
+mod alerts;
+mod catalogue;
+mod chart;
+mod environment;
+mod image;
+mod matrix;
+mod nginx;
+mod pods;
+mod routes;
+mod schemas;
