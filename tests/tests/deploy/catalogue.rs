@@ -74,10 +74,35 @@ fn each_app_may_publish_and_subscribe_to_what_the_catalogue_says_and_to_nothing_
     }
 }
 
-/// `dapr/` is what is run in tests on real sidecars.
+/// `dapr/` is what is run in tests on real sidecars. What differs is where Kafka is, who logs in, and where secrets come from.
 #[test]
-fn what_the_sidecars_read_is_what_they_read_on_one_machine() {
+fn the_sidecars_are_told_what_they_are_told_on_one_machine() {
     let rendered = render("default");
     let file = |name: &str| serde_saphyr::from_str::<Value>(&std::fs::read_to_string(root().join("dapr").join(name)).unwrap()).unwrap();
     assert_eq!(rendered["Resiliency/fte"].value["spec"], file("resiliency.yaml")["spec"]);
+    let (ours, theirs) = (&rendered["Configuration/fte"].value["spec"], &file("config.yaml")["spec"]);
+    assert_eq!((&ours["api"]["allowed"], &ours["features"]), (&theirs["api"]["allowed"], &theirs["features"]));
+
+    let (ours, theirs) = (&rendered["Component/pubsub"], file("pubsub.yaml"));
+    assert_eq!((&ours.value["scopes"], &ours.value["spec"]["initTimeout"]), (&app_ids(&theirs), &theirs["spec"]["initTimeout"]));
+    for entry in theirs["spec"]["metadata"].as_array().unwrap() {
+        let name = text(entry, "name");
+        // The order of apps and topics in a scope says nothing; that both are the catalogue's is tested on either side.
+        if !["brokers", "authType", "publishingScopes", "subscriptionScopes"].contains(&name) {
+            assert_eq!(metadata(ours, name), text(entry, "value"), "{name}");
+        }
+    }
+    for (file_name, kind) in [("redis/statestore.yaml", "secured"), ("postgresql/statestore.yaml", "default")] {
+        let theirs = file(file_name);
+        let ours = &render(kind)["Component/statestore"].value;
+        let version = |component: &Value| (component["spec"]["type"].clone(), component["spec"]["version"].clone());
+        assert_eq!((version(ours), &ours["scopes"]), (version(&theirs), &app_ids(&theirs)), "{file_name}");
+    }
+}
+
+/// Its scopes, in order.
+fn app_ids(component: &Value) -> Value {
+    let mut apps: Vec<String> = component["scopes"].as_array().unwrap().iter().map(|app| app.as_str().unwrap().to_owned()).collect();
+    apps.sort();
+    json!(apps)
 }
