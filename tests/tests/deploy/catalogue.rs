@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fte_events::{Topic, manifests, topics};
 use serde_json::{Value, json};
 
-use crate::chart::{Object, render, root, text};
+use crate::chart::{Object, is_update, render, root, text};
 
 /// The file that the templates read. What is planned is made, but nobody may use it yet: no service does.
 #[test]
@@ -23,7 +23,7 @@ fn the_charts_list_of_topics_is_the_catalogue() {
     let lines: Vec<String> = list.iter().map(Value::to_string).collect();
     let expected = format!("[\n{}\n]\n", lines.join(",\n"));
     let path = root().join("deploy/helm/fte/files/topics.json");
-    if std::env::var_os("FTE_UPDATE_GOLDEN").is_some() {
+    if is_update() {
         std::fs::write(&path, &expected).unwrap();
     }
     assert_eq!(std::fs::read_to_string(&path).unwrap(), expected, "run with FTE_UPDATE_GOLDEN=1 and read the diff");

@@ -28,6 +28,11 @@ pub(crate) fn helm(command: &[&str], more: &[&str]) -> Output {
     Command::new(tools().join("helm")).args(command).arg(chart).args(["--namespace", "fte"]).args(more).output().unwrap()
 }
 
+#[expect(clippy::disallowed_methods, reason = "a switch of this test, not configuration")]
+pub(crate) fn is_update() -> bool {
+    std::env::var_os("FTE_UPDATE_GOLDEN").is_some()
+}
+
 /// The names of the matrix: the files of `tests/deploy/values`.
 pub(crate) fn cases() -> Vec<String> {
     let files = std::fs::read_dir(root().join("tests/deploy/values")).unwrap();

@@ -1,5 +1,6 @@
 //! The chart and the image: rendered by Helm over a matrix of values, validated against what Kubernetes and its operators publish, and compared with the
-//! services they start. Nothing here is run on a cluster, and no image is built.
+//! services they start. Nothing here is run on a cluster, and no image is built; the services themselves
+//! are started as the pods would start them.
 //!
 //! `tests/deploy/tools` fetches Helm and the schemas, once. `FTE_UPDATE_GOLDEN=1 cargo test -p fte-tests --test deploy` writes the snapshots anew.
 
@@ -8,6 +9,7 @@
 mod alerts;
 mod catalogue;
 mod chart;
+mod closed_loop;
 mod environment;
 mod image;
 mod matrix;

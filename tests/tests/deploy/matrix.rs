@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use fte_testkit::Dir;
 
-use crate::chart::{cases, helm, notes, render, root, values};
+use crate::chart::{cases, helm, is_update, notes, render, root, values};
 use crate::schemas::Schemas;
 
 #[test]
@@ -41,7 +41,7 @@ fn every_case_is_as_its_snapshot() {
         }
         write!(snapshot, "---\n# {}\n", notes(&case).trim_end().replace('\n', "\n# ").replace(" \n", "\n")).unwrap();
         let path = root().join(format!("tests/deploy/snapshots/{case}.yaml"));
-        if std::env::var_os("FTE_UPDATE_GOLDEN").is_some() {
+        if is_update() {
             std::fs::write(&path, &snapshot).unwrap();
         }
         let known = std::fs::read_to_string(&path).unwrap_or_default();

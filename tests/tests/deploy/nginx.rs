@@ -1,5 +1,6 @@
-//! A real nginx with the chart's configuration before four services that say who they are.
+//! A real nginx with the chart's configuration.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command};
@@ -7,21 +8,25 @@ use std::time::{Duration, Instant};
 
 use fte_testkit::Dir;
 
+/// The name by which people call in the matrix.
+pub(crate) const HOST: &str = "fte.example.com";
+
 pub(crate) struct Front {
     nginx: Child,
-    port: u16,
+    pub(crate) port: u16,
     dir: Dir,
 }
 
 impl Front {
-    pub(crate) fn start(conf: &str, services: &[&'static str]) -> Self {
+    /// Before services on these ports.
+    pub(crate) fn start(conf: &str, services: &BTreeMap<String, u16>) -> Self {
         let dir = Dir::new();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut conf = conf.replace("listen 8080;", &format!("listen 127.0.0.1:{port};")).replace("/tmp/", &format!("{}/", dir.display()));
-        for service in services {
+        for (service, port) in services {
             let name = format!("fte-{service}.fte.svc:80");
             assert!(conf.contains(&name), "{name}");
-            conf = conf.replace(&name, &format!("127.0.0.1:{}", answering(service)));
+            conf = conf.replace(&name, &format!("127.0.0.1:{port}"));
         }
         let file = dir.write("nginx.conf", conf);
         let log = dir.join("start.log");
@@ -37,16 +42,25 @@ impl Front {
         front
     }
 
-    /// The status and body of one request.
-    pub(crate) fn ask(&self, method: &str, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        write!(stream, "{method} {path} HTTP/1.1\r\nHost: fte.example.com\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    /// The status and body of one request, with a header line of one's own.
+    pub(crate) fn ask(&self, method: &str, path: &str, header: &str, body: &str) -> (u16, String) {
+        ask(self.port, HOST, method, path, header, body)
     }
+}
+
+/// The status and body of one request.
+pub(crate) fn ask(port: u16, host: &str, method: &str, path: &str, header: &str, body: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let header = if header.is_empty() { String::new() } else { format!("{header}\r\n") };
+    let kind = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
+    let length = body.len();
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: {host}\r\n{header}{kind}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
 impl Drop for Front {
@@ -59,7 +73,7 @@ impl Drop for Front {
 }
 
 /// A service that answers each request with its own name, and the request's method, path and host.
-fn answering(service: &'static str) -> u16 {
+pub(crate) fn answering(service: &'static str) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {

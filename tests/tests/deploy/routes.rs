@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::chart::{render, root, text};
-use crate::nginx::Front;
+use crate::nginx::{Front, answering};
 
 const SERVICES: [&str; 4] = ["intake", "runner", "status", "audit"];
 
@@ -89,13 +89,14 @@ fn a_gateway_takes_every_route_to_its_service() {
 
 #[test]
 fn the_nginx_behind_an_ingress_takes_every_route_to_its_service() {
-    let front = Front::start(text(&render("certificate")["ConfigMap/fte-front"].value, "data/nginx.conf"), &SERVICES);
+    let services = SERVICES.into_iter().map(|service| (service.to_owned(), answering(service))).collect();
+    let front = Front::start(text(&render("certificate")["ConfigMap/fte-front"].value, "data/nginx.conf"), &services);
     for Request { method, path, service } in routes() {
         let expected = format!("{service} {method} {path}?a=b fte.example.com");
-        assert_eq!(front.ask(&method, &format!("{path}?a=b")), (200, expected));
+        assert_eq!(front.ask(&method, &format!("{path}?a=b"), "", ""), (200, expected));
     }
     for (method, path) in NOWHERE {
-        assert_eq!(front.ask(method, path).0, 404, "{method} {path}");
+        assert_eq!(front.ask(method, path, "", "").0, 404, "{method} {path}");
     }
-    assert_eq!(front.ask("GET", "/front-health").0, 204);
+    assert_eq!(front.ask("GET", "/front-health", "", "").0, 204);
 }
