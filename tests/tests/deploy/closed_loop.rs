@@ -77,7 +77,7 @@ async fn a_task_closes_its_loop_through_the_pods_of_the_chart() {
     for (name, port) in &doors {
         for host in ["127.0.0.1".to_owned(), format!("fte-{name}.fte.svc")] {
             eventually(|| async {
-                let (status, body) = ask(*port, &host, "GET", "/ready", "", "");
+                let (status, body) = ask(*port, &host, "GET", "/ready", "", "").map_err(|error| format!("{name}: {error}"))?;
                 if status == 200 { Ok(()) } else { Err(format!("{name}: {status} {body}")) }
             })
             .await;
@@ -97,7 +97,7 @@ async fn a_task_closes_its_loop_through_the_pods_of_the_chart() {
         if status == 200 && history.contains("fte.result.completed") { Ok(()) } else { Err(history) }
     })
     .await;
-    let other = ask(front.port, "evil.example", "GET", "/v1/tasks", &bearer, "");
+    let other = ask(front.port, "evil.example", "GET", "/v1/tasks", &bearer, "").unwrap();
     assert_eq!(other.0, 403, "a foreign host is answered: {}", other.1);
     assert_eq!(HOST, text(&rendered["Ingress/fte"].value, "spec/rules/0/host"));
 }

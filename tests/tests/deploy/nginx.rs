@@ -1,7 +1,7 @@
 //! A real nginx with the chart's configuration.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -44,23 +44,25 @@ impl Front {
 
     /// The status and body of one request, with a header line of one's own.
     pub(crate) fn ask(&self, method: &str, path: &str, header: &str, body: &str) -> (u16, String) {
-        ask(self.port, HOST, method, path, header, body)
+        ask(self.port, HOST, method, path, header, body).unwrap()
     }
 }
 
-/// The status and body of one request.
-pub(crate) fn ask(port: u16, host: &str, method: &str, path: &str, header: &str, body: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+/// The status and body of one request. An error where nobody listens yet.
+pub(crate) fn ask(port: u16, host: &str, method: &str, path: &str, header: &str, body: &str) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     let header = if header.is_empty() { String::new() } else { format!("{header}\r\n") };
     let kind = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
     let length = body.len();
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: {host}\r\n{header}{kind}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}")
-        .unwrap();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\n{header}{kind}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
+    Ok((head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned()))
 }
 
 impl Drop for Front {
