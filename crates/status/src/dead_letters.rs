@@ -20,6 +20,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use crate::reading::Incoming;
 use crate::store::NewLetter;
 use crate::subscriptions::APP_ID;
+use crate::tenant::{Tenant, tenant, tenant_of};
 
 /// What a letter says.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(crate) struct Letter {
     pub(crate) attempts: Option<u32>,
     pub(crate) failed_at: Option<Timestamp>,
     pub(crate) task: Option<TaskId>,
+    /// Whose the event was; of one that cannot be read, what the letter says.
+    pub(crate) tenant: Tenant,
 }
 
 /// The event that was given up on.
@@ -88,11 +91,13 @@ struct Data {
 pub(crate) fn arrived(record: Record) -> (NewLetter, Option<Incoming>) {
     let Record { topic, body, .. } = record;
     if let Some((event, _)) = published(&body) {
-        let letter = NewLetter { id: event.id.clone(), topic, record: body.clone() };
-        return (letter, Some(Incoming::unfolded(&event, body)));
+        let tenant = Letter::read(&topic, &body).tenant;
+        let letter = NewLetter { id: event.id.clone(), tenant: tenant.clone(), topic, record: body.clone() };
+        return (letter, Some(Incoming::unfolded(&event, tenant, body)));
     }
     let id = dead_letters::letter_id(&consumer_of(&topic), &body).to_string();
-    (NewLetter { id, topic, record: body }, None)
+    let tenant = Letter::read(&topic, &body).tenant;
+    (NewLetter { id, tenant, topic, record: body }, None)
 }
 
 fn published(record: &[u8]) -> Option<(RawEvent, Data)> {
@@ -115,7 +120,9 @@ impl Letter {
             (Some(original), _) => Original::from(original),
             (None, prefix) => Original::Prefix { text: prefix.unwrap_or_default(), size: data.original_size, sha256: data.original_sha256 },
         };
-        let task = original.event().map(|original| task_of(&original)).or_else(|| event.subject.as_deref()?.parse().ok());
+        let read = original.event();
+        let task = read.as_ref().map(task_of).or_else(|| event.subject.as_deref()?.parse().ok());
+        let tenant = tenant_of(read.as_ref().unwrap_or(&event));
         Self {
             consumer: data.consumer,
             original_topic: Some(data.original_topic),
@@ -124,6 +131,7 @@ impl Letter {
             attempts: Some(data.attempts),
             failed_at: Some(data.failed_at),
             task,
+            tenant,
         }
     }
 
@@ -140,6 +148,7 @@ impl Letter {
             attempts: None,
             failed_at: None,
             task: event.as_ref().map(task_of),
+            tenant: event.as_ref().map_or_else(|| tenant(None), tenant_of),
             original,
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use fte_bus::Publisher;
 use fte_events::{ActionOutcome, ActionRecorded, Actor, ActorType};
 use fte_service::AuditTrail;
+use fte_service::keys::Caller;
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::Mutex;
@@ -48,9 +49,9 @@ impl Desk {
     }
 
     /// Publishes the letter's event again. A letter that was replayed already is only told about.
-    pub(crate) async fn replay(&self, id: &str) -> Result<(LetterRow, Replay), DecideError> {
+    pub(crate) async fn replay(&self, id: &str, caller: &Caller) -> Result<(LetterRow, Replay), DecideError> {
         let _alone = self.deciding.lock().await;
-        let row = self.store.letter(id.to_owned()).await?.ok_or(DecideError::Unknown)?;
+        let row = self.store.letter(id.to_owned(), caller.scope().clone()).await?.ok_or(DecideError::Unknown)?;
         let letter = Letter::read(&row.topic, &row.record);
         if row.state == LetterState::Discarded {
             return Err(DecideError::Otherwise(row.state));
@@ -59,7 +60,7 @@ impl Desk {
         if row.state == LetterState::Replayed {
             return Ok((row, replay));
         }
-        self.record("deadletter.replayed", id, &letter, Some(&replay)).await?;
+        self.record(caller, "deadletter.replayed", id, &letter, Some(&replay)).await?;
         self.publisher.send(replay.message.clone()).await.map_err(DecideError::NotPublished)?;
         let row = self.decide(id, LetterState::Replayed).await?;
         metrics::letters("replayed", 1);
@@ -67,23 +68,23 @@ impl Desk {
     }
 
     /// Puts the letter away.
-    pub(crate) async fn discard(&self, id: &str) -> Result<LetterRow, DecideError> {
+    pub(crate) async fn discard(&self, id: &str, caller: &Caller) -> Result<LetterRow, DecideError> {
         let _alone = self.deciding.lock().await;
-        let row = self.store.letter(id.to_owned()).await?.ok_or(DecideError::Unknown)?;
+        let row = self.store.letter(id.to_owned(), caller.scope().clone()).await?.ok_or(DecideError::Unknown)?;
         match row.state {
             LetterState::Open => {}
             LetterState::Discarded => return Ok(row),
             LetterState::Replayed => return Err(DecideError::Otherwise(row.state)),
         }
-        self.record("deadletter.discarded", id, &Letter::read(&row.topic, &row.record), None).await?;
+        self.record(caller, "deadletter.discarded", id, &Letter::read(&row.topic, &row.record), None).await?;
         let row = self.decide(id, LetterState::Discarded).await?;
         metrics::letters("discarded", 1);
         Ok(row)
     }
 
-    async fn record(&self, action: &str, id: &str, letter: &Letter, replay: Option<&Replay>) -> Result<(), DecideError> {
-        // Who it is will be known once there are API keys.
-        let mut action = ActionRecorded::new(action, Actor::new(ActorType::User, "unknown"), ActionOutcome::Success, Timestamp::now());
+    async fn record(&self, caller: &Caller, action: &str, id: &str, letter: &Letter, replay: Option<&Replay>) -> Result<(), DecideError> {
+        let actor = Actor::new(ActorType::User, caller.name().unwrap_or("unknown"));
+        let mut action = ActionRecorded::new(action, actor, ActionOutcome::Success, Timestamp::now());
         action.resource = Some(format!("dead-letter/{id}"));
         action.task_id = replay.map_or(letter.task, |replay| replay.task);
         action.data.insert("letter_id".to_owned(), Value::from(id));

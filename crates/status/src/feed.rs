@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::metrics::OpenStream;
 use crate::reading::Incoming;
 use crate::sse::{Filter, write_frame};
+use crate::tenant::Tenant;
 use crate::wake::TooMany;
 
 /// The live end of the store.
@@ -52,6 +53,7 @@ pub(crate) struct Chunk {
 struct Entry {
     row: i64,
     task: Option<TaskId>,
+    tenant: Tenant,
     event_type: Box<str>,
     /// Where its frame ends; it begins where the one before ends.
     end: usize,
@@ -166,9 +168,15 @@ impl Chunk {
         let (mut frames, mut entries) = (Vec::new(), Vec::new());
         for (row, event) in stored {
             // An event of no task is on no stream.
-            if event.task.is_some() && wants.iter().any(|filter| filter.passes(&event.event_type, event.task)) {
+            if event.task.is_some() && wants.iter().any(|filter| filter.passes(&event.event_type, event.task, &event.tenant)) {
                 write_frame(&mut frames, &event.id, &event.event_type, &event.body);
-                entries.push(Entry { row: *row, task: event.task, event_type: event.event_type.clone(), end: frames.len() });
+                entries.push(Entry {
+                    row: *row,
+                    task: event.task,
+                    tenant: event.tenant.clone(),
+                    event_type: event.event_type.clone(),
+                    end: frames.len(),
+                });
             }
         }
         frames.shrink_to_fit();
@@ -194,7 +202,7 @@ impl Chunk {
         }
         let mut out = Vec::new();
         for (place, entry) in self.entries.iter().enumerate().skip(known) {
-            if filter.passes(&entry.event_type, entry.task) {
+            if filter.passes(&entry.event_type, entry.task, &entry.tenant) {
                 out.extend_from_slice(&self.frames[self.start_of(place)..entry.end]);
                 if out.len() >= bytes_max {
                     out.shrink_to_fit();
@@ -223,7 +231,7 @@ mod tests {
         let events = incoming(history.events);
         let stored: Vec<(i64, &Incoming)> = (1..).zip(&events).collect();
         let last = stored.len() as i64;
-        let filters = [Filter::default(), Filter { types: Vec::new(), task: Some(history.task) }];
+        let filters = [Filter::default(), Filter { task: Some(history.task), ..Filter::default() }];
         let chunk = Chunk::new(0, last, 1, &filters, &stored);
         let longest = events.iter().map(|event| event.body.len()).max().unwrap() + 200;
         for filter in &filters {

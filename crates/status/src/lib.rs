@@ -13,6 +13,7 @@
 //! | where | what |
 //! |---|---|
 //! | `reading` | from a delivery to what is stored of it |
+//! | `tenant` | whose it is, and who sees it |
 //! | `model` | the fold of events into a task; pure |
 //! | `store` | SQLite: the writer, the readers, the sweep |
 //! | `wake`, `feed`, `sse`, `streams` | who waits for a task, who listens to all of them |
@@ -32,6 +33,7 @@ mod store;
 mod streams;
 mod subscriptions;
 mod sweeping;
+mod tenant;
 #[cfg(test)]
 mod test_support;
 mod view;

@@ -283,6 +283,11 @@ impl TaskRecord {
         self.request.and_then(|request| request.at_us).or(self.first_us).unwrap_or_else(minted)
     }
 
+    /// When it was asked for, to compare with others of the same id: whatever was asked for is before what was not.
+    pub(crate) fn asked_for(&self) -> (i64, i64) {
+        self.request.map_or((i64::MAX, i64::MAX), |request| request.place())
+    }
+
     /// When the last thing happened.
     pub(crate) fn updated_us(&self, task: TaskId) -> i64 {
         self.last_us.unwrap_or_else(|| self.created_us(task))
@@ -307,8 +312,11 @@ impl Chosen {
     }
 
     fn is_before(&self, other: Option<&Self>) -> bool {
-        let place = |chosen: &Self| (chosen.at_us.unwrap_or(i64::MAX), chosen.mark);
-        other.is_none_or(|other| place(self) < place(other))
+        other.is_none_or(|other| self.place() < other.place())
+    }
+
+    fn place(&self) -> (i64, i64) {
+        (self.at_us.unwrap_or(i64::MAX), self.mark)
     }
 }
 

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::model::{Change, Half, Step};
+use crate::tenant::{Tenant, tenant_of};
 
 /// An event as the store takes it.
 #[derive(Debug, Clone)]
@@ -28,6 +29,8 @@ pub(crate) struct Incoming {
     pub event_type: Box<str>,
     /// Its task.
     pub task: Option<TaskId>,
+    /// Whose it is.
+    pub tenant: Tenant,
     /// When it happened, in microseconds since 1970.
     pub at_us: Option<i64>,
     /// Its bytes as they came.
@@ -82,11 +85,13 @@ pub(crate) fn read(delivery: Delivery, now: Timestamp) -> Result<Incoming, Unrea
         triggers::TOPIC => request(&event, now),
         _ => handoff(&event)?,
     };
+    let tenant = tenant_of(&event);
     Ok(Incoming {
         id: EventId::from(event.id),
         source: event.source.into(),
         event_type: event.event_type.into(),
         task,
+        tenant,
         at_us: event.time.map(Timestamp::as_microsecond),
         body: record.body,
         change,
@@ -95,12 +100,13 @@ pub(crate) fn read(delivery: Delivery, now: Timestamp) -> Result<Incoming, Unrea
 
 impl Incoming {
     /// An event that changes no task's record.
-    pub(crate) fn unfolded(event: &RawEvent, body: Bytes) -> Self {
+    pub(crate) fn unfolded(event: &RawEvent, tenant: Tenant, body: Bytes) -> Self {
         Self {
             id: EventId::from(event.id.clone()),
             source: event.source.as_str().into(),
             event_type: event.event_type.as_str().into(),
             task: subject(event),
+            tenant,
             at_us: event.time.map(Timestamp::as_microsecond),
             body,
             change: Change::Nothing,

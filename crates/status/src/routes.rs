@@ -20,6 +20,7 @@ mod tasks;
 use std::time::Duration;
 
 use fte_events::TaskId;
+use fte_service::keys::Scope;
 use fte_service::{ApiRoutes, Arrival, Problem};
 use http::StatusCode;
 use utoipa_axum::routes;
@@ -61,19 +62,19 @@ impl AppState {
         self.store.waiters().wait_for(task).map_err(|error| too_many(&error))
     }
 
-    /// The task. One that may be on its way is waited for.
-    async fn known(&self, task: TaskId) -> Result<TaskRow, Problem> {
-        match self.store.task(task).await.map_err(|error| unavailable(&error))? {
+    /// The task, if its tenant is in scope. One that may be on its way is waited for.
+    async fn known(&self, task: TaskId, scope: &Scope) -> Result<TaskRow, Problem> {
+        match self.store.task(task, scope.clone()).await.map_err(|error| unavailable(&error))? {
             Some(row) => Ok(row),
-            None => self.arrived(task, &mut self.wait_for(task)?).await,
+            None => self.arrived(task, scope, &mut self.wait_for(task)?).await,
         }
     }
 
     /// The task. One that may be on its way is waited for; what happens after `waiter` began is not missed.
-    async fn arrived(&self, task: TaskId, waiter: &mut Waiter) -> Result<TaskRow, Problem> {
+    async fn arrived(&self, task: TaskId, scope: &Scope, waiter: &mut Waiter) -> Result<TaskRow, Problem> {
         let arrival = Arrival::of(Some(task));
         loop {
-            if let Some(row) = self.store.task(task).await.map_err(|error| unavailable(&error))? {
+            if let Some(row) = self.store.task(task, scope.clone()).await.map_err(|error| unavailable(&error))? {
                 return Ok(row);
             }
             if !arrival.wait(waiter.news()).await {

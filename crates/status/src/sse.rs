@@ -3,6 +3,9 @@
 //! `id:` is the CloudEvent's id, `event:` its type, `data:` the CloudEvent on one line.
 
 use fte_events::TaskId;
+use fte_service::keys::Scope;
+
+use crate::tenant::sees;
 
 /// Sent when a stream opens: the headers go out at once, and browsers reconnect after a second.
 pub(crate) const OPENING: &[u8] = b"retry: 1000\n\n";
@@ -41,23 +44,33 @@ fn one_line(bytes: &mut [u8]) {
 }
 
 /// Which events a stream of all tasks carries; nothing set means all.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Filter {
     /// Only these types, when there are any.
     pub types: Vec<Box<str>>,
     /// Only this task.
     pub task: Option<TaskId>,
+    /// Only what its listener may see.
+    pub scope: Scope,
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self { types: Vec::new(), task: None, scope: Scope::All }
+    }
 }
 
 impl Filter {
     /// Whether it lets everything through.
     pub(crate) fn is_open(&self) -> bool {
-        self.types.is_empty() && self.task.is_none()
+        self.types.is_empty() && self.task.is_none() && self.scope == Scope::All
     }
 
     /// Whether it lets an event through.
-    pub(crate) fn passes(&self, event_type: &str, task: Option<TaskId>) -> bool {
-        (self.types.is_empty() || self.types.iter().any(|wanted| **wanted == *event_type)) && (self.task.is_none() || self.task == task)
+    pub(crate) fn passes(&self, event_type: &str, task: Option<TaskId>, tenant: &str) -> bool {
+        sees(&self.scope, tenant)
+            && (self.types.is_empty() || self.types.iter().any(|wanted| **wanted == *event_type))
+            && (self.task.is_none() || self.task == task)
     }
 }
 

@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::letters::{LetterRow, LetterState, NewLetter};
 pub(crate) use self::reads::BYTES_MAX;
-pub(crate) use self::reads::{EventRow, ListQuery, TaskRow};
+pub(crate) use self::reads::{EventRow, ListQuery, TaskPlace, TaskRow};
 pub(crate) use self::sweep::Sweep;
 use crate::feed::Feed;
 use crate::reading::Incoming;

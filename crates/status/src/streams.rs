@@ -18,6 +18,7 @@ use crate::feed::Listener;
 use crate::metrics::OpenStream;
 use crate::sse::{Filter, KEEP_ALIVE, OPENING, write_frame};
 use crate::store::{Store, StoreError};
+use crate::tenant::Tenant;
 use crate::wake::Waiter;
 
 /// A comment is sent into a silence of this length, so that both ends notice when the other is gone.
@@ -56,6 +57,7 @@ enum Wake {
 pub(crate) struct TaskStream {
     pub(crate) store: Store,
     pub(crate) task: TaskId,
+    pub(crate) tenant: Tenant,
     pub(crate) after: i64,
     pub(crate) waiter: Waiter,
     pub(crate) stopping: Stopping,
@@ -81,8 +83,8 @@ enum State {
 }
 
 impl TaskStream {
-    pub(crate) fn new(store: Store, task: TaskId, after: i64, waiter: Waiter, stopping: Stopping) -> Self {
-        Self { store, task, after, waiter, stopping, state: State::Opening, _open: OpenStream::start("task") }
+    pub(crate) fn new(store: Store, task: TaskId, tenant: Tenant, after: i64, waiter: Waiter, stopping: Stopping) -> Self {
+        Self { store, task, tenant, after, waiter, stopping, state: State::Opening, _open: OpenStream::start("task") }
     }
 
     pub(crate) fn into_response(self) -> Response {
@@ -99,7 +101,8 @@ impl TaskStream {
                 State::Ended => return None,
                 State::Open => {}
             }
-            let read = self.store.events_of(self.task, self.after, EVENTS_MAX, PIECE_BYTES).await.inspect_err(broken).ok()?;
+            let read = self.store.events_of(self.task, self.tenant.clone(), self.after, EVENTS_MAX, PIECE_BYTES).await;
+            let read = read.inspect_err(broken).ok()?;
             if read.all && read.complete {
                 self.state = State::Ended;
             }

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
+use axum::{Extension, Router};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use fte_bus::{Delivery, RawEvent, Record};
 use fte_events::{
     ClaimId, EventName, Origin, Outgoing, Payload, ReleaseReason, ResultKind, SandboxChange, SandboxClaim, SandboxKind, Status,
-    StatusChanged, TaskId, TaskRequested, TaskResult, event_id, sample,
+    StatusChanged, TENANT, TaskId, TaskRequested, TaskResult, event_id, sample,
 };
+use fte_service::keys::{Caller, Role};
 use fte_service::{Bus, MapEnv, Ports, Service, Settings};
 use fte_testkit::{Dir, FakeSidecar, PATIENCE, eventually};
 use http::{Request, Response, StatusCode};
@@ -29,6 +30,7 @@ use crate::wake::Waiters;
 /// Writes a task's history, event by event, as the runner would: gapless sequence, claims with both halves, one result.
 pub(crate) struct History {
     pub(crate) task: TaskId,
+    pub(crate) tenant: &'static str,
     pub(crate) events: Vec<Delivery>,
     sequence: u64,
     attempt: u32,
@@ -39,7 +41,7 @@ pub(crate) struct History {
 impl History {
     pub(crate) fn of(task: TaskId) -> Self {
         let clock = task.minted_at().map_or(0, |at| at.as_microsecond());
-        Self { task, events: Vec::new(), sequence: 0, attempt: 1, turn: 0, clock }
+        Self { task, tenant: TENANT, events: Vec::new(), sequence: 0, attempt: 1, turn: 0, clock }
     }
 
     /// Asked for, claimed, run, ended, released.
@@ -116,8 +118,28 @@ impl History {
     pub(crate) fn say<P: Payload>(mut self, service: &str, name: EventName<'_>, payload: &P) -> Self {
         self.clock += 1_000;
         let time = Timestamp::from_microsecond(self.clock).unwrap();
-        let body = Outgoing::new(service, event_id(self.task, name), time, payload).about(self.task).to_bytes();
+        let body = Outgoing::new(service, event_id(self.task, name), time, payload).about(self.task).tenant(self.tenant).to_bytes();
         self.events.push(delivery(&payload.topic(), body));
+        self
+    }
+
+    /// The events of a tenant's.
+    pub(crate) fn of_tenant(mut self, tenant: &'static str) -> Self {
+        self.tenant = tenant;
+        self.rewritten(|event| event["ftetenant"] = json!(tenant))
+    }
+
+    /// The same events by another producer: others than those, if there are any.
+    pub(crate) fn said_elsewhere(self) -> Self {
+        self.rewritten(|event| event["source"] = json!("/elsewhere"))
+    }
+
+    fn rewritten(mut self, rewrite: impl Fn(&mut Value)) -> Self {
+        for event in &mut self.events {
+            let mut json: Value = serde_json::from_slice(&event.record.body).unwrap();
+            rewrite(&mut json);
+            *event = delivery(&event.record.topic, json.to_string().into());
+        }
         self
     }
 
@@ -153,6 +175,11 @@ pub(crate) struct Fixture {
     pub(crate) service: Service,
     pub(crate) options: StoreOptions,
     _dir: Dir,
+}
+
+/// Somebody who calls the public routes.
+pub(crate) struct Client {
+    api: Router,
 }
 
 /// An answer of a route, read whole.
@@ -202,6 +229,69 @@ impl Fixture {
         self.store.record(incoming(deliveries)).await.unwrap();
     }
 
+    /// The same service, called by the owner of a key for this tenant; without one, for every tenant.
+    pub(crate) fn called_by(&self, name: &str, tenant: Option<&str>) -> Client {
+        let caller = Caller::of_key(name.to_owned(), tenant.map(str::to_owned), vec![Role::Admin]);
+        Client { api: self.api.clone().layer(Extension(caller)) }
+    }
+
+    fn client(&self) -> Client {
+        Client { api: self.api.clone() }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.client().get(path).await
+    }
+
+    pub(crate) fn get_later(&self, path: &str) -> tokio::task::JoinHandle<Answer> {
+        self.client().get_later(path)
+    }
+
+    pub(crate) async fn post(&self, path: &str) -> Answer {
+        self.client().post(path).await
+    }
+
+    pub(crate) async fn open(&self, path: &str, headers: &[(&str, &str)]) -> Response<Body> {
+        self.client().open(path, headers).await
+    }
+
+    pub(crate) async fn open_whole(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.client().open_whole(path, headers).await
+    }
+
+    pub(crate) async fn stream(&self, path: &str, after: Option<&str>) -> Frames {
+        self.client().stream(path, after).await
+    }
+
+    /// Returns when so many wait.
+    pub(crate) async fn waiting(&self, count: usize) {
+        let waiters = self.store.waiters();
+        eventually(|| async { if waiters.count() == count { Ok(()) } else { Err(waiters.count()) } }).await;
+    }
+
+    /// What the sidecar is told to subscribe to.
+    pub(crate) async fn subscriptions(&self) -> Value {
+        let request = Request::get("/dapr/subscribe").body(Body::empty()).unwrap();
+        read_whole(self.app.clone().oneshot(request).await.unwrap()).await.expect(200)
+    }
+
+    /// Delivers records of a dead-letter topic: for each whether it was acknowledged.
+    pub(crate) async fn deliver_raw(&self, topic: &str, records: &[&[u8]]) -> Vec<bool> {
+        let records = records.iter().map(|record| Value::from(STANDARD.encode(record)));
+        self.deliver(topic, records.collect()).await
+    }
+
+    /// Delivers events of a topic: for each whether it was acknowledged.
+    pub(crate) async fn deliver(&self, topic: &str, events: Vec<Value>) -> Vec<bool> {
+        let entries = events.into_iter().enumerate().map(|(place, event)| json!({"entryId": place.to_string(), "event": event}));
+        let body = json!({"id": "1", "topic": topic, "entries": entries.collect::<Vec<_>>()}).to_string();
+        let request = Request::post(format!("/events/{topic}")).header("content-type", "application/json").body(Body::from(body)).unwrap();
+        let answer = read_whole(self.app.clone().oneshot(request).await.unwrap()).await.expect(200);
+        answer["statuses"].as_array().unwrap().iter().map(|status| status["status"] == "SUCCESS").collect()
+    }
+}
+
+impl Client {
     pub(crate) async fn get(&self, path: &str) -> Answer {
         read_whole(self.open(path, &[]).await).await
     }
@@ -210,12 +300,6 @@ impl Fixture {
     pub(crate) fn get_later(&self, path: &str) -> tokio::task::JoinHandle<Answer> {
         let (api, request) = (self.api.clone(), Request::get(path).body(Body::empty()).unwrap());
         tokio::spawn(async move { read_whole(api.oneshot(request).await.unwrap()).await })
-    }
-
-    /// Returns when so many wait.
-    pub(crate) async fn waiting(&self, count: usize) {
-        let waiters = self.store.waiters();
-        eventually(|| async { if waiters.count() == count { Ok(()) } else { Err(waiters.count()) } }).await;
     }
 
     pub(crate) async fn post(&self, path: &str) -> Answer {
@@ -242,27 +326,6 @@ impl Fixture {
         assert_eq!(response.status(), StatusCode::OK);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         Frames { body: response.into_body(), text: String::new() }
-    }
-
-    /// What the sidecar is told to subscribe to.
-    pub(crate) async fn subscriptions(&self) -> Value {
-        let request = Request::get("/dapr/subscribe").body(Body::empty()).unwrap();
-        read_whole(self.app.clone().oneshot(request).await.unwrap()).await.expect(200)
-    }
-
-    /// Delivers records of a dead-letter topic: for each whether it was acknowledged.
-    pub(crate) async fn deliver_raw(&self, topic: &str, records: &[&[u8]]) -> Vec<bool> {
-        let records = records.iter().map(|record| Value::from(STANDARD.encode(record)));
-        self.deliver(topic, records.collect()).await
-    }
-
-    /// Delivers events of a topic: for each whether it was acknowledged.
-    pub(crate) async fn deliver(&self, topic: &str, events: Vec<Value>) -> Vec<bool> {
-        let entries = events.into_iter().enumerate().map(|(place, event)| json!({"entryId": place.to_string(), "event": event}));
-        let body = json!({"id": "1", "topic": topic, "entries": entries.collect::<Vec<_>>()}).to_string();
-        let request = Request::post(format!("/events/{topic}")).header("content-type", "application/json").body(Body::from(body)).unwrap();
-        let answer = read_whole(self.app.clone().oneshot(request).await.unwrap()).await.expect(200);
-        answer["statuses"].as_array().unwrap().iter().map(|status| status["status"] == "SUCCESS").collect()
     }
 }
 

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::store::TaskRow;
+use crate::tenant::{Tenant, shown};
 
 type Json = Box<RawValue>;
 
@@ -20,6 +21,10 @@ type Json = Box<RawValue>;
 pub(crate) struct TaskView {
     /// Its id.
     task_id: TaskId,
+    /// Whose it is, where that is not `default`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    tenant: Option<Tenant>,
     /// Where it stands.
     status: Status,
     /// What the agent is at, in its words.
@@ -146,7 +151,7 @@ struct ResultData {
 
 impl TaskView {
     pub(crate) fn new(row: TaskRow) -> Self {
-        let TaskRow { id, record, bodies } = row;
+        let TaskRow { id, tenant, record, bodies } = row;
         let has_request = bodies.request.is_some();
         let request: RequestData = data_of(bodies.request);
         let step: StepData = data_of(bodies.step);
@@ -157,6 +162,7 @@ impl TaskView {
         let or_default = |value: Option<Json>, default: &str| value.or_else(|| has_request.then(|| json(default)).flatten());
         Self {
             task_id: id,
+            tenant: shown(tenant),
             status,
             stage: record.stage().map(str::to_owned),
             progress_pct: record.progress_pct(),

@@ -1,7 +1,8 @@
 //! Waiting for a task: a bounded table of who waits for which task, woken right after each commit.
 //!
 //! The order is always: get a [`Waiter`], read the store, then wait. What is committed after the first step wakes the third, so nothing is missed and
-//! nothing polls. A result comes along with the news, so that who waits for it need not read again.
+//! nothing polls. A result comes along with the news, so that who waits for it need not read again. News of a task id is given to all who wait for
+//! it: whether it is of their tenant's task they see by what they read.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 use crate::metrics;
 use crate::model::Change;
 use crate::reading::Incoming;
+use crate::tenant::Tenant;
 
 /// Who waits for which task.
 #[derive(Debug)]
@@ -30,8 +32,8 @@ struct Table {
 /// What happened since the waiting began.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct News {
-    /// The result event, if it was among it.
-    pub result: Option<Bytes>,
+    /// The result event and whose it is, if it was among it.
+    pub result: Option<(Tenant, Bytes)>,
 }
 
 /// A place in the table, given back when dropped.
@@ -81,7 +83,7 @@ impl Waiters {
             let Some(news) = event.task.and_then(|task| table.tasks.get(&task)) else { continue };
             news.send_modify(|news| {
                 if matches!(event.change, Change::Ended { .. }) && news.result.is_none() {
-                    news.result = Some(event.body.clone());
+                    news.result = Some((event.tenant.clone(), event.body.clone()));
                 }
             });
         }

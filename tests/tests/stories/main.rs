@@ -17,6 +17,7 @@ mod poison;
 mod pool;
 mod stopping;
 mod stream;
+mod tenants;
 mod world;
 
 use fte_tests::{load, trail};

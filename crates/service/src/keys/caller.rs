@@ -32,7 +32,8 @@ impl Caller {
         Self { name: None, scope: Scope::All, roles: Role::ALL.into() }
     }
 
-    pub(super) fn of_key(name: String, tenant: Option<String>, roles: Vec<Role>) -> Self {
+    /// The owner of a key; without a tenant, one for every tenant.
+    pub fn of_key(name: String, tenant: Option<String>, roles: Vec<Role>) -> Self {
         let scope = tenant.map_or(Scope::All, |tenant| Scope::One(tenant.into()));
         Self { name: Some(name.into()), scope, roles: roles.into() }
     }

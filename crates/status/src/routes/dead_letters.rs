@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::extract::State;
 use fte_events::{Failure, TaskId};
 use fte_service::extract::{Json, Path, Query};
+use fte_service::keys::Caller;
 use fte_service::{Page, Problem, decode_cursor, encode_cursor};
 use http::StatusCode;
 use jiff::Timestamp;
@@ -16,6 +17,7 @@ use super::{AppState, query, unavailable};
 use crate::dead_letters::{Letter, Original};
 use crate::desk::DecideError;
 use crate::store::{LetterRow, LetterState};
+use crate::tenant::{Tenant, shown};
 use crate::view::time;
 
 /// Something that a consumer gave up on.
@@ -24,6 +26,10 @@ use crate::view::time;
 pub(crate) struct LetterView {
     /// The letter's id.
     id: String,
+    /// Whose its event was, where that is not `default`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    tenant: Option<Tenant>,
     /// Whether it was decided.
     status: LetterState,
     /// Who gave up.
@@ -110,7 +116,11 @@ pub(crate) struct Parameters {
         (status = 503, description = "`status_unavailable`", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn list(State(app): State<AppState>, Query(parameters): Query<Parameters>) -> Result<Json<Page<LetterView>>, Problem> {
+pub(crate) async fn list(
+    State(app): State<AppState>,
+    caller: Caller,
+    Query(parameters): Query<Parameters>,
+) -> Result<Json<Page<LetterView>>, Problem> {
     let state = match parameters.status.as_deref() {
         None | Some("") => None,
         Some("open") => Some(LetterState::Open),
@@ -120,7 +130,7 @@ pub(crate) async fn list(State(app): State<AppState>, Query(parameters): Query<P
     };
     let before = parameters.cursor.filter(|cursor| !cursor.is_empty()).map(|cursor| decode_cursor::<i64>(&cursor)).transpose()?;
     let limit = query::limit(parameters.limit.as_deref())?;
-    let page = app.store.letters(state, before, limit).await.map_err(|error| unavailable(&error))?;
+    let page = app.store.letters(caller.scope().clone(), state, before, limit).await.map_err(|error| unavailable(&error))?;
     let next_cursor = page.next.map(|next| encode_cursor(&next));
     Ok(Json(Page { items: page.rows.into_iter().map(|row| view(row, false)).collect(), next_cursor }))
 }
@@ -134,8 +144,8 @@ pub(crate) async fn list(State(app): State<AppState>, Query(parameters): Query<P
         (status = 503, description = "`status_unavailable`", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn get(State(app): State<AppState>, Path(id): Path<String>) -> Result<Json<LetterView>, Problem> {
-    let row = app.store.letter(id.clone()).await.map_err(|error| unavailable(&error))?;
+pub(crate) async fn get(State(app): State<AppState>, caller: Caller, Path(id): Path<String>) -> Result<Json<LetterView>, Problem> {
+    let row = app.store.letter(id.clone(), caller.scope().clone()).await.map_err(|error| unavailable(&error))?;
     row.map(|row| Json(view(row, true))).ok_or_else(|| problem(&id, DecideError::Unknown))
 }
 
@@ -151,8 +161,8 @@ pub(crate) async fn get(State(app): State<AppState>, Path(id): Path<String>) -> 
         (status = 503, description = "`sidecar_unavailable`, `status_unavailable`: safe to repeat", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn replay(State(app): State<AppState>, Path(id): Path<String>) -> Result<Json<LetterDecided>, Problem> {
-    let (row, replay) = app.desk.replay(&id).await.map_err(|error| problem(&id, error))?;
+pub(crate) async fn replay(State(app): State<AppState>, caller: Caller, Path(id): Path<String>) -> Result<Json<LetterDecided>, Problem> {
+    let (row, replay) = app.desk.replay(&id, &caller).await.map_err(|error| problem(&id, error))?;
     Ok(Json(LetterDecided {
         topic: Some(replay.message.topic.to_string()),
         event_id: Some(replay.event_id),
@@ -171,8 +181,8 @@ pub(crate) async fn replay(State(app): State<AppState>, Path(id): Path<String>) 
         (status = 503, description = "`sidecar_unavailable`, `status_unavailable`: safe to repeat", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn discard(State(app): State<AppState>, Path(id): Path<String>) -> Result<Json<LetterDecided>, Problem> {
-    app.desk.discard(&id).await.map(|row| Json(decided(row))).map_err(|error| problem(&id, error))
+pub(crate) async fn discard(State(app): State<AppState>, caller: Caller, Path(id): Path<String>) -> Result<Json<LetterDecided>, Problem> {
+    app.desk.discard(&id, &caller).await.map(|row| Json(decided(row))).map_err(|error| problem(&id, error))
 }
 
 fn decided(row: LetterRow) -> LetterDecided {
@@ -192,6 +202,7 @@ fn view(row: LetterRow, whole: bool) -> LetterView {
     }
     LetterView {
         id: row.id,
+        tenant: shown(row.tenant),
         status: row.state,
         consumer: letter.consumer,
         topic: row.topic,

@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use fte_events::TaskId;
 use fte_service::extract::{Path, Query};
+use fte_service::keys::{Caller, Scope};
 use fte_service::{Page, Problem};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
@@ -20,6 +21,7 @@ use super::{AppState, query, unavailable};
 use crate::reading::EventId;
 use crate::store::{BYTES_MAX, EventRow};
 use crate::streams::TaskStream;
+use crate::tenant::Tenant;
 
 /// Which events.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -57,40 +59,43 @@ pub(crate) struct Parameters {
 )]
 pub(crate) async fn list_or_stream(
     State(app): State<AppState>,
+    caller: Caller,
     Path(id): Path<TaskId>,
     Query(parameters): Query<Parameters>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let limit = query::limit(parameters.limit.as_deref())?;
-    app.known(id).await?;
+    let tenant = app.known(id, caller.scope()).await?.tenant;
     if !wants_stream(&headers) {
-        return list(&app, id, parameters.after.as_deref().filter(|after| !after.is_empty()), limit).await;
+        return list(&app, id, tenant, parameters.after.as_deref().filter(|after| !after.is_empty()), limit).await;
     }
     let after = match query::last_event_id(&headers, parameters.last_event_id.as_deref()) {
-        Some(last) => row_of(&app, id, last).await?.ok_or_else(|| query::event_gone(last, &format!("of task {id}")))?,
+        Some(last) => row_of(&app, id, &tenant, last).await?.ok_or_else(|| query::event_gone(last, &format!("of task {id}")))?,
         None => 0,
     };
     let waiter = app.wait_for(id)?;
-    Ok(TaskStream::new(app.store, id, after, waiter, app.stopping).into_response())
+    Ok(TaskStream::new(app.store, id, tenant, after, waiter, app.stopping).into_response())
 }
 
 fn wants_stream(headers: &HeaderMap) -> bool {
     headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).any(|value| value.contains("text/event-stream"))
 }
 
-async fn row_of(app: &AppState, task: TaskId, event: &str) -> Result<Option<i64>, Problem> {
-    app.store.row_of(Some(task), EventId::from(event.to_owned())).await.map_err(|error| unavailable(&error))
+async fn row_of(app: &AppState, task: TaskId, tenant: &Tenant, event: &str) -> Result<Option<i64>, Problem> {
+    // Of this task of this tenant, whoever asks.
+    let scope = Scope::One(tenant.as_ref().into());
+    app.store.row_of(Some(task), scope, EventId::from(event.to_owned())).await.map_err(|error| unavailable(&error))
 }
 
-async fn list(app: &AppState, id: TaskId, after: Option<&str>, limit: usize) -> Result<Response, Problem> {
+async fn list(app: &AppState, id: TaskId, tenant: Tenant, after: Option<&str>, limit: usize) -> Result<Response, Problem> {
     let after = match after {
-        Some(after) => row_of(app, id, after).await?.ok_or_else(|| {
+        Some(after) => row_of(app, id, &tenant, after).await?.ok_or_else(|| {
             let detail = format!("Task {id} has no event {after}; start without the parameter after.");
             Problem::new(StatusCode::NOT_FOUND, "event_not_found", detail)
         })?,
         None => 0,
     };
-    let read = app.store.events_of(id, after, limit, BYTES_MAX).await.map_err(|error| unavailable(&error))?;
+    let read = app.store.events_of(id, tenant, after, limit, BYTES_MAX).await.map_err(|error| unavailable(&error))?;
     let next_cursor = read.events.last().filter(|_| !read.all).map(|last| last.id.to_string());
     Ok(([(CONTENT_TYPE, "application/json")], Body::from(page(&read.events, next_cursor))).into_response())
 }

@@ -5,6 +5,7 @@ use axum::response::Response;
 use fte_events::TaskId;
 use fte_service::Problem;
 use fte_service::extract::Query;
+use fte_service::keys::Caller;
 use http::HeaderMap;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -31,7 +32,7 @@ pub(crate) struct Parameters {
     last_event_id: Option<String>,
 }
 
-/// The events of all tasks as they become known here, as server-sent events (see the events of a task for their form).
+/// The events of all tasks that the caller may see, as they become known here, as server-sent events (see the events of a task for their form).
 ///
 /// It begins with the next event, or with `Last-Event-ID` after that one: nothing is lost or repeated, however slow the client is. It has no end.
 #[utoipa::path(
@@ -47,6 +48,7 @@ pub(crate) struct Parameters {
 )]
 pub(crate) async fn stream(
     State(app): State<AppState>,
+    caller: Caller,
     Query(parameters): Query<Parameters>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -55,12 +57,17 @@ pub(crate) async fn stream(
     if types.len() > TYPES_MAX {
         return Err(query::invalid("type", "at most 64 event types, separated by commas"));
     }
-    let filter = Filter { types, task: query::parsed("task_id", parameters.task_id.as_deref(), "the id of a task")? };
+    let task = query::parsed("task_id", parameters.task_id.as_deref(), "the id of a task")?;
+    let filter = Filter { types, task, scope: caller.scope().clone() };
     let mut listener = app.store.feed().listen(filter.clone()).map_err(|error| too_many(&error))?;
     let after = match query::last_event_id(&headers, parameters.last_event_id.as_deref()) {
         None => listener.head(),
         Some(last) => {
-            let row = app.store.row_of(None, EventId::from(last.to_owned())).await.map_err(|error| unavailable(&error))?;
+            let row = app
+                .store
+                .row_of(None, caller.scope().clone(), EventId::from(last.to_owned()))
+                .await
+                .map_err(|error| unavailable(&error))?;
             row.ok_or_else(|| query::event_gone(last, "known here"))?
         }
     };

@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use fte_events::{TaskId, TaskResult};
 use fte_service::extract::{Json, Path, Query};
+use fte_service::keys::{Caller, Scope};
 use fte_service::{Problem, parse_duration};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
@@ -41,37 +42,52 @@ pub(crate) struct Parameters {
 )]
 pub(crate) async fn get(
     State(app): State<AppState>,
+    caller: Caller,
     Path(id): Path<TaskId>,
     Query(parameters): Query<Parameters>,
 ) -> Result<Response, Problem> {
     let wait = wait(parameters.wait.as_deref())?;
     let deadline = Instant::now() + wait;
     let mut waiter = app.wait_for(id)?;
-    let row = app.arrived(id, &mut waiter).await?;
+    let row = app.arrived(id, caller.scope(), &mut waiter).await?;
     if row.record.result.is_some() {
         return ended(row.bodies.result.as_deref());
     }
     if wait.is_zero() {
         return Ok(not_ended(TaskView::new(row)));
     }
-    let mut stopping = app.stopping.clone();
+    let (mut stopping, tenant) = (app.stopping.clone(), row.tenant);
     let result = async {
         loop {
-            if let Some(result) = waiter.news().await.result {
-                return result;
+            match waiter.news().await.result {
+                Some((of, result)) if of == tenant => return Ok(Some(result)),
+                // Somebody else's task has the same id, so the news may have left this one's result out.
+                Some(_) => {
+                    if let Some(result) = app.result(id, caller.scope()).await? {
+                        return Ok(Some(result.into()));
+                    }
+                }
+                None => {}
             }
         }
     };
     let waited = tokio::select! {
-        waited = timeout_at(deadline, result) => waited.ok(),
+        waited = timeout_at(deadline, result) => waited.unwrap_or(Ok(None))?,
         () = stopping.stopped() => None,
     };
     if let Some(result) = waited {
         return ended(Some(&result));
     }
-    let row = app.store.task(id).await.map_err(|error| unavailable(&error))?.ok_or_else(|| not_found(id))?;
+    let row = app.store.task(id, caller.scope().clone()).await.map_err(|error| unavailable(&error))?.ok_or_else(|| not_found(id))?;
     // The clock and the result may have met.
     if row.record.result.is_some() { ended(row.bodies.result.as_deref()) } else { Ok(not_ended(TaskView::new(row))) }
+}
+
+impl AppState {
+    async fn result(&self, task: TaskId, scope: &Scope) -> Result<Option<Vec<u8>>, Problem> {
+        let row = self.store.task(task, scope.clone()).await.map_err(|error| unavailable(&error))?;
+        Ok(row.and_then(|row| row.bodies.result))
+    }
 }
 
 fn wait(text: Option<&str>) -> Result<Duration, Problem> {

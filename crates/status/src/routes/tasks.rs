@@ -3,13 +3,14 @@
 use axum::extract::State;
 use fte_events::{Status, TaskId};
 use fte_service::extract::{Json, Path, Query};
+use fte_service::keys::Caller;
 use fte_service::{Page, Problem, decode_cursor, encode_cursor};
 use jiff::Timestamp;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{AppState, query, unavailable};
-use crate::store::ListQuery;
+use crate::store::{ListQuery, TaskPlace};
 use crate::view::TaskView;
 
 /// Which tasks.
@@ -40,15 +41,20 @@ pub(crate) struct Parameters {
         (status = 503, description = "`status_unavailable`", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn list(State(app): State<AppState>, Query(parameters): Query<Parameters>) -> Result<Json<Page<TaskView>>, Problem> {
+pub(crate) async fn list(
+    State(app): State<AppState>,
+    caller: Caller,
+    Query(parameters): Query<Parameters>,
+) -> Result<Json<Page<TaskView>>, Problem> {
     let statuses = Status::ALL.map(Status::as_str).join(", ");
     let since = query::parsed::<Timestamp>("since", parameters.since.as_deref(), "a time such as 2026-07-01T10:00:00Z")?;
     let cursor = parameters.cursor.filter(|cursor| !cursor.is_empty());
     let wanted = ListQuery {
+        scope: caller.scope().clone(),
         status: query::parsed("status", parameters.status.as_deref(), &format!("one of {statuses}"))?,
         agent: parameters.agent.filter(|agent| !agent.is_empty()),
         since_us: since.map(Timestamp::as_microsecond),
-        before: cursor.map(|cursor| decode_cursor::<(i64, TaskId)>(&cursor)).transpose()?,
+        before: cursor.map(|cursor| decode_cursor::<TaskPlace>(&cursor)).transpose()?,
         limit: query::limit(parameters.limit.as_deref())?,
     };
     let page = app.store.tasks(wanted).await.map_err(|error| unavailable(&error))?;
@@ -66,6 +72,6 @@ pub(crate) async fn list(State(app): State<AppState>, Query(parameters): Query<P
         (status = 503, description = "`too_many_waiters`, `status_unavailable`", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn get(State(app): State<AppState>, Path(id): Path<TaskId>) -> Result<Json<TaskView>, Problem> {
-    app.known(id).await.map(|row| Json(TaskView::new(row)))
+pub(crate) async fn get(State(app): State<AppState>, caller: Caller, Path(id): Path<TaskId>) -> Result<Json<TaskView>, Problem> {
+    app.known(id, caller.scope()).await.map(|row| Json(TaskView::new(row)))
 }

@@ -6,3 +6,4 @@ mod lists;
 mod live;
 mod results;
 mod streams;
+mod tenants;

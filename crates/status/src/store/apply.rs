@@ -9,6 +9,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use crate::model::{Change, Said, TaskRecord};
 use crate::reading::{EventId, Incoming};
+use crate::tenant::Tenant;
 
 /// What a transaction did.
 pub(crate) struct Applied<'a> {
@@ -26,7 +27,7 @@ pub(super) struct Applier<'c> {
     insert_task: CachedStatement<'c>,
     update_record: CachedStatement<'c>,
     update_task: CachedStatement<'c>,
-    tasks: HashMap<TaskId, Held>,
+    tasks: HashMap<(TaskId, Tenant), Held>,
     last_row: i64,
     stored_ms: i64,
 }
@@ -49,13 +50,15 @@ impl<'c> Applier<'c> {
     pub(super) fn new(connection: &'c Connection, last_row: i64) -> rusqlite::Result<Self> {
         Ok(Self {
             insert_event: connection.prepare_cached(
-                "INSERT INTO event (seq, task, id, source, type, stored, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                "INSERT INTO event (seq, task, id, source, type, stored, body, tenant) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
                  ON CONFLICT (id, source) DO NOTHING",
             )?,
-            load_task: connection.prepare_cached("SELECT status, agent, created, record FROM task WHERE id = ?1")?,
-            insert_task: connection.prepare_cached("INSERT INTO task (id, status, agent, created, record) VALUES (?1, ?2, ?3, ?4, ?5)")?,
-            update_record: connection.prepare_cached("UPDATE task SET record = ?2 WHERE id = ?1")?,
-            update_task: connection.prepare_cached("UPDATE task SET status = ?2, agent = ?3, created = ?4, record = ?5 WHERE id = ?1")?,
+            load_task: connection.prepare_cached("SELECT status, agent, created, record FROM task WHERE id = ?1 AND tenant = ?2")?,
+            insert_task: connection
+                .prepare_cached("INSERT INTO task (id, status, agent, created, record, tenant) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?,
+            update_record: connection.prepare_cached("UPDATE task SET record = ?2 WHERE id = ?1 AND tenant = ?3")?,
+            update_task: connection
+                .prepare_cached("UPDATE task SET status = ?2, agent = ?3, created = ?4, record = ?5 WHERE id = ?1 AND tenant = ?6")?,
             tasks: HashMap::new(),
             last_row,
             stored_ms: jiff::Timestamp::now().as_millisecond(),
@@ -82,8 +85,16 @@ impl<'c> Applier<'c> {
     fn store(&mut self, event: &Incoming) -> rusqlite::Result<Option<i64>> {
         let row = self.last_row + 1;
         let task = event.task.as_ref().map(|task| &task.as_bytes()[..]);
-        let inserted =
-            self.insert_event.execute(params![row, task, event.id, event.source, event.event_type, self.stored_ms, &event.body[..]])?;
+        let inserted = self.insert_event.execute(params![
+            row,
+            task,
+            event.id,
+            event.source,
+            event.event_type,
+            self.stored_ms,
+            &event.body[..],
+            event.tenant
+        ])?;
         if inserted == 0 {
             return Ok(None);
         }
@@ -95,29 +106,32 @@ impl<'c> Applier<'c> {
         let Some(task) = event.task.filter(|_| event.change != Change::Nothing) else {
             return Ok(());
         };
-        let held = match self.tasks.entry(task) {
+        let held = match self.tasks.entry((task, event.tenant.clone())) {
             Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(load(&mut self.load_task, task)?),
+            Entry::Vacant(entry) => {
+                let held = load(&mut self.load_task, task, &event.tenant)?;
+                entry.insert(held)
+            }
         };
         held.record.fold(&event.change, Said { row, at_us: event.at_us, mark: event.mark() });
         Ok(())
     }
 
     fn write_tasks(&mut self) -> rusqlite::Result<()> {
-        for (task, Held { record, before }) in std::mem::take(&mut self.tasks) {
+        for ((task, tenant), Held { record, before }) in std::mem::take(&mut self.tasks) {
             let text = serde_json::to_string(&record).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
             let id = &task.as_bytes()[..];
             let (status, created) = (status_code(record.status()), record.created_us(task));
             match before {
                 None => {
-                    self.insert_task.execute(params![id, status, record.agent(), created, text])?;
+                    self.insert_task.execute(params![id, status, record.agent(), created, text, tenant])?;
                 }
                 // Naming an indexed column in an update rewrites its indexes, changed or not.
                 Some(before) if (before.status, before.agent.as_deref(), before.created) == (status, record.agent(), created) => {
-                    self.update_record.execute(params![id, text])?;
+                    self.update_record.execute(params![id, text, tenant])?;
                 }
                 Some(_) => {
-                    self.update_task.execute(params![id, status, record.agent(), created, text])?;
+                    self.update_task.execute(params![id, status, record.agent(), created, text, tenant])?;
                 }
             }
         }
@@ -125,8 +139,8 @@ impl<'c> Applier<'c> {
     }
 }
 
-fn load(statement: &mut CachedStatement<'_>, task: TaskId) -> rusqlite::Result<Held> {
-    let held = statement.query_row([&task.as_bytes()[..]], |row| {
+fn load(statement: &mut CachedStatement<'_>, task: TaskId, tenant: &str) -> rusqlite::Result<Held> {
+    let held = statement.query_row(params![&task.as_bytes()[..], tenant], |row| {
         let columns = Columns { status: row.get(0)?, agent: row.get(1)?, created: row.get(2)? };
         Ok(Held { record: record_of(row.get_ref(3)?)?, before: Some(columns) })
     });

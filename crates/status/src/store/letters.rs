@@ -1,12 +1,14 @@
 //! Dead letters, kept as the records that came, with what was decided about them.
 
 use bytes::Bytes;
+use fte_service::keys::Scope;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::reads::{BYTES_MAX, Rows};
 use super::{Store, StoreError};
+use crate::tenant::{Tenant, only, sees, tenant};
 
 /// What was decided about a letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -25,6 +27,8 @@ pub(crate) enum LetterState {
 pub(crate) struct NewLetter {
     /// The id of the letter: the same for the same letter, however often it arrives.
     pub id: String,
+    /// Whose its event was.
+    pub tenant: Tenant,
     /// The dead-letter topic.
     pub topic: std::sync::Arc<str>,
     /// The record as it came.
@@ -38,6 +42,8 @@ pub(crate) struct LetterRow {
     pub row: i64,
     /// Its id.
     pub id: String,
+    /// Whose its event was.
+    pub tenant: Tenant,
     /// What was decided.
     pub state: LetterState,
     /// When it was stored, in milliseconds since 1970.
@@ -50,7 +56,7 @@ pub(crate) struct LetterRow {
     pub record: Vec<u8>,
 }
 
-const COLUMNS: &str = "seq, id, state, stored, decided, topic, record";
+const COLUMNS: &str = "seq, id, state, stored, decided, topic, record, tenant";
 
 impl Store {
     /// Stores letters, each once; `Ok` once that is durable. Gives back how many were new.
@@ -58,37 +64,38 @@ impl Store {
         self.write(move |connection| {
             let stored_ms = jiff::Timestamp::now().as_millisecond();
             let mut statement = connection.prepare_cached(
-                "INSERT INTO letter (id, state, stored, topic, record) VALUES (?1, 0, ?2, ?3, ?4) ON CONFLICT (id) DO NOTHING",
+                "INSERT INTO letter (id, state, stored, topic, record, tenant) VALUES (?1, 0, ?2, ?3, ?4, ?5) ON CONFLICT (id) DO NOTHING",
             )?;
             let mut new = 0;
             for letter in &letters {
-                new += statement.execute(params![letter.id, stored_ms, letter.topic, &letter.record[..]])?;
+                new += statement.execute(params![letter.id, stored_ms, letter.topic, &letter.record[..], letter.tenant])?;
             }
             Ok(new)
         })
         .await
     }
 
-    /// A letter.
-    pub(crate) async fn letter(&self, id: String) -> Result<Option<LetterRow>, StoreError> {
-        self.read(move |connection| letter(connection, &id)).await
+    /// A letter, if its tenant is in scope.
+    pub(crate) async fn letter(&self, id: String, scope: Scope) -> Result<Option<LetterRow>, StoreError> {
+        self.read(move |connection| Ok(letter(connection, &id)?.filter(|letter| sees(&scope, &letter.tenant)))).await
     }
 
     /// Letters, newest first: those before a row of an earlier page, in one state or in any; at most `limit`, and about 1 MiB.
     pub(crate) async fn letters(
         &self,
+        scope: Scope,
         state: Option<LetterState>,
         before: Option<i64>,
         limit: usize,
     ) -> Result<Rows<LetterRow, i64>, StoreError> {
         self.read(move |connection| {
-            let sql = match state {
-                Some(_) => format!("SELECT {COLUMNS} FROM letter WHERE state = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3"),
-                None => format!("SELECT {COLUMNS} FROM letter WHERE ?1 IS NULL AND seq < ?2 ORDER BY seq DESC LIMIT ?3"),
-            };
+            let only = only(&scope);
+            let of_state = if state.is_some() { "state = ?1" } else { "?1 IS NULL" };
+            let of_tenant = if only.is_some() { "tenant = ?4" } else { "?4 IS NULL" };
+            let sql = format!("SELECT {COLUMNS} FROM letter WHERE {of_state} AND {of_tenant} AND seq < ?2 ORDER BY seq DESC LIMIT ?3");
             let mut statement = connection.prepare_cached(&sql)?;
             let one_more = i64::try_from(limit + 1).unwrap_or(i64::MAX);
-            let found = statement.query_map(params![state.map(code), before.unwrap_or(i64::MAX), one_more], row_of)?;
+            let found = statement.query_map(params![state.map(code), before.unwrap_or(i64::MAX), one_more, only], row_of)?;
             let (mut rows, mut bytes) = (Vec::new(), 0);
             for letter in found {
                 if rows.len() == limit || bytes >= BYTES_MAX {
@@ -136,6 +143,7 @@ fn row_of(row: &Row<'_>) -> rusqlite::Result<LetterRow> {
         decided_us: row.get(4)?,
         topic: row.get(5)?,
         record: row.get(6)?,
+        tenant: tenant(Some(row.get_ref(7)?.as_str()?)),
     })
 }
 

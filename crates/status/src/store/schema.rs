@@ -3,8 +3,8 @@
 //! `event` is in order of arrival, and both of its indexes are nearly so: ids of events and of tasks begin with the task's time. An event's
 //! bytes are stored once; a task's row names the events that hold its texts and its result.
 //!
-//! There is no index by time alone: lists merge the statuses' ranges of `task_by_status` or `task_by_agent` (see `reads`), which costs a list a few
-//! more look-ups and every task two index writes less.
+//! There is no index by time alone: lists merge the statuses' ranges of `task_by_status` or `task_by_agent` (see `reads`), for each
+//! tenant, which costs a list a few more look-ups and every task two index writes less.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::StoreError;
 
 /// The version of the tables.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE event (
@@ -23,20 +23,11 @@ CREATE TABLE event (
     source TEXT NOT NULL,
     type   TEXT NOT NULL,
     stored INTEGER NOT NULL,             -- milliseconds since 1970
-    body   BLOB NOT NULL                 -- the CloudEvent as it came
+    body   BLOB NOT NULL,                -- the CloudEvent as it came
+    tenant TEXT NOT NULL DEFAULT 'default'
 );
 CREATE UNIQUE INDEX event_identity ON event (id, source);
 CREATE INDEX event_of_task ON event (task) WHERE task IS NOT NULL;
-
-CREATE TABLE task (
-    id      BLOB PRIMARY KEY,
-    status  INTEGER NOT NULL,            -- apply::status_code
-    agent   TEXT,
-    created INTEGER NOT NULL,            -- microseconds since 1970
-    record  TEXT NOT NULL                -- model::TaskRecord as JSON
-) WITHOUT ROWID;
-CREATE INDEX task_by_status ON task (status, created, id);
-CREATE INDEX task_by_agent ON task (agent, status, created, id) WHERE agent IS NOT NULL;
 
 CREATE TABLE letter (
     seq     INTEGER PRIMARY KEY,         -- the order of arrival
@@ -45,9 +36,39 @@ CREATE TABLE letter (
     stored  INTEGER NOT NULL,            -- milliseconds since 1970
     decided INTEGER,                     -- microseconds since 1970
     topic   TEXT NOT NULL,               -- the dead-letter topic
-    record  BLOB NOT NULL                -- the record as it came
+    record  BLOB NOT NULL,               -- the record as it came
+    tenant  TEXT NOT NULL DEFAULT 'default'
 );
 CREATE INDEX letter_by_state ON letter (state, seq);
+CREATE INDEX letter_by_tenant ON letter (tenant, seq);
+";
+
+const TASK_TABLE: &str = "
+CREATE TABLE task (
+    id      BLOB NOT NULL,
+    tenant  TEXT NOT NULL,
+    status  INTEGER NOT NULL,            -- apply::status_code
+    agent   TEXT,
+    created INTEGER NOT NULL,            -- microseconds since 1970
+    record  TEXT NOT NULL,               -- model::TaskRecord as JSON
+    PRIMARY KEY (id, tenant)
+) WITHOUT ROWID;
+CREATE INDEX task_by_status ON task (tenant, status, created, id);
+CREATE INDEX task_by_agent ON task (tenant, agent, status, created, id) WHERE agent IS NOT NULL;
+";
+
+/// From version 1, which knew no tenants: all that it kept is the usual one's.
+const TENANTS_COME: &str = "
+ALTER TABLE event ADD COLUMN tenant TEXT NOT NULL DEFAULT 'default';
+ALTER TABLE letter ADD COLUMN tenant TEXT NOT NULL DEFAULT 'default';
+CREATE INDEX letter_by_tenant ON letter (tenant, seq);
+DROP INDEX task_by_status;
+DROP INDEX task_by_agent;
+ALTER TABLE task RENAME TO task_before;
+";
+const TASKS_MOVE: &str = "
+INSERT INTO task (id, tenant, status, agent, created, record) SELECT id, 'default', status, agent, created, record FROM task_before;
+DROP TABLE task_before;
 ";
 
 /// Opens the writing connection, and makes the tables in a new file.
@@ -75,6 +96,16 @@ pub(super) fn open_to_write(path: &Path) -> Result<Connection, StoreError> {
         0 => {
             let transaction = connection.transaction()?;
             transaction.execute_batch(TABLES)?;
+            transaction.execute_batch(TASK_TABLE)?;
+            transaction.pragma_update(None, "user_version", VERSION)?;
+            transaction.commit()?;
+        }
+        1 => {
+            tracing::info!("the status database is brought to the schema of this version");
+            let transaction = connection.transaction()?;
+            for step in [TENANTS_COME, TASK_TABLE, TASKS_MOVE] {
+                transaction.execute_batch(step)?;
+            }
             transaction.pragma_update(None, "user_version", VERSION)?;
             transaction.commit()?;
         }

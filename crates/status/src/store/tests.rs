@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use fte_bus::Delivery;
-use fte_events::{ResultKind, Status, TaskId};
+use fte_events::{ResultKind, Status, TENANT, TaskId};
+use fte_service::keys::Scope;
 use fte_testkit::Dir;
 use jiff::Timestamp;
 use proptest::prelude::*;
@@ -11,6 +12,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::feed::Feed;
+use crate::tenant::Tenant;
 use crate::test_support::{History, delivery, incoming, open};
 use crate::view::TaskView;
 
@@ -18,9 +20,9 @@ use crate::view::TaskView;
 async fn seen(store: &Store) -> Vec<(Value, bool, Vec<String>)> {
     let mut seen = Vec::new();
     for row in store.tasks(ListQuery { limit: 1000, ..ListQuery::default() }).await.unwrap().rows {
-        let whole = store.task(row.id).await.unwrap().unwrap();
-        let (id, complete) = (whole.id, whole.record.is_complete());
-        let mut ids: Vec<_> = events(store, id).await;
+        let whole = store.task(row.id, Scope::One(row.tenant.as_ref().into())).await.unwrap().unwrap();
+        let (id, tenant, complete) = (whole.id, whole.tenant.clone(), whole.record.is_complete());
+        let mut ids: Vec<_> = events_under(store, id, tenant).await;
         ids.sort();
         seen.push((serde_json::to_value(TaskView::new(whole)).unwrap(), complete, ids));
     }
@@ -28,14 +30,24 @@ async fn seen(store: &Store) -> Vec<(Value, bool, Vec<String>)> {
 }
 
 async fn events(store: &Store, task: TaskId) -> Vec<String> {
-    store.events_of(task, 0, 1000, BYTES_MAX).await.unwrap().events.into_iter().map(|event| event.id.to_string()).collect()
+    events_under(store, task, TENANT.into()).await
+}
+
+async fn events_under(store: &Store, task: TaskId, tenant: Tenant) -> Vec<String> {
+    store.events_of(task, tenant, 0, 1000, BYTES_MAX).await.unwrap().events.into_iter().map(|event| event.id.to_string()).collect()
 }
 
 /// Some tasks with tries, parkings and every kind of end, some without one.
 fn histories(seed: u64) -> Vec<History> {
     let mut random = fastrand::Rng::with_seed(seed);
     let tasks = random.usize(1..4);
-    (0..tasks).map(|number| history(&mut random, number as i64)).collect()
+    let mut histories: Vec<_> = (0..tasks).map(|number| history(&mut random, number as i64)).collect();
+    if random.bool() {
+        // Somebody else speaks of the same task.
+        let of_others = History::of(histories[0].task).of_tenant("acme");
+        histories.push(of_others.requested("say goodbye").claimed().step(Status::Running).ended(ResultKind::Failed).said_elsewhere());
+    }
+    histories
 }
 
 fn history(random: &mut fastrand::Rng, number: i64) -> History {
@@ -112,7 +124,7 @@ async fn an_event_delivered_twice_at_once_is_there_once() {
         outcome.unwrap();
     }
     assert_eq!(events(&store, history.task).await, history.ids());
-    assert!(store.task(history.task).await.unwrap().unwrap().record.is_complete());
+    assert!(store.task(history.task, Scope::All).await.unwrap().unwrap().record.is_complete());
 }
 
 #[tokio::test]
@@ -184,7 +196,8 @@ async fn a_row_that_is_refused_fails_nobody_else() {
     let (good, bad, letter) = (History::of(TaskId::now()).requested("say hello"), History::whole(TaskId::now()), "a".to_owned());
     // All that comes while the writer cannot write forms one group.
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let letter = NewLetter { id: letter, topic: "fte.deadletter.status".into(), record: bytes::Bytes::from_static(b"{}") };
+    let letter =
+        NewLetter { id: letter, tenant: TENANT.into(), topic: "fte.deadletter.status".into(), record: bytes::Bytes::from_static(b"{}") };
     let (first, good_one, bad_one, good_other, letters, ()) = tokio::join!(
         store.record(incoming(History::of(TaskId::now()).requested("first").events)),
         store.record(incoming(good.events.clone())),
@@ -198,7 +211,7 @@ async fn a_row_that_is_refused_fails_nobody_else() {
     good_other.unwrap();
     assert_eq!(letters.unwrap(), 1);
     assert!(bad_one.unwrap_err().is_refusal());
-    assert!(store.task(bad.task).await.unwrap().is_none(), "a refused command changes nothing");
+    assert!(store.task(bad.task, Scope::All).await.unwrap().is_none(), "a refused command changes nothing");
     store.check().await.unwrap();
 
     // Of one delivery, too, only what is refused fails.
@@ -206,7 +219,7 @@ async fn a_row_that_is_refused_fails_nobody_else() {
     let refused: Vec<bool> = outcomes.iter().map(Result::is_err).collect();
     let expected: Vec<bool> = bad.events.iter().map(|delivery| delivery.event.event_type == "fte.status.changed").collect();
     assert_eq!(refused, expected);
-    assert!(store.task(bad.task).await.unwrap().is_some());
+    assert!(store.task(bad.task, Scope::All).await.unwrap().is_some());
 }
 
 #[tokio::test]
@@ -233,6 +246,67 @@ async fn a_database_of_a_newer_version_is_not_touched() {
 }
 
 #[tokio::test]
+async fn a_database_from_before_there_were_tenants_is_the_usual_tenants() {
+    let dir = Dir::new();
+    let path = dir.join("status.sqlite");
+    // As the version before wrote it.
+    let (task, seq) = (TaskId::now(), 7);
+    let history = History::of(task).requested("say hello");
+    let before = rusqlite::Connection::open(&path).unwrap();
+    before.execute_batch(include_str!("tests/schema_1.sql")).unwrap();
+    let said = crate::model::Said { row: seq, at_us: Some(1), mark: 1 };
+    let mut record = crate::model::TaskRecord::default();
+    record.fold(&incoming(history.events.clone())[0].change, said);
+    let (id, body) = (&task.as_bytes()[..], &history.events[0].record.body[..]);
+    let event_id = uuid::Uuid::parse_str(&history.events[0].event.id).unwrap();
+    let event = rusqlite::params![seq, id, &event_id.as_bytes()[..], "/fte/intake", "fte.task.requested", body];
+    before.execute("INSERT INTO event (seq, task, id, source, type, stored, body) VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6)", event).unwrap();
+    let text = serde_json::to_string(&record).unwrap();
+    before
+        .execute("INSERT INTO task (id, status, agent, created, record) VALUES (?1, 0, 'writer', 1, ?2)", rusqlite::params![id, text])
+        .unwrap();
+    before.execute("INSERT INTO letter (id, state, stored, topic, record) VALUES ('l', 0, 0, 'fte.deadletter.runner', x'00')", []).unwrap();
+    drop(before);
+
+    for _ in 0..2 {
+        let store = open(StoreOptions::at(&path));
+        let own = || Scope::One(TENANT.into());
+        assert_eq!(events(&store, task).await[0], history.ids()[0]);
+        let listed = store.tasks(ListQuery { scope: own(), limit: 2, ..ListQuery::default() }).await.unwrap();
+        assert_eq!(listed.rows.iter().map(|row| (row.id, &*row.tenant)).collect::<Vec<_>>(), [(task, TENANT)]);
+        assert!(store.letter("l".into(), own()).await.unwrap().is_some());
+        // What comes now adds to what was there.
+        store.record(incoming(History::whole(task).events)).await.unwrap();
+        assert_eq!(store.task(task, own()).await.unwrap().unwrap().record.status(), Status::Completed);
+        store.record(incoming(History::whole(TaskId::now()).of_tenant("acme").events)).await.unwrap();
+        assert!(seen(&store).await.len() >= 2);
+    }
+}
+
+#[tokio::test]
+async fn the_same_task_of_two_tenants_is_two_tasks_that_know_nothing_of_each_other() {
+    let dir = Dir::new();
+    let store = open(StoreOptions::at(dir.join("status.sqlite")));
+    let task = TaskId::now();
+    let ours = History::of(task).of_tenant("ours").requested("say hello");
+    let theirs = History::of(task).of_tenant("theirs").step(Status::Running).said_elsewhere();
+    store.record(incoming(theirs.events.clone())).await.unwrap();
+    store.record(incoming(ours.events.clone())).await.unwrap();
+    for (scope, tenant, status) in [
+        (Scope::One("ours".into()), "ours", Status::Accepted),
+        (Scope::One("theirs".into()), "theirs", Status::Running),
+        // Who sees both is shown what was asked for.
+        (Scope::All, "ours", Status::Accepted),
+    ] {
+        let row = store.task(task, scope).await.unwrap().unwrap();
+        assert_eq!((&*row.tenant, row.record.status()), (tenant, status));
+    }
+    assert!(store.task(task, Scope::One("third".into())).await.unwrap().is_none());
+    assert_eq!(events_under(&store, task, "ours".into()).await, ours.ids());
+    assert_eq!(events_under(&store, task, "theirs".into()).await, theirs.ids());
+}
+
+#[tokio::test]
 async fn events_without_a_task_are_kept_and_make_no_task() {
     let dir = Dir::new();
     let store = open(StoreOptions::at(dir.join("status.sqlite")));
@@ -241,7 +315,7 @@ async fn events_without_a_task_are_kept_and_make_no_task() {
         store.record(incoming([delivery("fte.status.updates", bytes::Bytes::from_static(event))])).await.unwrap();
     }
     assert_eq!(seen(&store).await.len(), 0);
-    assert!(store.row_of(None, crate::reading::EventId::Text("1".into())).await.unwrap().is_some());
+    assert!(store.row_of(None, Scope::All, crate::reading::EventId::Text("1".into())).await.unwrap().is_some());
 }
 
 mod lists {
@@ -255,7 +329,8 @@ mod lists {
         for number in 0..60_u32 {
             // Some are asked for at the same time.
             let minted = Timestamp::from_millisecond(1_782_900_000_000 + i64::from(number / 4)).unwrap();
-            let history = History::of(TaskId::mint(minted, u128::from(number) << 32)).requested("say hello");
+            let tenant = ["default", "acme", "zeta"][number as usize % 5 % 3];
+            let history = History::of(TaskId::mint(minted, u128::from(number) << 32)).of_tenant(tenant).requested("say hello");
             let history = match number % 3 {
                 0 => history,
                 1 => history.claimed().step(Status::Running),
@@ -265,18 +340,23 @@ mod lists {
             store.record(incoming(history.events)).await.unwrap();
         }
         all.sort_by_key(|task| std::cmp::Reverse((task.0, task.1)));
-        for (status, agent, since) in [
-            (None, None, None),
-            (Some(Status::Running), None, None),
-            (None, Some("writer"), Some(1_782_900_000_005_000)),
-            (Some(Status::Failed), Some("demo"), None),
-            (None, Some("nobody"), None),
+        for (scope, status, agent, since) in [
+            (Scope::All, None, None, None),
+            (Scope::All, Some(Status::Running), None, None),
+            (Scope::One("acme".into()), None, None, None),
+            (Scope::One("default".into()), Some(Status::Failed), Some("demo"), None),
+            (Scope::One("zeta".into()), None, Some("writer"), None),
+            (Scope::One("nobody".into()), None, None, None),
+            (Scope::All, None, Some("writer"), Some(1_782_900_000_005_000)),
+            (Scope::All, Some(Status::Failed), Some("demo"), None),
+            (Scope::All, None, Some("nobody"), None),
         ] {
             let expected: Vec<TaskId> = {
                 let rows = store.tasks(ListQuery { limit: 1000, ..ListQuery::default() }).await.unwrap().rows;
                 assert_eq!(rows.iter().map(|row| row.id).collect::<Vec<_>>(), all.iter().map(|task| task.1).collect::<Vec<_>>());
                 let fits = |row: &TaskRow| {
-                    status.is_none_or(|status| row.record.status() == status)
+                    crate::tenant::sees(&scope, &row.tenant)
+                        && status.is_none_or(|status| row.record.status() == status)
                         && agent.is_none_or(|agent| row.record.agent() == Some(agent))
                         && since.is_none_or(|since| row.record.created_us(row.id) >= since)
                 };
@@ -285,7 +365,7 @@ mod lists {
             for limit in [1, 7, 1000] {
                 let (mut found, mut before) = (Vec::new(), None);
                 loop {
-                    let query = ListQuery { status, agent: agent.map(str::to_owned), since_us: since, before, limit };
+                    let query = ListQuery { scope: scope.clone(), status, agent: agent.map(str::to_owned), since_us: since, before, limit };
                     let page = store.tasks(query).await.unwrap();
                     assert!(page.rows.len() <= limit);
                     found.extend(page.rows.iter().map(|row| row.id));
@@ -359,7 +439,12 @@ mod sweeps {
     async fn letters_and_events_of_no_task_go_by_when_they_came() {
         let dir = Dir::new();
         let store = open(StoreOptions::at(dir.join("status.sqlite")));
-        let letter = NewLetter { id: "l".into(), topic: "fte.deadletter.runner".into(), record: bytes::Bytes::from_static(b"x") };
+        let letter = NewLetter {
+            id: "l".into(),
+            tenant: TENANT.into(),
+            topic: "fte.deadletter.runner".into(),
+            record: bytes::Bytes::from_static(b"x"),
+        };
         assert_eq!(store.record_letters(vec![letter.clone(), letter]).await.unwrap(), 1);
         let event = br#"{"id":"1","source":"/shop","type":"fte.invented.later"}"#;
         store.record(incoming([delivery("fte.status.updates", bytes::Bytes::from_static(event))])).await.unwrap();
@@ -367,11 +452,11 @@ mod sweeps {
         store.record(incoming(unfinished.events.clone())).await.unwrap();
 
         let hour = jiff::SignedDuration::from_hours(1);
-        let stray = || store.row_of(None, crate::reading::EventId::Text("1".into()));
+        let stray = || store.row_of(None, Scope::All, crate::reading::EventId::Text("1".into()));
         sweep(&store, Timestamp::now() - hour).await;
-        assert!(store.letter("l".into()).await.unwrap().is_some() && stray().await.unwrap().is_some());
+        assert!(store.letter("l".into(), Scope::All).await.unwrap().is_some() && stray().await.unwrap().is_some());
         sweep(&store, Timestamp::now() + hour).await;
-        assert!(store.letter("l".into()).await.unwrap().is_none() && stray().await.unwrap().is_none());
+        assert!(store.letter("l".into(), Scope::All).await.unwrap().is_none() && stray().await.unwrap().is_none());
         assert_eq!(events(&store, unfinished.task).await, unfinished.ids());
     }
 }

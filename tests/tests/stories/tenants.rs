@@ -1,0 +1,100 @@
+//! API keys: who calls may do what their key says, and sees what is their tenant's.
+
+use std::process::Command;
+
+use fte_testkit::{Client, Dir, FteProcess, built_binary};
+use serde_json::{Value, json};
+
+use crate::world::{post, result};
+
+/// An instance with keys.
+struct Guarded {
+    process: FteProcess,
+    dir: Dir,
+}
+
+impl Guarded {
+    async fn start() -> Self {
+        let dir = Dir::new();
+        let file = dir.join("keys.toml");
+        // A service without any key would not start.
+        make_key(&file, &["root", "--role", "admin", "--tenant", "*"]);
+        let env = [("FTE_API_KEYS_FILE", file.to_str().unwrap())];
+        Self { process: FteProcess::start_with(built_binary(), dir.join("data"), &[] as &[&str], env).await, dir }
+    }
+
+    /// Somebody with a new key, once it is in force.
+    async fn somebody(&self, args: &[&str]) -> Client {
+        let key = make_key(&self.dir.join("keys.toml"), args);
+        let client = self.process.api().with_header("authorization", &format!("Bearer {key}"));
+        fte_testkit::eventually(|| async {
+            let answer = client.get("/nowhere").await.map_err(|error| error.to_string())?;
+            if answer.status == 404 { Ok(()) } else { Err(answer.text()) }
+        })
+        .await;
+        client
+    }
+}
+
+fn make_key(file: &std::path::Path, args: &[&str]) -> String {
+    let made = Command::new(built_binary()).args(["keys", "new"]).args(args).arg("--file").arg(file).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    String::from_utf8(made.stdout).unwrap().trim().to_owned()
+}
+
+const ALL: [&str; 8] = ["--role", "submit", "--role", "read", "--role", "approve", "--role", "audit"];
+
+#[tokio::test]
+async fn a_tenant_neither_sees_nor_touches_the_tasks_of_another() {
+    let fte = Guarded::start().await;
+    let ada = fte.somebody(&[["ada", "--tenant", "acme"].as_slice(), &ALL].concat()).await;
+    let bob = fte.somebody(&[["bob", "--tenant", "globex"].as_slice(), &ALL].concat()).await;
+    let asking = post(&ada, json!({ "task": "spend money", "require_approval": true })).await;
+    let cancelled = post(&ada, json!({ "task": "later", "delay": "1h" })).await;
+    fte_testkit::eventually(|| async {
+        let shown: Value = ada.get(&format!("/v1/tasks/{asking}")).await.map_err(|error| error.to_string())?.json();
+        if shown["status"] == "awaiting_approval" { Ok(()) } else { Err(shown.to_string()) }
+    })
+    .await;
+
+    // Bob knows the ids, and nothing comes of it.
+    for path in ["", "/events", "/result"] {
+        assert_eq!(bob.get(&format!("/v1/tasks/{asking}{path}")).await.unwrap().expect_status(404).problem_code(), "task_not_found");
+    }
+    let yes = json!({ "approved": true, "approver": "ada" });
+    assert_eq!(bob.post(&format!("/v1/tasks/{asking}/approval"), &yes).await.unwrap().expect_status(404).problem_code(), "task_not_found");
+    bob.post(&format!("/v1/tasks/{cancelled}/cancel"), &json!({})).await.unwrap().expect_status(202);
+    assert_eq!(bob.get(&format!("/v1/audit/tasks/{asking}")).await.unwrap().expect_status(404).problem_code(), "task_not_found");
+    for list in ["/v1/tasks", "/v1/audit/entries"] {
+        let page: Value = bob.get(list).await.unwrap().expect_status(200).json();
+        assert_eq!(page["items"], json!([]), "{list}");
+    }
+
+    // Ada decides, in her key's name whatever she says.
+    let decided = json!({ "approved": true, "approver": "somebody else" });
+    ada.post(&format!("/v1/tasks/{asking}/approval"), &decided).await.unwrap().expect_status(200);
+    assert_eq!(result(&ada, &asking).await["status"], "completed");
+    let shown: Value = ada.get(&format!("/v1/tasks/{cancelled}")).await.unwrap().expect_status(200).json();
+    assert_eq!(shown["status"], "queued", "what bob called off goes on");
+    let entries: Value = ada.get("/v1/audit/entries?action=approval.granted").await.unwrap().expect_status(200).json();
+    assert_eq!(entries["items"][0]["event"]["data"]["actor"]["id"], "ada", "{entries}");
+    assert_eq!(entries["items"][0]["event"]["ftetenant"], "acme", "{entries}");
+
+    // An operator sees both.
+    let root = fte.somebody(&["operator", "--role", "admin", "--tenant", "*"]).await;
+    let page: Value = root.get("/v1/tasks").await.unwrap().expect_status(200).json();
+    assert_eq!(page["items"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn the_same_idempotency_key_of_two_tenants_is_two_tasks() {
+    let fte = Guarded::start().await;
+    let mut tasks = Vec::new();
+    for tenant in ["acme", "globex"] {
+        let client = fte.somebody(&[tenant, "--tenant", tenant, "--role", "submit"]).await.with_header("idempotency-key", "monday");
+        let first = post(&client, json!({ "task": tenant })).await;
+        assert_eq!(post(&client, json!({ "task": tenant })).await, first);
+        tasks.push(first);
+    }
+    assert_ne!(tasks[0], tasks[1]);
+}
