@@ -71,7 +71,7 @@ impl SqliteOptions {
         Self {
             path: path.into(),
             queue_max: 256,
-            group_open: Duration::from_millis(4),
+            group_open: Duration::from_millis(10),
             group_entries_max: 4096,
             group_bytes_max: 8 * 1024 * 1024,
             cache_kib: 4096,

@@ -73,6 +73,11 @@ impl Waiters {
         self.table().count
     }
 
+    /// Whether anybody waits for this task.
+    pub(crate) fn is_awaited(&self, task: TaskId) -> bool {
+        self.table().tasks.contains_key(&task)
+    }
+
     /// Tells of events that were committed.
     pub(crate) fn wake(&self, stored: &[(i64, &Incoming)]) {
         let table = self.table();

@@ -1,5 +1,8 @@
 //! The thread that writes: takes what waits, makes one transaction of it, answers after the commit.
 //!
+//! A group stays open for a moment when there is little to do: the few events of a task then cost one commit instead of one each, and their fsyncs are not
+//! in the way of those that move the task on. It closes at once when somebody waits for what is in it, or when there is much.
+//!
 //! A transaction that fails for want of room, or by a row that the database refuses, is done again command by command: only who brought that row gets
 //! its error. Any other failure is the database's own and is everybody's.
 //!
@@ -7,22 +10,29 @@
 //! not say again.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::time::timeout_at;
 
 use super::apply::{Applied, Applier};
 use super::checkpoint::Checkpointer;
 use super::{Command, Health, StoreError, StoreOptions, pages_max, schema};
 use crate::feed::Feed;
 use crate::metrics;
+use crate::model::Change;
 use crate::reading::Incoming;
 use crate::wake::Waiters;
 
 /// Most events in one transaction, and most bytes of theirs: bounds the time to the next answer and the size of the WAL.
 const EVENTS_MAX: usize = 4096;
 const BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// How long a group stays open, unless it has so many events.
+const GROUP_OPEN: Duration = Duration::from_millis(8);
+const GROUP_EVENTS: usize = 16;
 
 struct Writer {
     options: StoreOptions,
@@ -49,12 +59,24 @@ pub(super) fn start(
     let mut writer = Writer { options, connection: None, pages_max: None, last_row: 0, health, waiters, feed, checkpointer };
     writer.open()?;
     writer.feed.start_at(writer.last_row);
+    let runtime = Handle::current();
     let work = move || {
         let mut held = None;
         while let Some(first) = held.take().or_else(|| queue.blocking_recv()) {
+            let closes = Instant::now() + GROUP_OPEN;
             let mut commands = vec![first];
+            let mut urgent = writer.is_urgent(&commands[0]);
             let (mut events, mut bytes) = commands[0].size();
-            while let Ok(next) = queue.try_recv() {
+            loop {
+                let next = match queue.try_recv() {
+                    Ok(next) => next,
+                    Err(_) if urgent || events >= GROUP_EVENTS => break,
+                    Err(_) => match runtime.block_on(async { timeout_at(closes.into(), queue.recv()).await }) {
+                        Ok(Some(next)) => next,
+                        Ok(None) | Err(_) => break,
+                    },
+                };
+                urgent |= writer.is_urgent(&next);
                 let (more_events, more_bytes) = next.size();
                 if events + more_events > EVENTS_MAX || bytes + more_bytes > BYTES_MAX {
                     held = Some(next);
@@ -95,6 +117,16 @@ impl Command {
 }
 
 impl Writer {
+    /// Whether somebody waits for it: for what a command does, or for a result.
+    fn is_urgent(&self, command: &Command) -> bool {
+        match command {
+            Command::Events(events, _) => events
+                .iter()
+                .any(|event| matches!(event.change, Change::Ended { .. }) && event.task.is_some_and(|task| self.waiters.is_awaited(task))),
+            Command::Run(_) => true,
+        }
+    }
+
     fn open(&mut self) -> Result<(), StoreError> {
         let connection = schema::open_to_write(&self.options.path)?;
         self.last_row = connection.query_row("SELECT coalesce(max(seq), 0) FROM event", [], |row| row.get(0))?;
