@@ -130,6 +130,11 @@ impl Sidecar {
         Ok(Self { inner: Arc::new(inner) })
     }
 
+    /// Where it is.
+    pub fn url(&self) -> &str {
+        &self.inner.base
+    }
+
     /// Ready for outbound calls (components and API up), whether or not the application is.
     pub async fn outbound_ready(&self) -> Result<(), Error> {
         let answer = self.call("its health", Method::GET, "/v1.0/healthz/outbound", None).await?;

@@ -1,9 +1,13 @@
 //! `fte doctor`: looks at an instance and its sidecar, and says what to do about what it finds.
 
+mod services;
+mod topics;
+
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use fte_bus::{Metadata, Sidecar, SidecarConfig};
+use fte_bus::{Metadata, Sidecar, SidecarConfig, chain};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -13,9 +17,9 @@ use crate::output::{Output, printable, shortened};
 
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
-    /// The sidecar to look at
-    #[arg(long, env = "FTE_SIDECAR_URL", hide_env_values = true, default_value = "http://127.0.0.1:3500", value_name = "URL")]
-    sidecar_url: String,
+    /// A sidecar to look at from here, besides what the services say of theirs
+    #[arg(long, env = "FTE_SIDECAR_URL", hide_env_values = true, value_name = "URL")]
+    sidecar_url: Option<String>,
     /// The token of the sidecar's API
     #[arg(long, env = "DAPR_API_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     sidecar_token: Option<String>,
@@ -25,7 +29,14 @@ pub(crate) struct Doctor {
     /// The agent that does the probe's task [default: the instance's default agent]
     #[arg(long, requires = "probe", value_name = "NAME")]
     probe_agent: Option<String>,
+    /// Compare the broker's topics with the catalogue: what `kafka-topics --describe`, `kafka-configs --describe` or `kubectl get kafkatopics -o json`
+    /// printed; - for standard input
+    #[arg(long, value_name = "FILE")]
+    topics: Option<PathBuf>,
 }
+
+/// Where a sidecar is when nothing says otherwise.
+const SIDECAR_URL: &str = "http://127.0.0.1:3500";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -38,7 +49,7 @@ enum Health {
 /// One thing that was looked at.
 #[derive(Debug, Serialize)]
 struct Finding {
-    check: &'static str,
+    check: String,
     health: Health,
     found: String,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -48,25 +59,33 @@ struct Finding {
 }
 
 impl Finding {
-    fn ok(check: &'static str, found: impl Into<String>) -> Self {
-        Self { check, health: Health::Ok, found: found.into(), advice: String::new(), exit: None }
+    fn ok(check: &str, found: impl Into<String>) -> Self {
+        Self { check: check.to_owned(), health: Health::Ok, found: found.into(), advice: String::new(), exit: None }
     }
 
-    fn bad(check: &'static str, exit: Exit, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { check, health: Health::Bad, found: found.into(), advice: advice.into(), exit: Some(exit) }
+    fn bad(check: &str, exit: Exit, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { check: check.to_owned(), health: Health::Bad, found: found.into(), advice: advice.into(), exit: Some(exit) }
     }
 
-    fn warning(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { check, health: Health::Warning, found: found.into(), advice: advice.into(), exit: None }
+    fn warning(check: &str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { check: check.to_owned(), health: Health::Warning, found: found.into(), advice: advice.into(), exit: None }
     }
 }
 
 impl Doctor {
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
-        let (instance, sidecar) = tokio::join!(instance(&client), self.sidecar());
-        let instance_is_up = instance.iter().all(|finding| finding.health != Health::Bad);
-        let mut findings = instance;
-        findings.extend(sidecar);
+        let mut findings = instance(&client).await;
+        let instance_is_up = findings.iter().all(|finding| finding.health != Health::Bad);
+        let answers = findings.first().is_some_and(|finding| finding.health != Health::Bad);
+        let services = if answers { services::findings(&client).await } else { Vec::new() };
+        // Services that do not say what their sidecars are leave only the look from here.
+        if services.is_empty() || self.sidecar_url.is_some() {
+            findings.extend(self.sidecar().await);
+        }
+        findings.extend(services);
+        if let Some(file) = &self.topics {
+            findings.extend(topics::findings(file)?);
+        }
         if self.probe && instance_is_up {
             findings.push(probe(&client, self.probe_agent.as_deref()).await);
         }
@@ -88,30 +107,28 @@ impl Doctor {
 
     async fn sidecar(&self) -> Vec<Finding> {
         const CHECK: &str = "sidecar";
-        let config = SidecarConfig {
-            api_token: self.sidecar_token.clone(),
-            call_timeout: Duration::from_secs(5),
-            ..SidecarConfig::at(self.sidecar_url.as_str())
-        };
+        let url = self.sidecar_url.as_deref().unwrap_or(SIDECAR_URL);
+        let config =
+            SidecarConfig { api_token: self.sidecar_token.clone(), call_timeout: Duration::from_secs(5), ..SidecarConfig::at(url) };
         let sidecar = match Sidecar::new(config) {
             Ok(sidecar) => sidecar,
             Err(error) => {
                 return vec![Finding::bad(
                     CHECK,
                     Exit::Usage,
-                    format!("{}: {}", self.sidecar_url, chain(&error)),
+                    format!("{url}: {}", chain(&error)),
                     "set FTE_SIDECAR_URL to a URL like http://127.0.0.1:3500",
                 )];
             }
         };
         if let Err(error) = sidecar.outbound_ready().await {
             let advice = "`fte up` and `fte sidecar` bring one; FTE_SIDECAR_URL names another, DAPR_API_TOKEN is its token";
-            return vec![Finding::bad(CHECK, Exit::Unavailable, format!("{}: {}", self.sidecar_url, chain(&error)), advice)];
+            return vec![Finding::bad(CHECK, Exit::Unavailable, format!("{url}: {}", chain(&error)), advice)];
         }
         match sidecar.metadata().await {
-            Ok(metadata) => metadata_findings(&self.sidecar_url, &metadata),
+            Ok(metadata) => metadata_findings(url, &metadata),
             Err(error) => {
-                vec![Finding::bad(CHECK, Exit::Failed, format!("{}: {}", self.sidecar_url, chain(&error)), "look at the sidecar's log")]
+                vec![Finding::bad(CHECK, Exit::Failed, format!("{url}: {}", chain(&error)), "look at the sidecar's log")]
             }
         }
     }
@@ -227,20 +244,6 @@ fn line(finding: &Finding) -> String {
         line.push_str(&finding.advice);
     }
     line
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.contains(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

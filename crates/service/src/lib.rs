@@ -11,6 +11,7 @@ mod api;
 mod arrival;
 mod audit;
 mod bus;
+pub mod diagnosis;
 mod env;
 pub mod extract;
 mod front;

@@ -4,6 +4,7 @@
 //! All of it together takes at most the drain time, and half of that for `stop`.
 
 use axum::Router;
+use fte_bus::Sidecar;
 use futures_util::future::{BoxFuture, join_all};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -13,6 +14,7 @@ use crate::ApiRoutes;
 use crate::api::{ApiOptions, api_router};
 use crate::audit::AuditTrail;
 use crate::bus::Bus;
+use crate::diagnosis;
 use crate::metrics;
 use crate::probes::{Check, Readiness, app_router};
 use crate::server::{Limits, serve};
@@ -53,6 +55,8 @@ pub struct Service {
     pub stop: Option<Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>>,
     /// Where the API port records whom it refused.
     pub denials: Option<AuditTrail>,
+    /// Its sidecar, for its diagnosis.
+    sidecar: Sidecar,
 }
 
 impl Service {
@@ -66,6 +70,7 @@ impl Service {
             background: Vec::new(),
             stop: None,
             denials: None,
+            sidecar: bus.sidecar.clone(),
         }
     }
 }
@@ -94,6 +99,7 @@ pub async fn run(
         servings.push(serve(listener, app_router(service.app, &readiness), Limits::app()));
         readinesses.push(readiness);
         routes.push(service.api);
+        routes.push(diagnosis::routes(name, service.sidecar, settings));
         stops.extend(service.stop);
         options.denials = options.denials.or(service.denials);
         for work in service.background {

@@ -20,6 +20,7 @@ struct Request {
 fn routes() -> Vec<Request> {
     let mut found = vec![Request { method: "POST".to_owned(), path: "/tasks".to_owned(), service: "intake" }];
     for service in SERVICES {
+        found.push(Request { method: "GET".to_owned(), path: format!("/v1/services/{service}"), service });
         declared(&root().join(format!("crates/{service}/src")), service, &mut found);
     }
     for service in SERVICES {

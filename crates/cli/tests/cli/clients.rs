@@ -204,8 +204,9 @@ async fn doctor_finds_what_is_wrong_and_says_what_to_do() {
     assert_eq!(ran.code, 0);
 
     assert!(findings[2]["found"].as_str().unwrap().starts_with(&sidecar.url), "{findings}");
-    let posted = |asked: crate::fake::Asked| serde_json::from_str::<serde_json::Value>(&asked.body).unwrap()["agent"].clone();
-    assert!(posted(api.asked().remove(2)).is_null(), "the instance's default agent does the probe's task");
+    let posted = api.asked().into_iter().find(|asked| asked.route == "POST /v1/tasks").unwrap();
+    let posted: serde_json::Value = serde_json::from_str(&posted.body).unwrap();
+    assert!(posted["agent"].is_null(), "the instance's default agent does the probe's task");
 
     let ran = fte(&api.url, &["doctor", "--sidecar-url", "http://127.0.0.1:1"]).await;
     assert_eq!(ran.code, 5, "{ran:?}");
