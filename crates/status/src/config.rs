@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fte_service::{ConfigError, Env};
+use fte_service::{ConfigError, Env, Secret};
 
 /// How long ended tasks and dead letters are kept: `2160h`, which is 90 days.
 pub const ENV_RETENTION: &str = "FTE_STATUS_RETENTION";
@@ -14,6 +14,9 @@ pub const ENV_WAITERS_MAX: &str = "FTE_STATUS_WAITERS_MAX";
 pub const ENV_FEEDS_MAX: &str = "FTE_STATUS_FEEDS_MAX";
 /// Connections that read the database. Default 4.
 pub const ENV_READERS_MAX: &str = "FTE_STATUS_READERS_MAX";
+
+/// A PostgreSQL that several replicas share, as `postgres://user:password@host/database`: a secret. Without it, a SQLite file of this process.
+pub const ENV_DATABASE_URL: &str = "FTE_STATUS_DATABASE_URL";
 
 /// What the read model reads from the environment.
 #[derive(Clone, Debug)]
@@ -28,6 +31,8 @@ pub struct Config {
     pub feeds_max: usize,
     /// See [`ENV_READERS_MAX`].
     pub readers_max: usize,
+    /// See [`ENV_DATABASE_URL`].
+    pub database_url: Option<Secret>,
 }
 
 impl Default for Config {
@@ -38,6 +43,7 @@ impl Default for Config {
             waiters_max: 8192,
             feeds_max: 256,
             readers_max: 4,
+            database_url: None,
         }
     }
 }
@@ -52,8 +58,22 @@ impl Config {
             waiters_max: between(env, ENV_WAITERS_MAX, defaults.waiters_max, 1, 1_000_000)?,
             feeds_max: between(env, ENV_FEEDS_MAX, defaults.feeds_max, 1, 10_000)?,
             readers_max: between(env, ENV_READERS_MAX, defaults.readers_max, 1, 64)?,
+            database_url: database_url(env)?,
         })
     }
+}
+
+/// The value is never shown.
+fn database_url(env: &impl Env) -> Result<Option<Secret>, ConfigError> {
+    let Some(url) = env.get(ENV_DATABASE_URL).filter(|url| !url.is_empty()) else { return Ok(None) };
+    let refused = |expected: &str| Err(ConfigError::variable(ENV_DATABASE_URL, "(not shown)", expected));
+    if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+        return refused("postgres://user:password@host/database");
+    }
+    if cfg!(not(feature = "postgres")) {
+        return refused("nothing: this program was built without PostgreSQL (feature `postgres`)");
+    }
+    Ok(Some(Secret::new(url)))
 }
 
 fn at_least(env: &impl Env, name: &str, default: Duration, min: Duration) -> Result<Duration, ConfigError> {
@@ -79,5 +99,7 @@ mod tests {
             let error = Config::from_env(&MapEnv::of([(name, value)])).unwrap_err().to_string();
             assert!(error.starts_with(name), "{error}");
         }
+        let error = Config::from_env(&MapEnv::of([(ENV_DATABASE_URL, "mysql://u:hunter2@h/d")])).unwrap_err().to_string();
+        assert!(error.starts_with(ENV_DATABASE_URL) && !error.contains("hunter2"), "{error}");
     }
 }

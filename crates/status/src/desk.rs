@@ -3,15 +3,12 @@
 //! One decision at a time, so that two people who decide at once get one decision. A crash between publishing a replay and noting it leaves the letter
 //! open; repeating the replay publishes the same event again, which its consumer recognises.
 
-use std::sync::Arc;
-
 use fte_bus::Publisher;
 use fte_events::{ActionOutcome, ActionRecorded, Actor, ActorType};
 use fte_service::AuditTrail;
 use fte_service::keys::Caller;
 use jiff::Timestamp;
 use serde_json::Value;
-use tokio::sync::Mutex;
 
 use crate::dead_letters::{Letter, NotReplayable, Replay};
 use crate::metrics;
@@ -23,7 +20,6 @@ pub(crate) struct Desk {
     store: Store,
     publisher: Publisher,
     audit: AuditTrail,
-    deciding: Arc<Mutex<()>>,
 }
 
 /// Why nothing was decided.
@@ -45,12 +41,12 @@ pub(crate) enum DecideError {
 
 impl Desk {
     pub(crate) fn new(store: Store, publisher: Publisher, audit: AuditTrail) -> Self {
-        Self { store, publisher, audit, deciding: Arc::default() }
+        Self { store, publisher, audit }
     }
 
     /// Publishes the letter's event again. A letter that was replayed already is only told about.
     pub(crate) async fn replay(&self, id: &str, caller: &Caller) -> Result<(LetterRow, Replay), DecideError> {
-        let _alone = self.deciding.lock().await;
+        let _alone = self.store.deciding_alone().await?;
         let row = self.store.letter(id.to_owned(), caller.scope().clone()).await?.ok_or(DecideError::Unknown)?;
         let letter = Letter::read(&row.topic, &row.record);
         if row.state == LetterState::Discarded {
@@ -69,7 +65,7 @@ impl Desk {
 
     /// Puts the letter away.
     pub(crate) async fn discard(&self, id: &str, caller: &Caller) -> Result<LetterRow, DecideError> {
-        let _alone = self.deciding.lock().await;
+        let _alone = self.store.deciding_alone().await?;
         let row = self.store.letter(id.to_owned(), caller.scope().clone()).await?.ok_or(DecideError::Unknown)?;
         match row.state {
             LetterState::Open => {}

@@ -78,6 +78,28 @@ impl Feed {
         self.head.send_replace(row);
     }
 
+    /// The last committed row.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn head(&self) -> i64 {
+        *self.head.borrow()
+    }
+
+    /// Whether anybody listens.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn is_listened_to(&self) -> bool {
+        !self.recent().wants.is_empty()
+    }
+
+    /// Goes on to a row without the events before it, unless somebody listens for them.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn pass_over(&self, upto: i64) {
+        let mut recent = self.recent();
+        if recent.wants.is_empty() {
+            recent.clear();
+            self.head.send_replace(upto);
+        }
+    }
+
     /// Tells the listeners of a commit whose last row is `upto`.
     pub(crate) fn publish(&self, upto: i64, stored: &[(i64, &Incoming)]) {
         let after = *self.head.borrow();

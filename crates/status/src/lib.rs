@@ -1,13 +1,14 @@
 //! The read model: what every task is, from its events.
 //!
-//! Subscribes to every topic but the audit actions; keeps tasks, events and dead letters in `<data>/status.sqlite`; answers who asks, waits or watches.
+//! Subscribes to every topic but the audit actions; keeps tasks, events and dead letters in `<data>/status.sqlite`, or in a PostgreSQL that several
+//! replicas share; answers who asks, waits or watches.
 //! Publishes replays of dead letters and the audit actions that tell of them. What it keeps comes from the topics alone: a missing database is an
 //! empty one, and is filled again by reading the topics from their beginning.
 //!
 //! Always true:
 //! * An event is acknowledged when it is on the disk, and not before.
 //! * The same events, late, doubled or crosswise, make the same tasks (`model`).
-//! * Whoever waits is woken by the commit: nothing polls.
+//! * Whoever waits is woken by the commit: nothing polls (but for what other replicas commit, should the server's notices be lost).
 //! * Everything that waits or is kept is bounded; who is over a limit is told so.
 //!
 //! | where | what |
@@ -15,7 +16,7 @@
 //! | `reading` | from a delivery to what is stored of it |
 //! | `tenant` | whose it is, and who sees it |
 //! | `model` | the fold of events into a task; pure |
-//! | `store` | SQLite: the writer, the readers, the sweep |
+//! | `store` | SQLite or PostgreSQL: the writer, the readers, the sweep |
 //! | `wake`, `feed`, `sse`, `streams` | who waits for a task, who listens to all of them |
 //! | `dead_letters`, `desk` | what a letter says; deciding about it |
 //! | `subscriptions`, `routes`, `view` | what the sidecar delivers; what people call; how a task is shown |
@@ -42,7 +43,7 @@ mod wake;
 use fte_service::{AuditTrail, Bus, Service, Settings, chain, check};
 
 pub use config::Config;
-pub use config::{ENV_FEEDS_MAX, ENV_READERS_MAX, ENV_RETENTION, ENV_SWEEP_EVERY, ENV_WAITERS_MAX};
+pub use config::{ENV_DATABASE_URL, ENV_FEEDS_MAX, ENV_READERS_MAX, ENV_RETENTION, ENV_SWEEP_EVERY, ENV_WAITERS_MAX};
 
 use crate::feed::Feed;
 use crate::store::{Store, StoreError, StoreOptions};
@@ -66,12 +67,20 @@ pub enum Error {
 /// The read model as a service.
 pub async fn start(config: Config, settings: &Settings, bus: Bus) -> Result<Service, Error> {
     metrics::register();
-    let options = StoreOptions { readers_max: config.readers_max, ..StoreOptions::at(settings.data_dir.join(FILE)) };
-    let (waiters, feed) = (Waiters::new(config.waiters_max), Feed::new(FEED_BYTES_MAX, config.feeds_max));
-    let opening = tokio::task::spawn_blocking(move || Store::open(options, waiters, feed));
-    let store = opening.await.map_err(|_| Error::Store(StoreError::Closed))?.map_err(Error::Store)?;
-
+    let store = open(&config, settings).await.map_err(Error::Store)?;
     Ok(service(store, config, settings, &bus))
+}
+
+async fn open(config: &Config, settings: &Settings) -> Result<Store, StoreError> {
+    let (waiters, feed) = (Waiters::new(config.waiters_max), Feed::new(FEED_BYTES_MAX, config.feeds_max));
+    #[cfg(feature = "postgres")]
+    if let Some(url) = &config.database_url {
+        let options = store::PostgresOptions { readers_max: config.readers_max, ..store::PostgresOptions::at(url.clone()) };
+        return Store::connect(options, waiters, feed).await;
+    }
+    let options = StoreOptions { readers_max: config.readers_max, ..StoreOptions::at(settings.data_dir.join(FILE)) };
+    let opening = tokio::task::spawn_blocking(move || Store::open(options, waiters, feed));
+    opening.await.map_err(|_| StoreError::Closed)?
 }
 
 /// The service around a store.

@@ -1,58 +1,41 @@
-//! Where the read model lives: one SQLite file, one thread that writes it, a few connections that read it.
+//! Where the read model lives: in a SQLite file of one process, or in a PostgreSQL that several share. What an event means is decided by neither
+//! (see `reading` and `model`); both keep the same promises and pass the same tests.
 //!
 //! Always true:
-//! * What was answered `Ok` is on the disk: WAL with `synchronous=FULL`, answered after the commit.
+//! * What was answered `Ok` is durable: answered after the commit.
 //! * An event, by (`source`, `id`), is stored and folded once, in one transaction with the task it changes.
+//! * Rows are visible in the order of their numbers: who has seen a row has been able to see all before it.
 //! * Whoever waits for a task hears of a commit after it can be read.
 //! * A failed write answers its callers with the error and changes nothing; the next one tries anew. Nothing needs a restart.
 //! * A row that the database does not take fails its own caller and nobody who happened to wait with it.
 //!
-//! Writing is group commit: while a transaction is under way whatever arrives waits in a bounded queue and forms the next one. There is no
-//! timer: an idle store writes at once. One writer thread, because SQLite has one writer anyway, and a queue is a fairer lock than a busy loop.
+//! Writing is group commit: what arrives while a transaction is under way forms the next one. There is no timer: an idle store writes at once.
 
-mod apply;
-mod checkpoint;
 mod letters;
-mod reader;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod reads;
-mod schema;
+mod sqlite;
 mod sweep;
-mod writer;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use fte_events::{Status, TaskId};
+use fte_service::keys::Scope;
 use rusqlite::ErrorCode;
-use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::letters::{LetterRow, LetterState, NewLetter};
-pub(crate) use self::reads::BYTES_MAX;
-pub(crate) use self::reads::{EventRow, ListQuery, TaskPlace, TaskRow};
-pub(crate) use self::sweep::Sweep;
+#[cfg(feature = "postgres")]
+pub(crate) use self::postgres::{Postgres, PostgresOptions};
+pub(crate) use self::reads::{BYTES_MAX, EventRow, ListQuery, Rows, TaskEvents, TaskPlace, TaskRow};
+pub(crate) use self::sqlite::{Sqlite, StoreOptions};
+pub(crate) use self::sweep::{Sweep, Swept};
 use crate::feed::Feed;
-use crate::reading::Incoming;
+use crate::reading::{EventId, Incoming};
+use crate::sse::Filter;
+use crate::tenant::Tenant;
 use crate::wake::Waiters;
-
-/// How the store is opened.
-#[derive(Debug, Clone)]
-pub(crate) struct StoreOptions {
-    /// The database file; its directory is made when it is missing.
-    pub path: PathBuf,
-    /// Connections that read.
-    pub readers_max: usize,
-    /// Batches that may wait for the writer before their senders are made to wait.
-    pub queue_max: usize,
-    /// Most pages (4 KiB) of the database, 0 for no limit of ours. Read before each transaction, so that it can be raised while the service runs.
-    pub pages_max: Arc<AtomicU32>,
-}
-
-impl StoreOptions {
-    /// The usual limits, at `path`.
-    pub(crate) fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), readers_max: 4, queue_max: 64, pages_max: Arc::default() }
-    }
-}
 
 /// A failed read or write.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -88,6 +71,26 @@ pub enum StoreError {
         /// Ours.
         known: i64,
     },
+    /// The server refused, or was not there.
+    #[cfg(feature = "postgres")]
+    #[error("the status database failed")]
+    Server(#[source] Arc<tokio_postgres::Error>),
+    /// The URL of the server cannot be used. It is not shown: it holds a password.
+    #[error("FTE_STATUS_DATABASE_URL cannot be used: expected postgres://user:password@host/database")]
+    Url,
+    /// The server's tables were made by another version.
+    #[error(
+        "the tables of the status database have version {found}, this version reads {known}: use the other version, or drop the schema fte_status and rebuild"
+    )]
+    NewerServer {
+        /// Their version.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// A row holds what no version of this program wrote.
+    #[error("a row of the status database cannot be read")]
+    Unreadable,
     /// Every reading connection was busy for too long.
     #[error("the status database is busy: try again")]
     Busy,
@@ -102,9 +105,24 @@ impl From<rusqlite::Error> for StoreError {
     }
 }
 
+#[cfg(feature = "postgres")]
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Server(Arc::new(error))
+    }
+}
+
 impl StoreError {
     /// Whether it is a row that the database does not take, rather than a database that takes none: the same row fails again, others do not.
     pub(crate) fn is_refusal(&self) -> bool {
+        #[cfg(feature = "postgres")]
+        if let Self::Server(error) = self {
+            // Data of a wrong form (a NUL in a text), a violated constraint, a row too large for its index; and a value that has no column's form.
+            return match error.code() {
+                Some(state) => ["22", "23", "54"].iter().any(|class| state.code().starts_with(class)),
+                None => false,
+            };
+        }
         let Self::Database(error) = self else { return false };
         match error.sqlite_error_code() {
             Some(code) => {
@@ -125,129 +143,193 @@ impl StoreError {
     }
 
     /// Whether there was no room: something smaller, or a delete, may still find some.
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         matches!(self, Self::Database(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull))
     }
 }
 
-/// The read model; cheap to clone. The writer ends when the last clone is gone.
+/// The read model; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Store {
-    commands: mpsc::Sender<Command>,
-    readers: Arc<reader::Readers>,
-    health: Arc<Health>,
+    home: Home,
     waiters: Arc<Waiters>,
     feed: Arc<Feed>,
+    deciding: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// What the writer is asked for, with the way to answer.
-enum Command {
-    Events(Arc<Vec<Incoming>>, oneshot::Sender<Result<(), StoreError>>),
-    Run(Box<dyn Run>),
+#[derive(Clone)]
+enum Home {
+    File(Sqlite),
+    #[cfg(feature = "postgres")]
+    Server(Postgres),
 }
 
-/// Work on the database inside the writer's transaction. It may be run again, in another transaction, after one that failed.
-trait Run: Send {
-    fn run(&mut self, connection: &rusqlite::Connection) -> rusqlite::Result<()>;
-    /// Answers the caller, after the commit or the failure.
-    fn answer(self: Box<Self>, outcome: Result<(), StoreError>);
+/// The same call, wherever the store is.
+macro_rules! at_home {
+    ($store:expr, $home:ident => $call:expr) => {
+        match &$store.home {
+            Home::File($home) => $call,
+            #[cfg(feature = "postgres")]
+            Home::Server($home) => $call,
+        }
+    };
 }
 
-struct Work<F, T> {
-    work: F,
-    /// What the last run gave.
-    value: Option<T>,
-    reply: oneshot::Sender<Result<T, StoreError>>,
+/// Held while something is done that is done once at a time, by whichever process.
+pub(crate) struct Alone {
+    _here: tokio::sync::OwnedMutexGuard<()>,
+    #[cfg(feature = "postgres")]
+    _everywhere: Option<postgres::Lock>,
 }
 
-impl<F, T> Run for Work<F, T>
-where
-    T: Send,
-    F: FnMut(&rusqlite::Connection) -> rusqlite::Result<T> + Send,
-{
-    fn run(&mut self, connection: &rusqlite::Connection) -> rusqlite::Result<()> {
-        self.value = Some((self.work)(connection)?);
-        Ok(())
-    }
-
-    fn answer(self: Box<Self>, outcome: Result<(), StoreError>) {
-        let Self { value, reply, .. } = *self;
-        // A caller that went away does not need the answer.
-        drop(reply.send(outcome.and_then(|()| value.ok_or(StoreError::Closed))));
-    }
+/// What a transaction did.
+pub(crate) struct Applied<'a> {
+    /// The events it stored, in order, with their rows.
+    pub(crate) stored: Vec<(i64, &'a Incoming)>,
+    /// How many events were there already.
+    pub(crate) doubled: usize,
+    /// The last row given.
+    pub(crate) last_row: i64,
 }
 
 impl Store {
-    /// Opens the database, and makes it when it is not there.
+    /// Opens the file, and makes it when it is not there.
     pub(crate) fn open(options: StoreOptions, waiters: Arc<Waiters>, feed: Arc<Feed>) -> Result<Self, StoreError> {
-        let health = Arc::new(Health::default());
-        let (commands, queue) = mpsc::channel(options.queue_max);
-        let readers = Arc::new(reader::Readers::new(options.path.clone(), options.readers_max));
-        writer::start(options, queue, Arc::clone(&health), Arc::clone(&waiters), Arc::clone(&feed))?;
-        Ok(Self { commands, readers, health, waiters, feed })
+        let home = Home::File(Sqlite::open(options, Arc::clone(&waiters), Arc::clone(&feed))?);
+        Ok(Self { home, waiters, feed, deciding: Arc::default() })
+    }
+
+    /// Connects to the server, and makes the tables when they are not there.
+    #[cfg(feature = "postgres")]
+    pub(crate) async fn connect(options: PostgresOptions, waiters: Arc<Waiters>, feed: Arc<Feed>) -> Result<Self, StoreError> {
+        let home = Home::Server(Postgres::connect(options, Arc::clone(&waiters), Arc::clone(&feed)).await?);
+        Ok(Self { home, waiters, feed, deciding: Arc::default() })
     }
 
     /// Stores events and folds them into their tasks; `Ok` once that is durable.
     #[cfg(test)]
     pub(crate) async fn record(&self, events: Vec<Incoming>) -> Result<(), StoreError> {
-        self.record_together(Arc::new(events)).await
+        self.together(Arc::new(events)).await
     }
 
     /// Stores events and folds them into their tasks: `Ok` for each once it is durable. They are written together, unless the database refuses one of
     /// them: then only that one fails.
     pub(crate) async fn record_each(&self, events: Vec<Incoming>) -> Vec<Result<(), StoreError>> {
         let events = Arc::new(events);
-        match self.record_together(Arc::clone(&events)).await {
+        match self.together(Arc::clone(&events)).await {
             Err(error) if error.is_refusal() && events.len() > 1 => {
-                let alone = events.iter().map(|event| self.record_together(Arc::new(vec![event.clone()])));
+                let alone = events.iter().map(|event| self.together(Arc::new(vec![event.clone()])));
                 futures_util::future::join_all(alone).await
             }
             outcome => vec![outcome; events.len()],
         }
     }
 
-    async fn record_together(&self, events: Arc<Vec<Incoming>>) -> Result<(), StoreError> {
-        let (reply, outcome) = oneshot::channel();
-        self.commands.send(Command::Events(events, reply)).await.map_err(|_| StoreError::Closed)?;
-        outcome.await.map_err(|_| StoreError::Closed)?
+    async fn together(&self, events: Arc<Vec<Incoming>>) -> Result<(), StoreError> {
+        at_home!(self, home => home.record_together(events).await)
     }
 
-    /// Runs `work` in the writer's next transaction; `Ok` once that is durable. It is run again when that transaction fails for another's sake.
-    async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnMut(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
-    {
-        let (reply, outcome) = oneshot::channel();
-        let run = Box::new(Work { work, value: None, reply });
-        self.commands.send(Command::Run(run)).await.map_err(|_| StoreError::Closed)?;
-        outcome.await.map_err(|_| StoreError::Closed)?
+    /// A task with everything that is known of it, if its tenant is in scope. Of several with the same id, the one that was asked for first.
+    pub(crate) async fn task(&self, task: TaskId, scope: Scope) -> Result<Option<TaskRow>, StoreError> {
+        at_home!(self, home => home.task(task, scope).await)
     }
 
-    /// Runs `work` on a reading connection, away from the async threads.
-    async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: FnOnce(&rusqlite::Connection) -> rusqlite::Result<T> + Send + 'static,
-    {
-        self.readers.read(work).await
+    /// Tasks, newest first, without their results: at most as many as asked for, and about 1 MiB.
+    pub(crate) async fn tasks(&self, query: ListQuery) -> Result<Rows<TaskRow, TaskPlace>, StoreError> {
+        at_home!(self, home => home.tasks(query).await)
     }
 
-    /// Why the last write failed, if it did. Then a write is tried, so that a healed disk is noticed without traffic.
+    /// Events of a task after a row, at most `limit` and about `bytes_max`, and whether the task was complete before they were read.
+    pub(crate) async fn events_of(
+        &self,
+        task: TaskId,
+        tenant: Tenant,
+        after: i64,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<TaskEvents, StoreError> {
+        at_home!(self, home => home.events_of(task, tenant, after, limit, bytes_max).await)
+    }
+
+    /// The row of an event of a task, or of any, by its id, if its tenant is in scope. Where two producers chose the same id for one task, the first.
+    pub(crate) async fn row_of(&self, task: Option<TaskId>, scope: Scope, event: EventId) -> Result<Option<i64>, StoreError> {
+        at_home!(self, home => home.row_of(task, scope, event).await)
+    }
+
+    /// Events of all tasks after a row that pass the filter, as about `bytes_max` of frames, and the last row looked at: `head` when there are no more.
+    pub(crate) async fn frames_after(&self, after: i64, head: i64, filter: Filter, bytes_max: usize) -> Result<(Vec<u8>, i64), StoreError> {
+        at_home!(self, home => home.frames_after(after, head, filter, bytes_max).await)
+    }
+
+    /// Stores letters, each once; `Ok` once that is durable. Gives back how many were new.
+    pub(crate) async fn record_letters(&self, letters: Vec<NewLetter>) -> Result<usize, StoreError> {
+        at_home!(self, home => home.record_letters(Arc::new(letters)).await)
+    }
+
+    /// A letter, if its tenant is in scope.
+    pub(crate) async fn letter(&self, id: String, scope: Scope) -> Result<Option<LetterRow>, StoreError> {
+        at_home!(self, home => home.letter(id, scope).await)
+    }
+
+    /// Letters, newest first: those before a row of an earlier page, in one state or in any; at most `limit`, and about 1 MiB.
+    pub(crate) async fn letters(
+        &self,
+        scope: Scope,
+        state: Option<LetterState>,
+        before: Option<i64>,
+        limit: usize,
+    ) -> Result<Rows<LetterRow, i64>, StoreError> {
+        at_home!(self, home => home.letters(scope, state, before, limit).await)
+    }
+
+    /// Decides an open letter, and gives it back as it is then; one that was decided before stays as it was.
+    pub(crate) async fn decide(&self, id: String, state: LetterState, at_us: i64) -> Result<Option<LetterRow>, StoreError> {
+        at_home!(self, home => home.decide(id, state, at_us).await)
+    }
+
+    /// Takes one step of a sweep of what ended before `cutoff_us` (microseconds since 1970).
+    pub(crate) async fn sweep(&self, step: Sweep, cutoff_us: i64) -> Result<Swept, StoreError> {
+        at_home!(self, home => home.sweep(step, cutoff_us).await)
+    }
+
+    /// Waits until nobody else decides about letters.
+    pub(crate) async fn deciding_alone(&self) -> Result<Alone, StoreError> {
+        let here = Arc::clone(&self.deciding).lock_owned().await;
+        Ok(match &self.home {
+            Home::File(_) => Alone {
+                _here: here,
+                #[cfg(feature = "postgres")]
+                _everywhere: None,
+            },
+            #[cfg(feature = "postgres")]
+            Home::Server(server) => Alone { _here: here, _everywhere: Some(server.lock_to_decide().await?) },
+        })
+    }
+
+    /// The right to sweep; none while another process has it.
+    pub(crate) async fn sweeping_alone(&self) -> Result<Option<Alone>, StoreError> {
+        // One task of a process sweeps, so there is nobody to wait for here.
+        let here = Arc::new(tokio::sync::Mutex::new(())).lock_owned().await;
+        Ok(match &self.home {
+            Home::File(_) => Some(Alone {
+                _here: here,
+                #[cfg(feature = "postgres")]
+                _everywhere: None,
+            }),
+            #[cfg(feature = "postgres")]
+            Home::Server(server) => server.lock_to_sweep().await?.map(|lock| Alone { _here: here, _everywhere: Some(lock) }),
+        })
+    }
+
+    /// Whether it can be used. After a failed write one is tried, so that what has healed is noticed without traffic.
     pub(crate) async fn check(&self) -> Result<(), StoreError> {
-        if self.commands.is_closed() {
-            return Err(StoreError::Closed);
-        }
-        if self.health.error().is_none() {
-            return Ok(());
-        }
-        self.write(schema::probe).await
+        at_home!(self, home => home.check().await)
     }
 
     /// Resolves when the writer has ended, which it does only by a fault of this program: the process should not go on without it.
     pub(crate) fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
-        let commands = self.commands.clone();
-        async move { commands.closed().await }
+        let ended: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = at_home!(self, home => Box::pin(home.ended()));
+        ended
     }
 
     /// Who waits for tasks.
@@ -261,26 +343,26 @@ impl Store {
     }
 }
 
-/// Whether the last write went well.
-#[derive(Debug, Default)]
-struct Health {
-    error: Mutex<Option<Arc<rusqlite::Error>>>,
-}
-
-impl Health {
-    fn set(&self, error: Option<Arc<rusqlite::Error>>) {
-        *self.error.lock().unwrap_or_else(PoisonError::into_inner) = error;
+/// A status as it is stored. Numbers are never reused.
+const fn status_code(status: Status) -> u8 {
+    match status {
+        Status::Accepted => 0,
+        Status::Queued => 1,
+        Status::Running => 2,
+        Status::AwaitingApproval => 3,
+        Status::AwaitingHandoff => 4,
+        Status::Completed => 5,
+        Status::Failed => 6,
+        Status::Rejected => 7,
+        Status::Cancelled => 8,
+        Status::TimedOut => 9,
+        Status::BudgetExceeded => 10,
     }
-
-    fn error(&self) -> Option<Arc<rusqlite::Error>> {
-        self.error.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
 }
 
-/// The limit as SQLite wants it.
-fn pages_max(options: &StoreOptions) -> Option<u32> {
-    Some(options.pages_max.load(Ordering::Relaxed)).filter(|pages| *pages > 0)
-}
-
+#[cfg(all(test, feature = "postgres"))]
+#[path = "store/tests.rs"]
+#[expect(clippy::duplicate_mod, reason = "the same tests on another store")]
+mod on_postgres;
 #[cfg(test)]
 mod tests;

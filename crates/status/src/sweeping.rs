@@ -24,6 +24,7 @@ pub(crate) async fn sweep_for_ever(store: Store, retention: Duration, every: Dur
 /// One sweep, from its beginning to its end.
 pub(crate) async fn sweep(store: &Store, retention: Duration) -> Result<(), StoreError> {
     let cutoff_us = Timestamp::now().as_microsecond().saturating_sub(i64::try_from(retention.as_micros()).unwrap_or(i64::MAX));
+    let Some(_alone) = store.sweeping_alone().await? else { return Ok(()) };
     let mut step = Sweep::start();
     while step != Sweep::Finished {
         let swept = store.sweep(step, cutoff_us).await?;

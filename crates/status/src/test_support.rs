@@ -1,5 +1,8 @@
 //! What this crate's tests are made of: histories of tasks as the runner writes them, a store in a directory of its own, and the whole service around it.
 
+#[cfg(feature = "postgres")]
+pub(crate) mod cluster;
+
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -164,8 +167,43 @@ pub(crate) fn open(options: StoreOptions) -> Store {
     Store::open(options, Waiters::new(64), Feed::new(64 * 1024, 8)).unwrap()
 }
 
+/// Whether tests in this module are on PostgreSQL; the same files are two modules.
+pub(crate) const fn on_server(module: &str) -> bool {
+    let (module, wanted) = (module.as_bytes(), b"on_postgres");
+    let mut start = 0;
+    while start + wanted.len() <= module.len() {
+        let mut same = 0;
+        while same < wanted.len() && module[start + same] == wanted[same] {
+            same += 1;
+        }
+        if same == wanted.len() {
+            return true;
+        }
+        start += 1;
+    }
+    false
+}
+
+/// An empty store, on the server or in a file of its own directory.
+pub(crate) async fn fresh(on_server: bool) -> (Dir, Store) {
+    let dir = Dir::new();
+    #[cfg(feature = "postgres")]
+    if on_server {
+        let cluster = cluster::shared();
+        return (dir, connect(cluster.url(&cluster.database().await)).await);
+    }
+    assert!(!on_server);
+    let store = open(StoreOptions::at(dir.join("status.sqlite")));
+    (dir, store)
+}
+
+#[cfg(feature = "postgres")]
+pub(crate) async fn connect(url: fte_service::Secret) -> Store {
+    Store::connect(crate::store::PostgresOptions::at(url), Waiters::new(64), Feed::new(64 * 1024, 8)).await.unwrap()
+}
+
 /// The service without its listeners, as [`crate::start`] makes it: its store, its routes, what the sidecar calls, and a fake sidecar.
-pub(crate) struct Fixture {
+pub(crate) struct Fixture<const ON_SERVER: bool> {
     pub(crate) store: Store,
     pub(crate) api: Router,
     /// The paths of the OpenAPI document.
@@ -174,6 +212,8 @@ pub(crate) struct Fixture {
     pub(crate) sidecar: FakeSidecar,
     pub(crate) service: Service,
     pub(crate) options: StoreOptions,
+    /// The database's name on the server.
+    database: String,
     _dir: Dir,
 }
 
@@ -206,7 +246,7 @@ impl Answer {
     }
 }
 
-impl Fixture {
+impl<const ON_SERVER: bool> Fixture<ON_SERVER> {
     pub(crate) async fn start() -> Self {
         Self::with(Config { waiters_max: 16, ..Config::default() }).await
     }
@@ -214,7 +254,24 @@ impl Fixture {
     pub(crate) async fn with(config: Config) -> Self {
         let (dir, sidecar) = (Dir::new(), FakeSidecar::start().await);
         let options = StoreOptions::at(dir.join("status.sqlite"));
-        let store = Store::open(options.clone(), Waiters::new(config.waiters_max), Feed::new(64 * 1024, config.feeds_max)).unwrap();
+        let (waiters, feed) = (Waiters::new(config.waiters_max), Feed::new(64 * 1024, config.feeds_max));
+        let mut database = String::new();
+        let store = match ON_SERVER {
+            false => Store::open(options.clone(), waiters, feed).unwrap(),
+            #[cfg(feature = "postgres")]
+            true => {
+                database = cluster::shared().database().await;
+                let url = cluster::shared().url(&database);
+                Store::connect(crate::store::PostgresOptions::at(url), waiters, feed).await.unwrap()
+            }
+            #[cfg(not(feature = "postgres"))]
+            true => unreachable!("built without PostgreSQL"),
+        };
+        Self { database, ..Self::around(store, options, config, dir, sidecar) }
+    }
+
+    /// The service around a store.
+    pub(crate) fn around(store: Store, options: StoreOptions, config: Config, dir: Dir, sidecar: FakeSidecar) -> Self {
         let env = MapEnv::of([("FTE_SIDECAR_URL", &sidecar.url())]);
         let settings = Settings::from_env(&env, Ports { app: 0, api: 0 }).unwrap();
         let bus = Bus::connect(&settings, "status").unwrap();
@@ -222,7 +279,20 @@ impl Fixture {
         let (api, document) = std::mem::take(&mut service.api).split_for_parts();
         let paths = document.paths.paths.into_keys().collect();
         let app = std::mem::take(&mut service.app);
-        Self { store, api, paths, app, sidecar, service, options, _dir: dir }
+        Self { store, api, paths, app, sidecar, service, options, database: String::new(), _dir: dir }
+    }
+
+    /// Makes the database refuse events of this producer, as no valid one is refused today.
+    pub(crate) async fn refuse_events_of(&self, source: &str) {
+        #[cfg(feature = "postgres")]
+        if ON_SERVER {
+            let sql = format!("ALTER TABLE fte_status.event ADD CONSTRAINT refused CHECK (source <> '{source}')");
+            return cluster::shared().run(&self.database, &sql).await.unwrap();
+        }
+        let sql =
+            format!("CREATE TRIGGER refuse BEFORE INSERT ON event WHEN NEW.source = '{source}' BEGIN SELECT RAISE(ABORT, 'refused'); END");
+        assert!(self.database.is_empty());
+        rusqlite::Connection::open(&self.options.path).unwrap().execute_batch(&sql).unwrap();
     }
 
     pub(crate) async fn record(&self, deliveries: impl IntoIterator<Item = Delivery>) {

@@ -34,6 +34,8 @@ struct Table {
 pub(crate) struct News {
     /// The result event and whose it is, if it was among it.
     pub result: Option<(Tenant, Bytes)>,
+    /// Whether a result may be in the store that did not come along.
+    pub look: bool,
 }
 
 /// A place in the table, given back when dropped.
@@ -87,10 +89,30 @@ impl Waiters {
         for (_, event) in stored {
             let Some(news) = event.task.and_then(|task| table.tasks.get(&task)) else { continue };
             news.send_modify(|news| {
-                if matches!(event.change, Change::Ended { .. }) && news.result.is_none() {
-                    news.result = Some((event.tenant.clone(), event.body.clone()));
+                if matches!(event.change, Change::Ended { .. }) {
+                    // Of several, which other tenants' tasks of this id may have, one comes along.
+                    news.look |= news.result.is_some();
+                    news.result.get_or_insert_with(|| (event.tenant.clone(), event.body.clone()));
                 }
             });
+        }
+    }
+
+    /// Whether nobody waits.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.table().tasks.is_empty()
+    }
+
+    /// Tells of events that another process committed: their tasks and types.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn wake_to_look<'a>(&self, events: impl Iterator<Item = (TaskId, &'a str)>) {
+        let table = self.table();
+        for (task, event_type) in events {
+            if let Some(news) = table.tasks.get(&task) {
+                let look = fte_events::ResultKind::from_event_type(event_type).is_some();
+                news.send_modify(|news| news.look |= look);
+            }
         }
     }
 

@@ -59,15 +59,15 @@ pub(crate) async fn get(
     let (mut stopping, tenant) = (app.stopping.clone(), row.tenant);
     let result = async {
         loop {
-            match waiter.news().await.result {
+            let news = waiter.news().await;
+            match news.result {
                 Some((of, result)) if of == tenant => return Ok(Some(result)),
-                // Somebody else's task has the same id, so the news may have left this one's result out.
-                Some(_) => {
+                _ if news.look => {
                     if let Some(result) = app.result(id, caller.scope()).await? {
                         return Ok(Some(result.into()));
                     }
                 }
-                None => {}
+                _ => {}
             }
         }
     };

@@ -1,14 +1,10 @@
 //! Dead letters, kept as the records that came, with what was decided about them.
 
 use bytes::Bytes;
-use fte_service::keys::Scope;
-use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::reads::{BYTES_MAX, Rows};
-use super::{Store, StoreError};
-use crate::tenant::{Tenant, only, sees, tenant};
+use crate::tenant::Tenant;
 
 /// What was decided about a letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -56,101 +52,17 @@ pub(crate) struct LetterRow {
     pub record: Vec<u8>,
 }
 
-const COLUMNS: &str = "seq, id, state, stored, decided, topic, record, tenant";
-
-impl Store {
-    /// Stores letters, each once; `Ok` once that is durable. Gives back how many were new.
-    pub(crate) async fn record_letters(&self, letters: Vec<NewLetter>) -> Result<usize, StoreError> {
-        self.write(move |connection| {
-            let stored_ms = jiff::Timestamp::now().as_millisecond();
-            let mut statement = connection.prepare_cached(
-                "INSERT INTO letter (id, state, stored, topic, record, tenant) VALUES (?1, 0, ?2, ?3, ?4, ?5) ON CONFLICT (id) DO NOTHING",
-            )?;
-            let mut new = 0;
-            for letter in &letters {
-                new += statement.execute(params![letter.id, stored_ms, letter.topic, &letter.record[..], letter.tenant])?;
-            }
-            Ok(new)
-        })
-        .await
+impl LetterState {
+    /// As it is stored. Numbers are never reused.
+    pub(super) fn code(self) -> u8 {
+        match self {
+            Self::Open => 0,
+            Self::Replayed => 1,
+            Self::Discarded => 2,
+        }
     }
 
-    /// A letter, if its tenant is in scope.
-    pub(crate) async fn letter(&self, id: String, scope: Scope) -> Result<Option<LetterRow>, StoreError> {
-        self.read(move |connection| Ok(letter(connection, &id)?.filter(|letter| sees(&scope, &letter.tenant)))).await
-    }
-
-    /// Letters, newest first: those before a row of an earlier page, in one state or in any; at most `limit`, and about 1 MiB.
-    pub(crate) async fn letters(
-        &self,
-        scope: Scope,
-        state: Option<LetterState>,
-        before: Option<i64>,
-        limit: usize,
-    ) -> Result<Rows<LetterRow, i64>, StoreError> {
-        self.read(move |connection| {
-            let only = only(&scope);
-            let of_state = if state.is_some() { "state = ?1" } else { "?1 IS NULL" };
-            let of_tenant = if only.is_some() { "tenant = ?4" } else { "?4 IS NULL" };
-            let sql = format!("SELECT {COLUMNS} FROM letter WHERE {of_state} AND {of_tenant} AND seq < ?2 ORDER BY seq DESC LIMIT ?3");
-            let mut statement = connection.prepare_cached(&sql)?;
-            let one_more = i64::try_from(limit + 1).unwrap_or(i64::MAX);
-            let found = statement.query_map(params![state.map(code), before.unwrap_or(i64::MAX), one_more, only], row_of)?;
-            let (mut rows, mut bytes) = (Vec::new(), 0);
-            for letter in found {
-                if rows.len() == limit || bytes >= BYTES_MAX {
-                    let next = rows.last().map(|last: &LetterRow| last.row);
-                    return Ok(Rows { rows, next });
-                }
-                let letter = letter?;
-                bytes += letter.record.len();
-                rows.push(letter);
-            }
-            Ok(Rows { rows, next: None })
-        })
-        .await
-    }
-
-    /// Decides an open letter, and gives it back as it is then; one that was decided before stays as it was.
-    pub(crate) async fn decide(&self, id: String, state: LetterState, at_us: i64) -> Result<Option<LetterRow>, StoreError> {
-        self.write(move |connection| {
-            connection.prepare_cached("UPDATE letter SET state = ?2, decided = ?3 WHERE id = ?1 AND state = 0")?.execute(params![
-                id,
-                code(state),
-                at_us
-            ])?;
-            letter(connection, &id)
-        })
-        .await
-    }
-}
-
-fn letter(connection: &Connection, id: &str) -> rusqlite::Result<Option<LetterRow>> {
-    connection.prepare_cached(&format!("SELECT {COLUMNS} FROM letter WHERE id = ?1"))?.query_row([id], row_of).optional()
-}
-
-fn row_of(row: &Row<'_>) -> rusqlite::Result<LetterRow> {
-    Ok(LetterRow {
-        row: row.get(0)?,
-        id: row.get(1)?,
-        state: match row.get(2)? {
-            0 => LetterState::Open,
-            1 => LetterState::Replayed,
-            2 => LetterState::Discarded,
-            other => return Err(rusqlite::Error::IntegralValueOutOfRange(2, other)),
-        },
-        stored_ms: row.get(3)?,
-        decided_us: row.get(4)?,
-        topic: row.get(5)?,
-        record: row.get(6)?,
-        tenant: tenant(Some(row.get_ref(7)?.as_str()?)),
-    })
-}
-
-fn code(state: LetterState) -> u8 {
-    match state {
-        LetterState::Open => 0,
-        LetterState::Replayed => 1,
-        LetterState::Discarded => 2,
+    pub(super) fn of(code: u8) -> Option<Self> {
+        [Self::Open, Self::Replayed, Self::Discarded].into_iter().find(|state| state.code() == code)
     }
 }

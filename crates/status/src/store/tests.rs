@@ -1,23 +1,21 @@
-//! The store's promises: it converges, it keeps what it acknowledged, it heals, and what is removed is what is old.
-
-use std::sync::atomic::Ordering;
+//! The store's promises: it converges, lists what there is, and what is removed is what is old. This file is two modules: on SQLite, and on PostgreSQL.
 
 use fte_bus::Delivery;
 use fte_events::{ResultKind, Status, TENANT, TaskId};
 use fte_service::keys::Scope;
-use fte_testkit::Dir;
 use jiff::Timestamp;
 use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::feed::Feed;
 use crate::tenant::Tenant;
-use crate::test_support::{History, delivery, incoming, open};
+use crate::test_support::{History, delivery, fresh, incoming, on_server};
 use crate::view::TaskView;
 
+const ON_SERVER: bool = on_server(module_path!());
+
 /// All that can be seen of the store: its tasks, newest first, whether each is complete, and its events by id.
-async fn seen(store: &Store) -> Vec<(Value, bool, Vec<String>)> {
+pub(super) async fn seen(store: &Store) -> Vec<(Value, bool, Vec<String>)> {
     let mut seen = Vec::new();
     for row in store.tasks(ListQuery { limit: 1000, ..ListQuery::default() }).await.unwrap().rows {
         let whole = store.task(row.id, Scope::One(row.tenant.as_ref().into())).await.unwrap().unwrap();
@@ -29,7 +27,7 @@ async fn seen(store: &Store) -> Vec<(Value, bool, Vec<String>)> {
     seen
 }
 
-async fn events(store: &Store, task: TaskId) -> Vec<String> {
+pub(super) async fn events(store: &Store, task: TaskId) -> Vec<String> {
     events_under(store, task, TENANT.into()).await
 }
 
@@ -82,8 +80,7 @@ fn history(random: &mut fastrand::Rng, number: i64) -> History {
 }
 
 async fn taken(batches: impl IntoIterator<Item = Vec<Delivery>>) -> Vec<(Value, bool, Vec<String>)> {
-    let dir = Dir::new();
-    let store = open(StoreOptions::at(dir.join("status.sqlite")));
+    let (_dir, store) = fresh(ON_SERVER).await;
     for batch in batches {
         store.record(incoming(batch)).await.unwrap();
     }
@@ -91,7 +88,7 @@ async fn taken(batches: impl IntoIterator<Item = Vec<Delivery>>) -> Vec<(Value, 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: if ON_SERVER { 24 } else { 96 }, ..ProptestConfig::default() })]
 
     /// Late, doubled and crosswise deliveries, in any batches, add up to the same tasks.
     #[test]
@@ -116,8 +113,7 @@ proptest! {
 
 #[tokio::test]
 async fn an_event_delivered_twice_at_once_is_there_once() {
-    let dir = Dir::new();
-    let store = open(StoreOptions::at(dir.join("status.sqlite")));
+    let (_dir, store) = fresh(ON_SERVER).await;
     let history = History::whole(TaskId::now());
     let at_once = (0..16).map(|_| store.record(incoming(history.events.clone())));
     for outcome in futures_util::future::join_all(at_once).await {
@@ -128,165 +124,8 @@ async fn an_event_delivered_twice_at_once_is_there_once() {
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_survives_a_crash() {
-    let dir = Dir::new();
-    let store = open(StoreOptions::at(dir.join("status.sqlite")));
-    let crashed = Dir::new();
-    for round in 0..4 {
-        let history = History::whole(TaskId::now());
-        store.record(incoming(history.events.clone())).await.unwrap();
-        // What a crash would leave: the files as they are, without the shared memory, nothing closed.
-        let copy = crashed.join(format!("{round}"));
-        std::fs::create_dir(&copy).unwrap();
-        for file in ["status.sqlite", "status.sqlite-wal"] {
-            std::fs::copy(dir.join(file), copy.join(file)).unwrap();
-        }
-        let after = open(StoreOptions::at(copy.join("status.sqlite")));
-        assert_eq!(seen(&after).await, seen(&store).await);
-        after.record(incoming(History::whole(TaskId::now()).events)).await.unwrap();
-        assert_eq!(seen(&after).await.len(), round + 2);
-    }
-}
-
-#[tokio::test]
-async fn a_full_disk_acknowledges_nothing_and_heals_by_itself() {
-    let dir = Dir::new();
-    let options = StoreOptions::at(dir.join("status.sqlite"));
-    let store = open(options.clone());
-    store.record(incoming(History::whole(TaskId::now()).events)).await.unwrap();
-    options.pages_max.store(64, Ordering::Relaxed);
-
-    let mut acknowledged = 1;
-    let lost = loop {
-        let history = History::whole(TaskId::now());
-        match store.record(incoming(history.events.clone())).await {
-            Ok(()) => acknowledged += 1,
-            Err(error) => {
-                assert!(fte_service::chain(&error).contains("full"), "{}", fte_service::chain(&error));
-                break history;
-            }
-        }
-    };
-    assert!(acknowledged > 1);
-    assert_eq!(seen(&store).await.len(), acknowledged, "a failed write changes nothing");
-    options.pages_max.store(1, Ordering::Relaxed);
-    assert!(store.check().await.is_err(), "not ready while it is full");
-
-    options.pages_max.store(0, Ordering::Relaxed);
-    store.check().await.unwrap();
-    store.record(incoming(lost.events.clone())).await.unwrap();
-    assert_eq!(events(&store, lost.task).await, lost.ids());
-}
-
-/// A store that refuses events of this type, as no valid one is refused today.
-fn refusing(path: &std::path::Path, event_type: &str) -> rusqlite::Connection {
-    let other = rusqlite::Connection::open(path).unwrap();
-    let sql =
-        format!("CREATE TRIGGER refuse BEFORE INSERT ON event WHEN NEW.type = '{event_type}' BEGIN SELECT RAISE(ABORT, 'refused'); END");
-    other.execute_batch(&sql).unwrap();
-    other
-}
-
-#[tokio::test]
-async fn a_row_that_is_refused_fails_nobody_else() {
-    let dir = Dir::new();
-    let path = dir.join("status.sqlite");
-    let store = open(StoreOptions::at(&path));
-    let other = refusing(&path, "fte.status.changed");
-    let (good, bad, letter) = (History::of(TaskId::now()).requested("say hello"), History::whole(TaskId::now()), "a".to_owned());
-    // All that comes while the writer cannot write forms one group.
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let letter =
-        NewLetter { id: letter, tenant: TENANT.into(), topic: "fte.deadletter.status".into(), record: bytes::Bytes::from_static(b"{}") };
-    let (first, good_one, bad_one, good_other, letters, ()) = tokio::join!(
-        store.record(incoming(History::of(TaskId::now()).requested("first").events)),
-        store.record(incoming(good.events.clone())),
-        store.record(incoming(bad.events.clone())),
-        store.record(incoming(History::of(TaskId::now()).requested("other").events)),
-        store.record_letters(vec![letter]),
-        async { other.execute_batch("COMMIT").unwrap() },
-    );
-    first.unwrap();
-    good_one.unwrap();
-    good_other.unwrap();
-    assert_eq!(letters.unwrap(), 1);
-    assert!(bad_one.unwrap_err().is_refusal());
-    assert!(store.task(bad.task, Scope::All).await.unwrap().is_none(), "a refused command changes nothing");
-    store.check().await.unwrap();
-
-    // Of one delivery, too, only what is refused fails.
-    let outcomes = store.record_each(incoming(bad.events.clone())).await;
-    let refused: Vec<bool> = outcomes.iter().map(Result::is_err).collect();
-    let expected: Vec<bool> = bad.events.iter().map(|delivery| delivery.event.event_type == "fte.status.changed").collect();
-    assert_eq!(refused, expected);
-    assert!(store.task(bad.task, Scope::All).await.unwrap().is_some());
-}
-
-#[tokio::test]
-async fn a_removed_database_is_an_empty_one() {
-    let dir = Dir::new();
-    let options = StoreOptions::at(dir.join("deeper/status.sqlite"));
-    let store = open(options.clone());
-    store.record(incoming(History::whole(TaskId::now()).events)).await.unwrap();
-    drop(store);
-    std::fs::remove_dir_all(dir.join("deeper")).unwrap();
-    let store = open(options);
-    assert_eq!(seen(&store).await.len(), 0);
-    store.record(incoming(History::whole(TaskId::now()).events)).await.unwrap();
-    assert_eq!(seen(&store).await.len(), 1);
-}
-
-#[tokio::test]
-async fn a_database_of_a_newer_version_is_not_touched() {
-    let dir = Dir::new();
-    let path = dir.join("status.sqlite");
-    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    let error = Store::open(StoreOptions::at(&path), Waiters::new(1), Feed::new(1, 1)).err().unwrap();
-    assert!(matches!(error, StoreError::Newer { found: 99, .. }), "{error}");
-}
-
-#[tokio::test]
-async fn a_database_from_before_there_were_tenants_is_the_usual_tenants() {
-    let dir = Dir::new();
-    let path = dir.join("status.sqlite");
-    // As the version before wrote it.
-    let (task, seq) = (TaskId::now(), 7);
-    let history = History::of(task).requested("say hello");
-    let before = rusqlite::Connection::open(&path).unwrap();
-    before.execute_batch(include_str!("tests/schema_1.sql")).unwrap();
-    let said = crate::model::Said { row: seq, at_us: Some(1), mark: 1 };
-    let mut record = crate::model::TaskRecord::default();
-    record.fold(&incoming(history.events.clone())[0].change, said);
-    let (id, body) = (&task.as_bytes()[..], &history.events[0].record.body[..]);
-    let event_id = uuid::Uuid::parse_str(&history.events[0].event.id).unwrap();
-    let event = rusqlite::params![seq, id, &event_id.as_bytes()[..], "/fte/intake", "fte.task.requested", body];
-    before.execute("INSERT INTO event (seq, task, id, source, type, stored, body) VALUES (?1, ?2, ?3, ?4, ?5, 0, ?6)", event).unwrap();
-    let text = serde_json::to_string(&record).unwrap();
-    before
-        .execute("INSERT INTO task (id, status, agent, created, record) VALUES (?1, 0, 'writer', 1, ?2)", rusqlite::params![id, text])
-        .unwrap();
-    before.execute("INSERT INTO letter (id, state, stored, topic, record) VALUES ('l', 0, 0, 'fte.deadletter.runner', x'00')", []).unwrap();
-    drop(before);
-
-    for _ in 0..2 {
-        let store = open(StoreOptions::at(&path));
-        let own = || Scope::One(TENANT.into());
-        assert_eq!(events(&store, task).await[0], history.ids()[0]);
-        let listed = store.tasks(ListQuery { scope: own(), limit: 2, ..ListQuery::default() }).await.unwrap();
-        assert_eq!(listed.rows.iter().map(|row| (row.id, &*row.tenant)).collect::<Vec<_>>(), [(task, TENANT)]);
-        assert!(store.letter("l".into(), own()).await.unwrap().is_some());
-        // What comes now adds to what was there.
-        store.record(incoming(History::whole(task).events)).await.unwrap();
-        assert_eq!(store.task(task, own()).await.unwrap().unwrap().record.status(), Status::Completed);
-        store.record(incoming(History::whole(TaskId::now()).of_tenant("acme").events)).await.unwrap();
-        assert!(seen(&store).await.len() >= 2);
-    }
-}
-
-#[tokio::test]
 async fn the_same_task_of_two_tenants_is_two_tasks_that_know_nothing_of_each_other() {
-    let dir = Dir::new();
-    let store = open(StoreOptions::at(dir.join("status.sqlite")));
+    let (_dir, store) = fresh(ON_SERVER).await;
     let task = TaskId::now();
     let ours = History::of(task).of_tenant("ours").requested("say hello");
     let theirs = History::of(task).of_tenant("theirs").step(Status::Running).said_elsewhere();
@@ -308,8 +147,7 @@ async fn the_same_task_of_two_tenants_is_two_tasks_that_know_nothing_of_each_oth
 
 #[tokio::test]
 async fn events_without_a_task_are_kept_and_make_no_task() {
-    let dir = Dir::new();
-    let store = open(StoreOptions::at(dir.join("status.sqlite")));
+    let (_dir, store) = fresh(ON_SERVER).await;
     let event = br#"{"id":"1","source":"/shop","type":"fte.invented.later","subject":"no task"}"#;
     for _ in 0..2 {
         store.record(incoming([delivery("fte.status.updates", bytes::Bytes::from_static(event))])).await.unwrap();
@@ -323,8 +161,7 @@ mod lists {
 
     #[tokio::test]
     async fn pages_of_any_size_and_filter_show_each_task_once_newest_first() {
-        let dir = Dir::new();
-        let store = open(StoreOptions::at(dir.join("status.sqlite")));
+        let (_dir, store) = fresh(ON_SERVER).await;
         let mut all = Vec::new();
         for number in 0..60_u32 {
             // Some are asked for at the same time.
@@ -379,8 +216,7 @@ mod lists {
 
     #[tokio::test]
     async fn a_page_is_bounded_in_bytes_and_goes_on() {
-        let dir = Dir::new();
-        let store = open(StoreOptions::at(dir.join("status.sqlite")));
+        let (_dir, store) = fresh(ON_SERVER).await;
         for _ in 0..40 {
             let history = History::of(TaskId::now()).requested(&"x".repeat(100_000));
             store.record(incoming(history.events)).await.unwrap();
@@ -408,8 +244,7 @@ mod sweeps {
 
     #[tokio::test]
     async fn only_what_ended_before_the_cutoff_is_removed_whole_in_small_steps() {
-        let dir = Dir::new();
-        let store = open(StoreOptions::at(dir.join("status.sqlite")));
+        let (_dir, store) = fresh(ON_SERVER).await;
         let at = |day: i64, number: u128| TaskId::mint(Timestamp::from_second(1_700_000_000 + day * 86_400).unwrap(), number << 40);
         let mut old = History::of(at(0, 0)).requested("long").claimed();
         for pct in 0..100 {
@@ -437,8 +272,7 @@ mod sweeps {
 
     #[tokio::test]
     async fn letters_and_events_of_no_task_go_by_when_they_came() {
-        let dir = Dir::new();
-        let store = open(StoreOptions::at(dir.join("status.sqlite")));
+        let (_dir, store) = fresh(ON_SERVER).await;
         let letter = NewLetter {
             id: "l".into(),
             tenant: TENANT.into(),

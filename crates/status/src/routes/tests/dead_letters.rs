@@ -4,7 +4,8 @@ use fte_events::{DeadLettered, EventName, Failure, Outgoing, ResultKind, TaskId,
 use fte_testkit::{Call, Fault};
 use serde_json::{Value, json};
 
-use crate::test_support::{Fixture, History};
+use super::Fixture;
+use crate::test_support::History;
 
 /// The letter that the runner publishes about `body`, as a record of its topic; and its id.
 fn letter(topic: &str, body: &[u8]) -> (String, Vec<u8>) {

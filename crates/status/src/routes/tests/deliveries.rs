@@ -1,11 +1,10 @@
 //! What the sidecar delivers, through the routes that it calls.
 
-use std::sync::atomic::Ordering;
-
 use fte_events::{TaskId, dead_letters, sample};
 use serde_json::{Value, json};
 
-use crate::test_support::{Fixture, History};
+use super::Fixture;
+use crate::test_support::History;
 
 fn json_of(history: &History) -> Vec<Value> {
     history.events.iter().map(|event| serde_json::from_slice(&event.record.body).unwrap()).collect()
@@ -61,12 +60,7 @@ async fn poison_becomes_one_dead_letter_with_its_reason_and_the_next_event_flows
 #[tokio::test]
 async fn an_event_that_the_database_refuses_is_a_dead_letter_and_its_neighbours_are_stored() {
     let status = Fixture::start().await;
-    let other = rusqlite::Connection::open(&status.options.path).unwrap();
-    other
-        .execute_batch(
-            "CREATE TRIGGER refuse BEFORE INSERT ON event WHEN NEW.source = '/refused' BEGIN SELECT RAISE(ABORT, 'refused'); END",
-        )
-        .unwrap();
+    status.refuse_events_of("/refused").await;
     let history = History::of(TaskId::now()).requested("x");
     let good = json_of(&history).swap_remove(0);
     let mut bad = json_of(&History::of(TaskId::now()).requested("y")).swap_remove(0);
@@ -79,23 +73,6 @@ async fn an_event_that_the_database_refuses_is_a_dead_letter_and_its_neighbours_
     assert_eq!((&letter["ftecause"], published[0].topic.as_str()), (&bad["id"], dead_letters::topic("status").as_str()));
     let ready = &status.service.checks.iter().find(|check| check.0 == "store").unwrap().1;
     ready().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_full_disk_is_a_retry_never_a_dead_letter_and_shows_as_not_ready() {
-    let status = Fixture::start().await;
-    let ready = &status.service.checks.iter().find(|check| check.0 == "store").unwrap().1;
-    ready().await.unwrap();
-    status.options.pages_max.store(1, Ordering::Relaxed);
-    let requests: Vec<Value> = (0..64).map(|_| json_of(&History::of(TaskId::now()).requested(&"x".repeat(4000))).swap_remove(0)).collect();
-    assert_eq!(status.deliver("fte.triggers.inbound", requests.clone()).await, [false; 64]);
-    assert!(ready().await.unwrap_err().contains("full"));
-    assert!(status.sidecar.published().is_empty());
-
-    status.options.pages_max.store(0, Ordering::Relaxed);
-    assert_eq!(status.deliver("fte.triggers.inbound", requests).await, [true; 64]);
-    ready().await.unwrap();
-    assert_eq!(status.get("/v1/tasks?limit=1000").await.expect(200)["items"].as_array().unwrap().len(), 64);
 }
 
 #[tokio::test]

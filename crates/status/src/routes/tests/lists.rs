@@ -6,8 +6,9 @@ use fte_events::{ApprovalRequest, Extra, ResultKind, Status, TaskError, TaskId, 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
+use super::Fixture;
 use crate::Config;
-use crate::test_support::{Fixture, History};
+use crate::test_support::History;
 
 /// An id that was made so long ago that nothing of it can be on its way.
 fn old_task(number: u128) -> TaskId {

@@ -2,8 +2,9 @@
 
 use fte_events::TaskId;
 
+use super::Fixture;
 use crate::Config;
-use crate::test_support::{Fixture, History};
+use crate::test_support::History;
 
 #[tokio::test]
 async fn all_listeners_see_every_event_once_in_order_from_where_they_began() {

@@ -3,7 +3,8 @@
 use fte_events::{ResultKind, Status, TaskId};
 use serde_json::{Value, json};
 
-use crate::test_support::{Fixture, History};
+use super::Fixture;
+use crate::test_support::History;
 
 fn data_of_result(history: &History) -> Value {
     let result = history.events.iter().find(|event| event.event.event_type.starts_with("fte.result.")).unwrap();

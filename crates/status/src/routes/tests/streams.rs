@@ -2,7 +2,8 @@
 
 use fte_events::{ResultKind, Status, TaskId};
 
-use crate::test_support::{Fixture, History};
+use super::Fixture;
+use crate::test_support::History;
 
 fn path(history: &History) -> String {
     format!("/v1/tasks/{}/events", history.task)

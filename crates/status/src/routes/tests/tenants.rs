@@ -4,7 +4,8 @@ use fte_events::{DeadLettered, Failure, Outgoing, ResultKind, Status, TaskId, de
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::test_support::{Fixture, History};
+use super::Fixture;
+use crate::test_support::History;
 
 /// A task id so old that nobody waits for it.
 fn old_task() -> TaskId {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use super::{StoreError, schema};
+use super::schema;
+use crate::store::StoreError;
 
 /// Longest wait for a free connection.
 const WAIT_MAX: Duration = Duration::from_secs(5);

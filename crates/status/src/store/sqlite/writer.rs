@@ -17,13 +17,14 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 
-use super::apply::{Applied, Applier};
+use super::apply::Applier;
 use super::checkpoint::Checkpointer;
-use super::{Command, Health, StoreError, StoreOptions, pages_max, schema};
+use super::{Command, Health, StoreOptions, pages_max, schema};
 use crate::feed::Feed;
 use crate::metrics;
 use crate::model::Change;
 use crate::reading::Incoming;
+use crate::store::{Applied, StoreError};
 use crate::wake::Waiters;
 
 /// Most events in one transaction, and most bytes of theirs: bounds the time to the next answer and the size of the WAL.

@@ -3,23 +3,14 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use fte_events::{Status, TaskId};
+use fte_events::TaskId;
 use rusqlite::types::{ToSql, ToSqlOutput, Value, ValueRef};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
 use crate::model::{Change, Said, TaskRecord};
 use crate::reading::{EventId, Incoming};
+use crate::store::{Applied, status_code};
 use crate::tenant::Tenant;
-
-/// What a transaction did.
-pub(crate) struct Applied<'a> {
-    /// The events it stored, in order, with their rows.
-    pub(crate) stored: Vec<(i64, &'a Incoming)>,
-    /// How many events were there already.
-    pub(crate) doubled: usize,
-    /// The last row given.
-    pub(crate) last_row: i64,
-}
 
 pub(super) struct Applier<'c> {
     insert_event: CachedStatement<'c>,
@@ -151,23 +142,6 @@ fn load(statement: &mut CachedStatement<'_>, task: TaskId, tenant: &str) -> rusq
 pub(super) fn record_of(value: ValueRef<'_>) -> rusqlite::Result<TaskRecord> {
     serde_json::from_slice(value.as_bytes()?)
         .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into()))
-}
-
-/// A status as it is stored. Numbers are never reused.
-pub(super) const fn status_code(status: Status) -> u8 {
-    match status {
-        Status::Accepted => 0,
-        Status::Queued => 1,
-        Status::Running => 2,
-        Status::AwaitingApproval => 3,
-        Status::AwaitingHandoff => 4,
-        Status::Completed => 5,
-        Status::Failed => 6,
-        Status::Rejected => 7,
-        Status::Cancelled => 8,
-        Status::TimedOut => 9,
-        Status::BudgetExceeded => 10,
-    }
 }
 
 impl ToSql for EventId {
