@@ -109,7 +109,7 @@ impl Postgres {
                 "SELECT seq, id, type, body, found FROM (
                      SELECT seq, id, type, body, count(*) OVER () AS found,
                          sum(octet_length(body)) OVER (ORDER BY seq) - octet_length(body) AS before
-                     FROM (SELECT * FROM fte_status.event WHERE task = $1 AND tenant = $2 AND seq > $3 ORDER BY seq LIMIT $4) AS some
+                     FROM (SELECT * FROM fte_status.event WHERE task = $1 AND tenant = $2 AND seq > $3 ORDER BY seq LIMIT $4) AS piece
                  ) AS measured WHERE before < $5 ORDER BY seq",
                 &[&id, &&*tenant, &after, &limit, &bytes_max],
             )
@@ -140,7 +140,7 @@ impl Postgres {
                      sum(octet_length(body)) OVER (ORDER BY seq) - octet_length(body) AS before
                  FROM (SELECT * FROM fte_status.event
                        WHERE seq > $1 AND seq <= $2 AND {of_task} AND ($4::text IS NULL OR tenant = $4)
-                           AND (cardinality($5::text[]) = 0 OR type = ANY ($5)) ORDER BY seq LIMIT $6) AS some
+                           AND (cardinality($5::text[]) = 0 OR type = ANY ($5)) ORDER BY seq LIMIT $6) AS piece
              ) AS measured WHERE before < $7 ORDER BY seq"
         );
         let types: Vec<&str> = filter.types.iter().map(|wanted| &**wanted).filter(|wanted| !wanted.contains('\0')).collect();

@@ -8,7 +8,7 @@ const VERSION: i64 = 1;
 
 /// Names are compared by their bytes, as everywhere else in this program. An event's id is `u` and the 16 bytes of a UUID, or `t` and any other text.
 const TABLES: &str = r#"
-CREATE TABLE fte_status.head (only BOOLEAN PRIMARY KEY DEFAULT true CHECK (only), seq BIGINT NOT NULL, version BIGINT NOT NULL);
+CREATE TABLE fte_status.head (one BOOLEAN PRIMARY KEY DEFAULT true CHECK (one), seq BIGINT NOT NULL, version BIGINT NOT NULL);
 
 CREATE TABLE fte_status.event (
     seq    BIGINT PRIMARY KEY,
