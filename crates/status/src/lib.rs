@@ -28,7 +28,8 @@ mod feed;
 pub mod metrics;
 mod model;
 mod reading;
-#[cfg(all(test, feature = "postgres"))]
+#[cfg(test)]
+#[cfg(feature = "postgres")]
 mod replicas_tests;
 mod routes;
 mod sse;

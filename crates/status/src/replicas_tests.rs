@@ -159,7 +159,7 @@ async fn a_killed_server_is_waited_out_and_nothing_acknowledged_is_lost() {
             eventually(|| async { replica.store.check().await }).await;
             eventually(|| async {
                 let row = replica.store.task(history.task, Scope::All).await.map_err(|error| error.to_string())?;
-                row.filter(|row| row.record.is_complete()).map(drop).ok_or("not complete".to_owned())
+                row.filter(|row| row.record.is_complete()).map(drop).ok_or_else(|| "not complete".to_owned())
             })
             .await;
         }

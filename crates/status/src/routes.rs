@@ -101,7 +101,8 @@ fn unavailable(error: &StoreError) -> Problem {
 
 #[cfg(test)]
 mod full_disk_tests;
-#[cfg(all(test, feature = "postgres"))]
+#[cfg(test)]
+#[cfg(feature = "postgres")]
 #[path = "routes/tests.rs"]
 #[expect(clippy::duplicate_mod, reason = "the same tests on another store")]
 mod on_postgres;

@@ -4,7 +4,6 @@
 //! ends, which it does with this process, however that ends.
 
 use std::io::Read as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
@@ -26,6 +25,9 @@ wait
 rm -rf "$1"
 "#;
 
+/// The user of no rights, and its group.
+const NOBODY: u32 = 65_534;
+
 /// A server.
 pub(crate) struct Cluster {
     dir: PathBuf,
@@ -43,11 +45,12 @@ pub(crate) fn shared() -> &'static Cluster {
 impl Cluster {
     pub(crate) fn start() -> Self {
         let dir = tempfile::Builder::new().prefix("fte-pg-").tempdir().unwrap().keep();
-        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o777)).unwrap();
         // It refuses to be run by root.
         let mut command = if is_root() {
+            // Its own directory, so that it can remove it.
+            std::os::unix::fs::chown(&dir, Some(NOBODY), Some(NOBODY)).unwrap();
             let mut command = Command::new("setpriv");
-            command.args(["--reuid=nobody", "--regid=nogroup", "--clear-groups", "sh"]);
+            command.arg(format!("--reuid={NOBODY}")).arg(format!("--regid={NOBODY}")).args(["--clear-groups", "sh"]);
             command
         } else {
             Command::new("sh")
@@ -113,7 +116,7 @@ fn programs() -> PathBuf {
     let mut versions: Vec<PathBuf> =
         std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path().join("bin")).collect();
     versions.sort();
-    let in_path = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect::<Vec<_>>();
+    let usual = ["/usr/local/pgsql/bin", "/usr/local/bin", "/usr/bin"].map(PathBuf::from);
     let has = |dir: &Path| dir.join("initdb").exists() && dir.join("postgres").exists();
-    versions.into_iter().rev().chain(in_path).find(|dir| has(dir)).expect("PostgreSQL is installed (the package postgresql)")
+    versions.into_iter().rev().chain(usual).find(|dir| has(dir)).expect("PostgreSQL is installed (the package postgresql)")
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
+use tokio::time::timeout_at;
 
 use super::apply::apply;
 use super::connection::{Connector, Session};
@@ -17,7 +18,7 @@ use crate::metrics;
 use crate::reading::Incoming;
 use crate::store::letters::LetterRow;
 use crate::store::sweep::Swept;
-use crate::store::{Applied, StoreError};
+use crate::store::{Applied, GROUP_EVENTS, GROUP_OPEN, StoreError, is_urgent};
 use crate::wake::Waiters;
 
 /// Most events in one transaction, and most bytes of theirs.
@@ -56,9 +57,20 @@ impl Writer {
                     None => return,
                 },
             };
+            let closes = tokio::time::Instant::now() + GROUP_OPEN;
             let mut commands = vec![first];
+            let mut urgent = self.is_urgent(&commands[0]);
             let (mut events, mut bytes) = commands[0].size();
-            while let Ok(next) = queue.try_recv() {
+            loop {
+                let next = match queue.try_recv() {
+                    Ok(next) => next,
+                    Err(_) if urgent || events >= GROUP_EVENTS => break,
+                    Err(_) => match timeout_at(closes, queue.recv()).await {
+                        Ok(Some(next)) => next,
+                        Ok(None) | Err(_) => break,
+                    },
+                };
+                urgent |= self.is_urgent(&next);
                 let (more_events, more_bytes) = next.size();
                 if events + more_events > EVENTS_MAX || bytes + more_bytes > BYTES_MAX {
                     held = Some(next);
@@ -72,6 +84,13 @@ impl Writer {
                     self.write(vec![command]).await;
                 }
             }
+        }
+    }
+
+    fn is_urgent(&self, command: &Command) -> bool {
+        match command {
+            Command::Events(events, _) => is_urgent(events, &self.waiters),
+            _ => true,
         }
     }
 

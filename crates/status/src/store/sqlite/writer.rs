@@ -1,8 +1,5 @@
 //! The thread that writes: takes what waits, makes one transaction of it, answers after the commit.
 //!
-//! A group stays open for a moment when there is little to do: the few events of a task then cost one commit instead of one each, and their fsyncs are not
-//! in the way of those that move the task on. It closes at once when somebody waits for what is in it, or when there is much.
-//!
 //! A transaction that fails for want of room, or by a row that the database refuses, is done again command by command: only who brought that row gets
 //! its error. Any other failure is the database's own and is everybody's.
 //!
@@ -10,7 +7,7 @@
 //! not say again.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rusqlite::Connection;
 use tokio::runtime::Handle;
@@ -22,18 +19,13 @@ use super::checkpoint::Checkpointer;
 use super::{Command, Health, StoreOptions, pages_max, schema};
 use crate::feed::Feed;
 use crate::metrics;
-use crate::model::Change;
 use crate::reading::Incoming;
-use crate::store::{Applied, StoreError};
+use crate::store::{Applied, GROUP_EVENTS, GROUP_OPEN, StoreError, is_urgent};
 use crate::wake::Waiters;
 
 /// Most events in one transaction, and most bytes of theirs: bounds the time to the next answer and the size of the WAL.
 const EVENTS_MAX: usize = 4096;
 const BYTES_MAX: usize = 8 * 1024 * 1024;
-
-/// How long a group stays open, unless it has so many events.
-const GROUP_OPEN: Duration = Duration::from_millis(8);
-const GROUP_EVENTS: usize = 16;
 
 struct Writer {
     options: StoreOptions,
@@ -121,9 +113,7 @@ impl Writer {
     /// Whether somebody waits for it: for what a command does, or for a result.
     fn is_urgent(&self, command: &Command) -> bool {
         match command {
-            Command::Events(events, _) => events
-                .iter()
-                .any(|event| matches!(event.change, Change::Ended { .. }) && event.task.is_some_and(|task| self.waiters.is_awaited(task))),
+            Command::Events(events, _) => is_urgent(events, &self.waiters),
             Command::Run(_) => true,
         }
     }
