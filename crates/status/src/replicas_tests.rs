@@ -166,3 +166,14 @@ async fn a_killed_server_is_waited_out_and_nothing_acknowledged_is_lost() {
     }
     assert_eq!(live.ids(expected.len()).await, expected);
 }
+
+#[tokio::test]
+async fn the_password_is_in_no_error() {
+    for url in ["postgres://fte:hunter2@127.0.0.1:1/status", "postgres://fte:hunter2@host:port/status", "postgres://fte:hunter2@%zz"] {
+        let options = PostgresOptions::at(fte_service::Secret::new(url));
+        assert!(!format!("{options:?}").contains("hunter2"));
+        let error = Store::connect(options, Waiters::new(1), Feed::new(1, 1)).await.err().unwrap();
+        let (chain, debug) = (fte_service::chain(&error), format!("{error:?}"));
+        assert!(!chain.contains("hunter2") && !debug.contains("hunter2"), "{chain}");
+    }
+}

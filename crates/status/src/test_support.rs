@@ -255,14 +255,13 @@ impl<const ON_SERVER: bool> Fixture<ON_SERVER> {
         let (dir, sidecar) = (Dir::new(), FakeSidecar::start().await);
         let options = StoreOptions::at(dir.join("status.sqlite"));
         let (waiters, feed) = (Waiters::new(config.waiters_max), Feed::new(64 * 1024, config.feeds_max));
-        let mut database = String::new();
-        let store = match ON_SERVER {
-            false => Store::open(options.clone(), waiters, feed).unwrap(),
+        let (store, database) = match ON_SERVER {
+            false => (Store::open(options.clone(), waiters, feed).unwrap(), String::new()),
             #[cfg(feature = "postgres")]
             true => {
-                database = cluster::shared().database().await;
+                let database = cluster::shared().database().await;
                 let url = cluster::shared().url(&database);
-                Store::connect(crate::store::PostgresOptions::at(url), waiters, feed).await.unwrap()
+                (Store::connect(crate::store::PostgresOptions::at(url), waiters, feed).await.unwrap(), database)
             }
             #[cfg(not(feature = "postgres"))]
             true => unreachable!("built without PostgreSQL"),
