@@ -57,7 +57,7 @@ fn values_that_would_lose_or_open_something_are_refused() {
         ("services: {audit: {replicas: 2}}", "/services/audit/replicas"),
         ("services: {audit: {autoscaling: {kind: hpa}}}", "autoscaling"),
         ("services: {status: {replicas: 2}}", "/services/status/replicas"),
-        ("services: {status: {database: postgresql, replicas: 2}}", "postgresql is planned"),
+        ("services: {status: {database: mysql}}", "/services/status/database"),
         ("services: {intake: {autoscaling: {kind: keda}}}", "/services/intake/autoscaling/kind"),
         ("services: {runer: {replicas: 2}}", "runer"),
         ("kafka: {auth: {type: password}}", "/kafka/auth/type"),

@@ -2,15 +2,16 @@
 {{- define "fte.facts" -}}
 intake: {appPort: 7401, state: true, volume: false}
 runner: {appPort: 7402, state: true, volume: true, topic: fte.triggers.inbound}
+{{- if eq .Values.services.status.database "postgresql" }}
+status: {appPort: 7403, state: false, volume: false}
+{{- else }}
 status: {appPort: 7403, state: false, volume: true, replicas: 1}
+{{- end }}
 audit: {appPort: 7404, state: false, volume: true, replicas: 1}
 {{- end }}
 
 {{/* All services: facts, defaults, and the values of each, merged. `(include "fte.services" . | fromYaml)`. */}}
 {{- define "fte.services" -}}
-{{- if eq .Values.services.status.database "postgresql" }}
-{{- fail "services.status.database: postgresql is planned; this version keeps the read model in SQLite" }}
-{{- end }}
 {{- $services := dict }}
 {{- range $name, $fact := include "fte.facts" . | fromYaml }}
 {{- $own := index $.Values.services $name }}
