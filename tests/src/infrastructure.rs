@@ -1,7 +1,8 @@
 //! Kafka, Redis, `PostgreSQL`, placement and scheduler of one story: `tests/stack/stack`, called as people call it.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use fte_testkit::{Dir, built_binary};
 use serde_json::Value;
@@ -20,11 +21,16 @@ pub struct Infrastructure {
 impl Infrastructure {
     /// Everything, without topics.
     pub async fn start() -> Self {
-        Self::start_only(&[]).await
+        Self::start_with(&[]).await
     }
 
     /// These parts alone; all where none is named.
     pub async fn start_only(parts: &[&str]) -> Self {
+        Self::start_with(parts).await
+    }
+
+    /// With more options or parts of `stack up`.
+    pub async fn start_with(parts: &[&str]) -> Self {
         let turn = TURN.lock().await;
         let mut started = Self { dir: Dir::new(), status: Value::Null, _turn: turn };
         started.ask(&[&["up", "--while", &std::process::id().to_string()], parts].concat());
@@ -52,6 +58,16 @@ impl Infrastructure {
         self.ask(&["kill", part]);
     }
 
+    /// Stops a part's time (SIGSTOP): it is there, and does nothing.
+    pub fn pause(&self, part: &str) {
+        self.ask(&["pause", part]);
+    }
+
+    /// Lets it go on.
+    pub fn resume(&self, part: &str) {
+        self.ask(&["resume", part]);
+    }
+
     /// Starts a part again, and waits until it answers.
     pub fn start_again(&self, part: &str) {
         self.ask(&["start", part]);
@@ -63,6 +79,15 @@ impl Infrastructure {
         let said = String::from_utf8_lossy(&done.stderr);
         assert!(done.status.success(), "stack {arguments:?}: {said}");
         String::from_utf8(done.stdout).unwrap()
+    }
+
+    /// A command of `stack` that reads `input`; all that it said, on whichever stream.
+    pub fn feed(&self, arguments: &[&str], input: &str) -> String {
+        let mut command = self.command(arguments);
+        let mut running = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        running.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let done = running.wait_with_output().unwrap();
+        format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr))
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

@@ -14,12 +14,12 @@ use crate::metrics;
 /// The sidecar's batches: large, and not waited for long.
 const BULK: Bulk = Bulk { max_count: 512, max_await_ms: 20 };
 
-/// Subscriptions to all topics there are with these settings; each agent has one for what is handed to it.
+/// Subscriptions to all topics that are in use.
 pub fn subscriptions(settings: &Settings, log: &Arc<dyn Log>) -> Subscriptions {
     let token = settings.app_token.as_ref().map(Secret::expose).map(str::to_owned);
     let subscriptions = Subscriptions::new(&settings.pubsub, "fte-audit").app_token(token);
     let agents: Vec<AgentName> = settings.agents.agents.keys().cloned().collect();
-    fte_events::topics(&agents).iter().fold(subscriptions, |subscriptions, topic| {
+    fte_events::subscribed_by("audit", &agents).iter().fold(subscriptions, |subscriptions, topic| {
         let log = Arc::clone(log);
         // No dead-letter topic: what cannot be recorded now must wait, not go elsewhere.
         let options = SubscribeOptions { bulk: Some(BULK), ..SubscribeOptions::default() };

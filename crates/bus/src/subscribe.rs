@@ -33,6 +33,10 @@ pub type Handling<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 pub struct SubscribeOptions {
     /// Ask the sidecar for batches of this many events at most.
     pub bulk: Option<Bulk>,
+    /// Have the sidecar hand over the bytes of each record without looking into them (Dapr's `rawPayload`). Otherwise it keeps what is not JSON to itself,
+    /// and Dapr before 1.18.3 ends on an event whose `traceid` is no text, again and again. With it everything reaches the application, which dead-letters
+    /// with a reason. [`Subscriptions::records`] always does.
+    pub raw: bool,
     /// Dapr's own dead-letter topic, for what never reaches the application.
     pub dead_letter_topic: Option<String>,
     /// A handler that runs longer is stopped and counted as failed; 60 s by default.
@@ -58,7 +62,7 @@ impl Default for Bulk {
 
 impl Default for SubscribeOptions {
     fn default() -> Self {
-        Self { bulk: None, dead_letter_topic: None, handler_timeout: Duration::from_secs(60), dedupe: None }
+        Self { bulk: None, raw: false, dead_letter_topic: None, handler_timeout: Duration::from_secs(60), dedupe: None }
     }
 }
 
@@ -84,6 +88,13 @@ struct Subscription {
     topic: Arc<str>,
     options: SubscribeOptions,
     work: Work,
+}
+
+impl Subscription {
+    /// Whether the sidecar hands over the records as they are.
+    fn is_raw(&self) -> bool {
+        self.options.raw || matches!(self.work, Work::Records(_))
+    }
 }
 
 #[derive(Clone)]

@@ -180,6 +180,12 @@ pub fn topics(agents: &[AgentName]) -> Vec<Topic> {
     topics
 }
 
+/// The topics that `service` subscribes to: those of [`topics`] that are in use. One that is only planned is not on every broker, and a topic that is missing
+/// there would stop all others of the same consumer group.
+pub fn subscribed_by(service: &str, agents: &[AgentName]) -> Vec<Topic> {
+    topics(agents).into_iter().filter(|topic| !topic.later && topic.subscribers.contains(&service)).collect()
+}
+
 /// Every event type once, with the first topic it is on.
 pub fn event_types() -> impl Iterator<Item = (&'static Topic, &'static EventType)> {
     let is_first = |index: usize, name: &str| !TOPICS[..index].iter().any(|t| t.types.iter().any(|e| e.name == name));
@@ -209,6 +215,15 @@ mod tests {
             assert!(topic.subscribers.contains(&"audit"), "{}", topic.name);
             assert_eq!(topic.subscribers.contains(&"status"), topic.name != audit::TOPIC, "{}", topic.name);
         }
+    }
+
+    #[test]
+    fn nobody_subscribes_to_what_is_only_planned() {
+        let topics = subscribed_by("audit", &["writer".parse().unwrap()]);
+        let names: Vec<_> = topics.iter().map(|topic| &*topic.name).collect();
+        assert!(names.contains(&"fte.deadletter.status") && names.contains(&audit::TOPIC), "{names:?}");
+        assert!(!names.iter().any(|name| name.starts_with("fte.handoffs.") || *name == "fte.deadletter.channels"), "{names:?}");
+        assert!(subscribed_by("intake", &[]).is_empty());
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub mod status;
 pub mod triggers;
 
 pub use audit::{ActionOutcome, ActionRecorded, Actor, ActorType};
-pub use catalogue::{EventType, TOPICS, Topic, topics};
+pub use catalogue::{EventType, TOPICS, Topic, subscribed_by, topics};
 pub use dead_letters::{DeadLettered, Failure, letter_id};
 pub use decode::{DecodeError, Decoded, Trigger, TriggerError, decode, parse_trigger, task_of};
 pub use digest::{hex, sha256_hex};

@@ -21,11 +21,7 @@ struct NotNow(String);
 
 /// The subscriptions of the runner.
 pub(crate) fn subscriptions(runner: &Arc<Runner>, settings: &Settings, bus: &Bus) -> Subscriptions {
-    let options = SubscribeOptions {
-        bulk: Some(Bulk { max_count: 128, max_await_ms: 20 }),
-        dead_letter_topic: Some(dead_letters::topic(SERVICE)),
-        ..SubscribeOptions::default()
-    };
+    let options = SubscribeOptions { bulk: Some(Bulk { max_count: 128, max_await_ms: 20 }), raw: true, ..SubscribeOptions::default() };
     let (triggers, poisoned, timers) = (Arc::clone(runner), Arc::clone(runner), Arc::clone(runner));
     Subscriptions::new(&settings.pubsub, APP_ID)
         .app_token(settings.app_token.as_ref().map(Secret::expose).map(str::to_owned))

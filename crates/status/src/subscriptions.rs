@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fte_bus::{Bulk, Delivery, Outcome, Record, SubscribeOptions, Subscriptions};
-use fte_events::{AgentName, dead_letters, topics};
+use fte_events::{AgentName, dead_letters, subscribed_by};
 use fte_service::{Bus, Secret, Settings, chain};
 use jiff::Timestamp;
 
@@ -36,14 +36,13 @@ pub(crate) fn subscriptions(store: &Store, settings: &Settings, bus: &Bus) -> Su
         .app_token(settings.app_token.as_ref().map(Secret::expose).map(str::to_owned))
         .dead_letters(bus.publisher.clone(), |rejected| dead_letters::letter(SERVICE, rejected));
     let agents: Vec<AgentName> = settings.agents.agents.keys().cloned().collect();
-    for topic in topics(&agents).iter().filter(|topic| topic.subscribers.contains(&SERVICE)) {
+    for topic in &subscribed_by(SERVICE, &agents) {
         let store = store.clone();
         subscriptions = if topic.name.starts_with(dead_letters::TOPIC_PREFIX) {
             let options = SubscribeOptions { bulk, ..SubscribeOptions::default() };
             subscriptions.records(&topic.name, options, move |records| take_letters(store.clone(), records))
         } else {
-            let dead_letter_topic = Some(dead_letters::topic(SERVICE));
-            let options = SubscribeOptions { bulk, dead_letter_topic, ..SubscribeOptions::default() };
+            let options = SubscribeOptions { bulk, raw: true, ..SubscribeOptions::default() };
             subscriptions.batches(&topic.name, options, move |deliveries| take_events(store.clone(), deliveries))
         };
     }

@@ -8,7 +8,10 @@
 mod closed_loop;
 mod faults;
 mod files;
+mod poison;
+mod replicas;
 mod run_file;
 mod sidecar;
+mod story;
 mod topics;
 mod world;

@@ -49,7 +49,7 @@ struct Options {
 }
 
 /// An app and its sidecar, all paths absolute.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct App {
     pub(crate) id: String,
     pub(crate) dir: PathBuf,

@@ -83,9 +83,20 @@ impl Pair {
         })
         .await;
     }
-}
 
-impl Pair {
+    /// Asks both to end, as the end of a pod does, and waits until they have.
+    pub(crate) async fn stop(&mut self) {
+        self.daprd.terminate();
+        self.service.stop().await;
+        self.daprd.ended().await;
+    }
+
+    /// Kills both as `kill -9` does, as if their machine were gone.
+    pub(crate) async fn kill(&mut self) {
+        self.service.kill().await;
+        self.daprd.kill().await;
+    }
+
     /// Kills the sidecar as `kill -9` does, starts it again, and waits until all is ready.
     pub(crate) async fn kill_sidecar_and_restart(&mut self) {
         self.daprd.start().await;

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use fte_events::catalogue::topics;
 use fte_testkit::{Client, Dir};
 use fte_tests::infrastructure::{Infrastructure, root};
 use fte_tests::load::Doors;
 
-use crate::run_file::RunFile;
+use crate::run_file::{App, RunFile};
 use crate::sidecar::Pair;
 
 pub(crate) const API_TOKEN: &str = "what-the-sidecar-asks-for";
@@ -32,10 +33,23 @@ impl Store {
 }
 
 pub(crate) struct World {
-    /// In the order of the run file.
+    /// In the order of the run file; what was added comes last.
     pub(crate) pairs: Vec<Pair>,
     pub(crate) infrastructure: Infrastructure,
-    _dir: Dir,
+    /// What each service is started from, again and again.
+    apps: Vec<App>,
+    dir: Dir,
+}
+
+/// What is not as usual in a world.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Unusual<'a> {
+    /// More in the environment of the services.
+    pub(crate) env: &'a [(&'a str, &'a str)],
+    /// Topics that are not made.
+    pub(crate) lacks: &'a [&'a str],
+    /// More options of `stack up`.
+    pub(crate) stack: &'a [&'a str],
 }
 
 impl World {
@@ -46,13 +60,27 @@ impl World {
 
     /// [`World::start`], with more in the environment of the services.
     pub(crate) async fn start_with(store: Store, env: &[(&str, &str)]) -> Self {
-        let infrastructure = Infrastructure::start().await;
-        infrastructure.ask(&["topics"]);
+        let world = Self::start_unusual(store, Unusual { env, ..Unusual::default() }).await;
+        world.ready().await;
+        world
+    }
+
+    /// Starts what the run file says, and waits for nothing.
+    pub(crate) async fn start_unusual(store: Store, unusual: Unusual<'_>) -> Self {
+        let infrastructure = Infrastructure::start_with(unusual.stack).await;
+        let topics = topics(&[]);
+        let wanted = topics.iter().filter(|topic| !unusual.lacks.contains(&&*topic.name));
+        let wanted: Vec<String> = wanted.map(|topic| format!("{}={}", topic.name, topic.partitions)).collect();
+        if wanted.len() == topics.len() {
+            infrastructure.ask(&["topics"]);
+        } else {
+            infrastructure.ask(&[vec!["topics"], wanted.iter().map(String::as_str).collect()].concat());
+        }
         let dir = Dir::new();
         let resources = dir.join("dapr");
         copy_with_addresses(&root().join("dapr"), &resources, &infrastructure);
-        let mut pairs = Vec::new();
-        for mut app in RunFile::read(&root().join("dapr.yaml")) {
+        let mut apps = RunFile::read(&root().join("dapr.yaml"));
+        for app in &mut apps {
             for path in &mut app.resources {
                 let below = path.strip_prefix(root().join("dapr")).unwrap();
                 // The file itself says how to choose another store: another directory.
@@ -66,17 +94,32 @@ impl World {
             );
             app.placement = infrastructure.address("placement");
             app.scheduler = infrastructure.address("scheduler");
-            app.env.extend(env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-            // One for all, as the run file has it.
-            let data = dir.join("data");
-            pairs.push(Pair::new(app, &infrastructure.program("daprd"), &data, infrastructure.secrets()));
+            app.env.extend(unusual.env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         }
-        let mut world = Self { pairs, infrastructure, _dir: dir };
-        for pair in &mut world.pairs {
-            pair.start().await;
+        let mut world = Self { pairs: Vec::new(), infrastructure, apps, dir };
+        for app in world.apps.clone() {
+            world.start_one(app, "data").await;
         }
-        world.ready().await;
         world
+    }
+
+    async fn start_one(&mut self, app: App, data: &str) {
+        let data = self.dir.join(data);
+        let mut pair = Pair::new(app, &self.infrastructure.program("daprd"), &data, self.infrastructure.secrets());
+        pair.start().await;
+        self.pairs.push(pair);
+    }
+
+    /// Starts one more replica of a service: the same app id, and everything else of its own. Gives its place among the pairs.
+    pub(crate) async fn add(&mut self, service: &str) -> usize {
+        let id = format!("fte-{service}");
+        let mut app = self.apps.iter().find(|app| app.id == id).unwrap().clone();
+        let own = format!("data-{}", self.pairs.len());
+        if let Some(seat) = app.env.get_mut("FTE_RUNNER_SEAT") {
+            seat.clone_from(&own);
+        }
+        self.start_one(app, &own).await;
+        self.pairs.len() - 1
     }
 
     /// Waits until every service and every sidecar is ready.

@@ -127,7 +127,7 @@ async fn an_entry_that_is_refused_waits_alone() {
 }
 
 #[tokio::test]
-async fn every_topic_is_subscribed_to_as_raw_records_in_bulk_without_a_dead_letter_topic() {
+async fn every_topic_in_use_is_subscribed_to_as_raw_records_in_bulk_without_a_dead_letter_topic() {
     let directory = tempfile::tempdir().unwrap();
     let audit = Audit::start(directory.path());
     let request = Request::get("/dapr/subscribe").header("dapr-api-token", "s3cret").body(Body::empty()).unwrap();
@@ -140,11 +140,8 @@ async fn every_topic_is_subscribed_to_as_raw_records_in_bulk_without_a_dead_lett
         "fte.status.updates",
         "fte.results.completed",
         "fte.audit.actions",
-        "fte.handoffs.echo",
-        "fte.handoffs.human",
         "fte.deadletter.runner",
         "fte.deadletter.status",
-        "fte.deadletter.channels",
     ] {
         assert!(topics.contains(&topic), "{topic} is not among {topics:?}");
     }
@@ -337,13 +334,15 @@ async fn no_method_but_reading_is_taken() {
 async fn every_event_of_the_catalogue_is_recorded_as_an_event() {
     let directory = tempfile::tempdir().unwrap();
     let audit = Audit::start(directory.path());
-    for (place, sample) in sample::all().iter().enumerate() {
+    let in_use = fte_events::subscribed_by("audit", &[]);
+    let samples: Vec<_> = sample::all().into_iter().filter(|sample| in_use.iter().any(|topic| topic.name == sample.topic())).collect();
+    for (place, sample) in samples.iter().enumerate() {
         let event = event(&place.to_string(), sample::task_id(), sample.event_type(), &serde_json::to_value(sample).unwrap());
         assert_eq!(audit.deliver(&sample.topic(), &[event]).await, ["SUCCESS"], "{}", sample.topic());
     }
     let list = audit.get("/v1/audit/entries").await;
     let items = list["items"].as_array().unwrap();
-    assert_eq!(items.len(), sample::all().len());
+    assert_eq!(items.len(), samples.len());
     assert!(items.iter().all(|item| item["kind"] == "event"));
 }
 

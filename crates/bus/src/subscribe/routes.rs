@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::faults::Faults;
 use super::work::Worker;
-use super::{JobHandler, Outcome, Subscription, Subscriptions, Work, answer, delivery};
+use super::{JobHandler, Outcome, Subscription, Subscriptions, answer, delivery};
 use crate::error::chain;
 use crate::metrics;
 
@@ -33,6 +33,7 @@ pub(super) fn router(subscriptions: Subscriptions) -> Router {
     for subscription in subscriptions.topics {
         metrics::subscribed(&subscription.topic);
         let worker = Worker {
+            raw: subscription.is_raw(),
             consumer: Arc::clone(&subscriptions.consumer),
             topic: Arc::clone(&subscription.topic),
             options: subscription.options,
@@ -64,7 +65,7 @@ fn subscription_list(pubsub: &str, topics: &[Subscription]) -> serde_json::Value
             entry["bulkSubscribe"] =
                 json!({ "enabled": true, "maxMessagesCount": bulk.max_count, "maxAwaitDurationMs": bulk.max_await_ms });
         }
-        if matches!(subscription.work, Work::Records(_)) {
+        if subscription.is_raw() {
             entry["metadata"] = json!({ "rawPayload": "true" });
         }
         entry
@@ -100,7 +101,7 @@ async fn event(State(app): State<Arc<App>>, Path(topic): Path<String>, headers: 
         Ok(body) => body,
         Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, chain(&error)).into_response(),
     };
-    let raw = matches!(worker.work, Work::Records(_));
+    let raw = worker.raw;
     if worker.options.bulk.is_some() {
         match delivery::read_bulk(&worker.topic, &body, raw) {
             Ok(entries) => {

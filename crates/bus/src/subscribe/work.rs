@@ -43,6 +43,7 @@ pub(super) struct Worker {
     pub(super) consumer: Arc<str>,
     pub(super) topic: Arc<str>,
     pub(super) options: SubscribeOptions,
+    pub(super) raw: bool,
     pub(super) work: Work,
     pub(super) dead_letters: Option<DeadLetters>,
     pub(super) last_words: Option<LastWords>,

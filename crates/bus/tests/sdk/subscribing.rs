@@ -225,3 +225,24 @@ async fn what_was_done_before_is_not_handled_again_unless_it_is_replayed() {
     fake.always(Call::Read, Some(Fault::Refuse(500)));
     assert_eq!(post(&router, "/events/orders", event("2")).await.0, 500, "without marks nothing is handled");
 }
+
+#[tokio::test]
+async fn of_raw_records_those_that_are_no_events_are_dead_lettered_with_a_reason() {
+    use base64::Engine;
+    let encoded = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    let fake = FakeSidecar::start().await;
+    let options = SubscribeOptions { bulk: Some(Bulk::default()), raw: true, ..SubscribeOptions::default() };
+    let router = with_letters(&fake).each("orders", options, |_| async { Outcome::Done }).router();
+    let request = Request::get("/dapr/subscribe").body(Body::empty()).unwrap();
+    let list = router.clone().oneshot(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+    let list: Value = serde_json::from_slice(&list).unwrap();
+    assert_eq!(list[0]["metadata"], json!({ "rawPayload": "true" }));
+    // An empty record is what a deletion on a compacted topic looks like.
+    let records = [event("good"), "no JSON".to_owned(), String::new(), "{\"task\":1}".to_owned()];
+    let entries = records.iter().enumerate().map(|(at, text)| json!({ "entryId": at.to_string(), "event": encoded(text) }));
+    let body = json!({ "entries": entries.collect::<Vec<_>>() }).to_string();
+    let request = Request::post("/events/orders").header("content-type", "application/json").body(Body::from(body)).unwrap();
+    assert_eq!(router.oneshot(request).await.unwrap().status(), 200);
+    let codes: Vec<_> = fake.published().iter().map(|letter| letter.json()["code"].clone()).collect();
+    assert_eq!(codes, ["unparsable", "unparsable", "unparsable"]);
+}

@@ -1,0 +1,92 @@
+//! Several replicas of a service, each with its sidecar, share one app id: Kafka gives each its partitions, ETags fence what one of them left.
+
+use std::time::Duration;
+
+use fte_testkit::{Client, eventually_within};
+use fte_tests::load::{Doors, Load};
+use fte_tests::tasks::post;
+use serde_json::{Value, json};
+
+use crate::story::{ENV, Story, counted};
+use crate::world::{Store, World};
+
+/// A lease is stale after 15 s, and Kafka misses a member after 10 s.
+const TAKEOVER_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How many sandboxes this runner has in use for the agent that takes its time.
+async fn at_work(runner: &Client) -> u64 {
+    let agents: Value = runner.get("/v1/agents").await.unwrap().expect_status(200).json();
+    agents["items"].as_array().unwrap().iter().find(|agent| agent["name"] == "demo").unwrap()["in_use"].as_u64().unwrap()
+}
+
+/// How many deliveries of triggers this runner has finished.
+async fn taken(runner: &Client) -> u64 {
+    counted(runner, "kf_messages_consumed_total{topic=\"fte.triggers.inbound\",", |line| line.contains("\"done\"")).await
+}
+
+async fn takes_triggers(runner: &Client) {
+    let before = taken(runner).await;
+    eventually_within(TAKEOVER_PATIENCE, || async {
+        let now = taken(runner).await;
+        if now > before { Ok(()) } else { Err(format!("{now} triggers taken")) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_runners_and_two_intakes_share_the_work_while_one_is_killed_one_comes_and_one_goes() {
+    let mut world = World::start_with(Store::Redis, ENV).await;
+    let second_intake = world.add("intake").await;
+    let second = world.add("runner").await;
+    let third = world.add("runner").await;
+    world.ready().await;
+    let runners = [world.pairs.iter().position(|pair| pair.id == "fte-runner").unwrap(), second, third];
+
+    let api = |world: &World, place: usize| world.pairs[place].api.clone();
+    // Half of the people go through the other intake, and decide through the runner that will be killed.
+    let others = Doors { intake: api(&world, second_intake), runner: api(&world, third), ..world.doors() };
+    let mut other_load = Load::start(2, others);
+    let mut story = Story::on(world, 2);
+    story.flows().await;
+    for runner in runners {
+        takes_triggers(&api(&story.world, runner)).await;
+    }
+
+    // A runner is gone in the middle of its work, with its machine.
+    let slow = json!({ "task": "take your time", "agent": "demo", "context": { "demo": { "step_ms": 3000 } } });
+    let (doomed, doors) = (api(&story.world, third), story.world.doors());
+    let mut slow_tasks = Vec::new();
+    while slow_tasks.len() < 12 || at_work(&doomed).await == 0 {
+        assert!(slow_tasks.len() < 60, "a third of the tasks should be at the third runner");
+        slow_tasks.push(post(&doors.intake, slow.clone()).await);
+    }
+    story.world.pairs[third].kill().await;
+    let taken_over = eventually_within(TAKEOVER_PATIENCE, || async {
+        let mut expired = 0;
+        for task in &slow_tasks {
+            let events: Value = doors.status.get(&format!("/v1/tasks/{task}/events")).await.unwrap().json();
+            let is_expired = |events: &Vec<Value>| events.iter().any(|event| event["type"] == "fte.sandbox.expired");
+            expired += u32::from(events["items"].as_array().is_some_and(is_expired));
+        }
+        if expired > 0 { Ok(expired) } else { Err("no sandbox of the killed runner is accounted for") }
+    })
+    .await;
+    println!("taken over: {taken_over} of {} slow tasks", slow_tasks.len());
+    story.flows().await;
+
+    // One comes: Kafka gives it partitions of the others.
+    let newcomer = story.world.add("runner").await;
+    story.world.pairs[newcomer].ready().await;
+    takes_triggers(&api(&story.world, newcomer)).await;
+    story.flows().await;
+
+    // One goes, as a pod goes that is not needed any more.
+    story.world.pairs[second].stop().await;
+    story.flows().await;
+
+    let mut more = other_load.end().await;
+    assert!(more.len() > 20, "the second intake took {} tasks", more.len());
+    more.extend(slow_tasks);
+    story.ends_well_with(more).await;
+    other_load.go_home().await;
+}
