@@ -53,11 +53,21 @@ impl Load {
         Self::start_up_to(u64::MAX, posters, doors)
     }
 
+    /// So many people post at the same time, each of them at most so often: what must not pile up where a story is long.
+    pub fn start_paced(every: Duration, posters: u64, doors: Doors) -> Self {
+        Self::start_all(u64::MAX, every, posters, doors)
+    }
+
     /// So many people post at the same time, each up to so many tasks.
     pub fn start_up_to(each_max: u64, posters: u64, doors: Doors) -> Self {
+        Self::start_all(each_max, Duration::ZERO, posters, doors)
+    }
+
+    fn start_all(each_max: u64, every: Duration, posters: u64, doors: Doors) -> Self {
         let (doors, watched) = watch::channel(Some(doors));
         let shared = Arc::<Shared>::default();
-        let posters = (0..posters).map(|poster| tokio::spawn(post(poster, each_max, watched.clone(), Arc::clone(&shared)))).collect();
+        let posters =
+            (0..posters).map(|poster| tokio::spawn(post(poster, each_max, every, watched.clone(), Arc::clone(&shared)))).collect();
         let approver = Some(tokio::spawn(approve(watched, Arc::clone(&shared))));
         Self { doors, shared, posters, approver }
     }
@@ -100,12 +110,13 @@ async fn opened(doors: &mut watch::Receiver<Option<Doors>>) -> Option<Doors> {
     doors.wait_for(Option::is_some).await.ok().and_then(|doors| doors.clone())
 }
 
-async fn post(poster: u64, each_max: u64, mut doors: watch::Receiver<Option<Doors>>, shared: Arc<Shared>) {
+async fn post(poster: u64, each_max: u64, every: Duration, mut doors: watch::Receiver<Option<Doors>>, shared: Arc<Shared>) {
     for number in 0..each_max {
         if shared.is_over.load(Ordering::Relaxed) {
             return;
         }
         let Some(doors) = opened(&mut doors).await else { return };
+        let next = tokio::time::Instant::now() + every;
         let body = match number % 10 {
             0 => json!({ "task": "show", "agent": "demo", "context": { "demo": { "step_ms": 20 } } }),
             1 => json!({ "task": "ask first", "require_approval": true }),
@@ -124,6 +135,7 @@ async fn post(poster: u64, each_max: u64, mut doors: watch::Receiver<Option<Door
             Ok(answer) => panic!("{}: {}", answer.status, answer.text()),
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
+        tokio::time::sleep_until(next).await;
     }
 }
 

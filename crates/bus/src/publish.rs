@@ -5,6 +5,7 @@
 //! (at-least-once), which its id reveals.
 
 mod bulk;
+mod obstacles;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ use http::Method;
 use serde::Serialize;
 use uuid::Uuid;
 
+use self::obstacles::Obstacles;
 use crate::error::Error;
 use crate::event::{CloudEvent, Event};
 use crate::lane::{Batch, Lane, Pending};
@@ -79,13 +81,15 @@ struct Inner {
     sidecar: Sidecar,
     source: String,
     options: Arc<PublishOptions>,
+    obstacles: Obstacles,
     lanes: Mutex<HashMap<Arc<str>, Lane<Message, ()>>>,
 }
 
 impl Publisher {
     /// A publisher whose events name `source` as their producer.
     pub fn new(sidecar: Sidecar, source: impl Into<String>, options: PublishOptions) -> Self {
-        let inner = Inner { sidecar, source: source.into(), options: Arc::new(options), lanes: Mutex::default() };
+        let inner =
+            Inner { sidecar, source: source.into(), options: Arc::new(options), obstacles: Obstacles::default(), lanes: Mutex::default() };
         Self { inner: Arc::new(inner) }
     }
 
@@ -116,6 +120,11 @@ impl Publisher {
         self.lane(&message.topic)?.call(message).await
     }
 
+    /// Topics that events do not reach until somebody mends something, and what: each as `topic: what to do`. Empty where all is well, or heals by itself.
+    pub fn obstacles(&self) -> Vec<String> {
+        self.inner.obstacles.list()
+    }
+
     /// Publishes several prepared events, topics side by side, and waits for all; the first error wins.
     pub async fn send_all(&self, messages: Vec<Message>) -> Result<(), Error> {
         let outcomes = futures_util::future::join_all(messages.into_iter().map(|message| self.send(message))).await;
@@ -136,7 +145,12 @@ impl Publisher {
             let bytes: usize = batch.iter().map(|pending| pending.request.body.len()).sum();
             batch.len() < limits.batch_max && bytes + next.body.len() <= limits.batch_bytes_max
         };
-        let sender = Sender { sidecar: inner.sidecar.clone(), options: Arc::clone(&inner.options), topic: Arc::clone(topic) };
+        let sender = Sender {
+            sidecar: inner.sidecar.clone(),
+            options: Arc::clone(&inner.options),
+            topic: Arc::clone(topic),
+            obstacles: inner.obstacles.clone(),
+        };
         let lane = Lane::start(inner.options.queue_max, fits, move |batch| Box::pin(sender.clone().deliver(batch)));
         lanes.insert(Arc::clone(topic), lane.clone());
         Ok(lane)
@@ -149,6 +163,7 @@ struct Sender {
     sidecar: Sidecar,
     options: Arc<PublishOptions>,
     topic: Arc<str>,
+    obstacles: Obstacles,
 }
 
 impl Sender {
@@ -159,6 +174,7 @@ impl Sender {
             let failures = self.call(&batch).await;
             metrics::publish_latency(&self.topic, started.elapsed());
             let last = try_number >= self.options.tries_max;
+            self.obstacles.note(&self.topic, failures.iter().flatten().next());
             let mut again = Vec::new();
             metrics::produced(&self.topic, failures.iter().filter(|failure| failure.is_none()).count());
             for (pending, failure) in batch.into_iter().zip(failures) {

@@ -16,7 +16,7 @@ use crate::audit::AuditTrail;
 use crate::bus::Bus;
 use crate::diagnosis;
 use crate::metrics;
-use crate::probes::{Check, Readiness, app_router};
+use crate::probes::{Check, Readiness, app_router, check};
 use crate::server::{Limits, serve};
 use crate::settings::Settings;
 
@@ -60,13 +60,18 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service without routes, ready when its sidecar is. Set the rest.
+    /// A service without routes, ready when its sidecar is and nothing keeps its events from their topics. Set the rest.
     pub fn new(name: &'static str, bus: &Bus) -> Self {
+        let publisher = bus.publisher.clone();
+        let topics = check(move || {
+            let obstacles = publisher.obstacles();
+            async move { if obstacles.is_empty() { Ok(()) } else { Err(obstacles.join("; ")) } }
+        });
         Self {
             name,
             app: Router::new(),
             api: ApiRoutes::default(),
-            checks: vec![("sidecar", Readiness::sidecar(&bus.sidecar))],
+            checks: vec![("sidecar", Readiness::sidecar(&bus.sidecar)), ("topics", topics)],
             background: Vec::new(),
             stop: None,
             denials: None,

@@ -8,6 +8,7 @@
 mod closed_loop;
 mod faults;
 mod files;
+mod outages;
 mod poison;
 mod replicas;
 mod run_file;

@@ -7,7 +7,7 @@ use fte_tests::load::{Doors, Load};
 use fte_tests::tasks::post;
 use serde_json::{Value, json};
 
-use crate::story::{ENV, Story, counted};
+use crate::story::{EACH, ENV, Story, counted};
 use crate::world::{Store, World};
 
 /// A lease is stale after 15 s, and Kafka misses a member after 10 s.
@@ -45,8 +45,8 @@ async fn three_runners_and_two_intakes_share_the_work_while_one_is_killed_one_co
     let api = |world: &World, place: usize| world.pairs[place].api.clone();
     // Half of the people go through the other intake, and decide through the runner that will be killed.
     let others = Doors { intake: api(&world, second_intake), runner: api(&world, third), ..world.doors() };
-    let mut other_load = Load::start(2, others);
-    let mut story = Story::on(world, 2);
+    let mut other_load = Load::start_paced(EACH, 2, others);
+    let mut story = Story::on(world, EACH, 2);
     story.flows().await;
     for runner in runners {
         takes_triggers(&api(&story.world, runner)).await;

@@ -12,6 +12,8 @@ use crate::world::{Store, World};
 /// The one process that holds this seat is taken over at once; who waits for an approval is soon parked.
 pub(crate) const ENV: &[(&str, &str)] = &[("FTE_RUNNER_SEAT", "pod-0"), ("FTE_RUNNER_APPROVAL_STAY_MS", "100")];
 const POSTERS: u64 = 4;
+/// Two cores carry this beside a broker and a dozen other processes.
+pub(crate) const EACH: Duration = Duration::from_millis(200);
 /// How many tasks must be accepted between two faults: the load has to go on by itself after each.
 const BETWEEN: usize = 10;
 /// How long that may take: clients of a broker that was away try again at intervals.
@@ -26,14 +28,14 @@ pub(crate) struct Story {
 
 impl Story {
     pub(crate) async fn start(store: Store) -> Self {
-        Self::on(World::start_with(store, ENV).await, POSTERS)
+        Self::on(World::start_with(store, ENV).await, Duration::ZERO, POSTERS)
     }
 
-    /// So many people at work on a world.
-    pub(crate) fn on(world: World, posters: u64) -> Self {
+    /// So many people at work on a world, each posting at most so often.
+    pub(crate) fn on(world: World, every: Duration, posters: u64) -> Self {
         let seed = setting("FTE_STACK_SEED", 7);
         println!("seed: FTE_STACK_SEED={seed}");
-        let load = Load::start(posters, world.doors());
+        let load = Load::start_paced(every, posters, world.doors());
         Self { world, load, dice: Dice::new(seed) }
     }
 

@@ -16,6 +16,11 @@ pub(crate) const APP_TOKEN: &str = "what-the-sidecar-shows";
 /// How long a start may take: four sidecars and their consumer groups, on two cores.
 pub(crate) const START_PATIENCE: Duration = Duration::from_secs(120);
 
+const CLOCK_FILE: &str = "FAKETIME_TIMESTAMP_FILE";
+/// A service whose clock can be set: `libfaketime` stands between it and the time of day, but not the monotonic clock.
+pub(crate) const CLOCKS: [(&str, &str); 4] =
+    [("LD_PRELOAD", "libfaketime.so.1"), (CLOCK_FILE, ""), ("FAKETIME_CACHE_DURATION", "1"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+
 /// A state store, by its directory in `dapr/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Store {
@@ -103,8 +108,12 @@ impl World {
         world
     }
 
-    async fn start_one(&mut self, app: App, data: &str) {
+    async fn start_one(&mut self, mut app: App, data: &str) {
         let data = self.dir.join(data);
+        if let Some(file) = app.env.get_mut(CLOCK_FILE) {
+            *file = self.dir.join(format!("{}.clock", app.id)).to_str().unwrap().to_owned();
+            std::fs::write(file, "+0").unwrap();
+        }
         let mut pair = Pair::new(app, &self.infrastructure.program("daprd"), &data, self.infrastructure.secrets());
         pair.start().await;
         self.pairs.push(pair);
@@ -120,6 +129,11 @@ impl World {
         }
         self.start_one(app, &own).await;
         self.pairs.len() - 1
+    }
+
+    /// Sets a service's clock off by so much, as `+1h`. It must have been started with [`CLOCKS`].
+    pub(crate) fn set_clock(&self, service: &str, offset: &str) {
+        std::fs::write(self.dir.join(format!("fte-{service}.clock")), offset).unwrap();
     }
 
     /// Waits until every service and every sidecar is ready.

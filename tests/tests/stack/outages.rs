@@ -1,0 +1,133 @@
+//! What is broken for longer than a restart takes: a broker that hangs or has no room, a topic that is not there, a clock that jumps, chance for minutes.
+
+use std::time::Duration;
+
+use fte_testkit::eventually_within;
+use fte_tests::tasks::{echo, post, result, setting};
+
+use crate::story::{EACH, ENV, Story};
+use crate::world::{CLOCKS, START_PATIENCE, Store, Unusual, World};
+
+const PAUSED: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_hangs_for_a_minute_loses_nothing_and_nobody_is_told_that_it_has_what_it_has_not() {
+    let mut story = Story::on(World::start_with(Store::Redis, ENV).await, EACH, 4);
+    story.flows().await;
+    story.world.infrastructure.pause("kafka");
+    let resume = tokio::time::Instant::now() + PAUSED;
+    let answer = story.world.doors().intake.post("/v1/tasks", &echo("while nothing moves")).await.unwrap();
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert!(answer.headers.contains_key("retry-after"));
+    tokio::time::sleep_until(resume).await;
+    story.world.infrastructure.resume("kafka");
+    story.ends_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_topic_is_named_and_once_it_is_made_everything_goes_on() {
+    let missing = "fte.status.updates";
+    let world = World::start_unusual(Store::Redis, Unusual { env: ENV, lacks: &[missing], ..Unusual::default() }).await;
+    let doors = world.doors();
+    // Intake can do its part: the request is with the broker.
+    let task = eventually_within(START_PATIENCE, || async {
+        let answer = doors.intake.post("/v1/tasks", &echo("look into it")).await.map_err(|error| error.to_string())?;
+        if answer.status == 202 {
+            Ok(answer.json::<serde_json::Value>()["task_id"].as_str().unwrap().to_owned())
+        } else {
+            Err(answer.text())
+        }
+    })
+    .await;
+    // Whoever publishes there says what is wrong, and what to do.
+    let runner = world.pairs.iter().find(|pair| pair.id == "fte-runner").unwrap();
+    eventually_within(START_PATIENCE, || async {
+        let ready = runner.app.get("/ready").await.map_err(|error| error.to_string())?;
+        let text = ready.text();
+        if ready.status == 503 && text.contains(missing) && text.contains("fte topics") { Ok(()) } else { Err(text) }
+    })
+    .await;
+    assert!(runner.service.log().contains(missing), "{}", runner.service.log_tail());
+    // Whoever subscribes to it gets nothing at all any more, and its sidecar says why.
+    let audit = world.pairs.iter().find(|pair| pair.id == "fte-audit").unwrap();
+    assert!(audit.daprd.log().contains("does not exist"), "{}", audit.daprd.log_tail());
+
+    world.infrastructure.ask(&["topics"]);
+    world.ready().await;
+    assert_eq!(result(&doors.status, &task).await["status"], "completed");
+    fte_tests::trail::settled(&doors, &[task]).await;
+}
+
+/// Where Debian puts it.
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_jumps_by_an_hour_and_back_loses_nothing_and_doubles_nothing() {
+    assert!(std::path::Path::new(FAKETIME).exists(), "apt-get install libfaketime");
+    let env: Vec<_> = CLOCKS.into_iter().map(|(name, value)| if name == "LD_PRELOAD" { (name, FAKETIME) } else { (name, value) }).collect();
+    let mut story = Story::on(World::start_with(Store::Redis, &[ENV, &env].concat()).await, EACH, 4);
+    for service in ["runner", "status", "audit"] {
+        for offset in ["+1h", "-1h", "+0"] {
+            story.flows().await;
+            story.world.set_clock(service, offset);
+        }
+    }
+    // What is asked for "in a second" by a clock that is an hour ahead is due in an hour: nobody asks for that here.
+    story.load.close();
+    for offset in ["+1h", "-1h"] {
+        story.world.set_clock("intake", offset);
+        let doors = story.world.doors();
+        let off = |accepted_at: &str| (accepted_at.parse::<jiff::Timestamp>().unwrap() - jiff::Timestamp::now()).get_seconds().abs() > 3000;
+        eventually_within(START_PATIENCE, || async {
+            let task = post(&doors.intake, echo("what time is it?")).await;
+            assert_eq!(result(&doors.status, &task).await["status"], "completed");
+            let task: serde_json::Value = doors.status.get(&format!("/v1/tasks/{task}")).await.unwrap().expect_status(200).json();
+            if off(task["created_at"].as_str().unwrap()) { Ok(()) } else { Err(task) }
+        })
+        .await;
+    }
+    story.world.set_clock("intake", "+0");
+    story.load.open(story.world.doors());
+    story.ends_well().await;
+}
+
+/// Faults by chance, one after the other, for two minutes; with `FTE_STACK_SOAK_S=1800` for half an hour, with a fault each minute.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_by_chance_for_minutes_lose_nothing_and_double_nothing() {
+    const SERVICES: [&str; 4] = ["intake", "runner", "status", "audit"];
+    const PARTS: [&str; 4] = ["kafka", "redis", "scheduler", "placement"];
+    let seconds = setting("FTE_STACK_SOAK_S", 120);
+    let between = if seconds > 300 { Duration::from_secs(60) } else { Duration::from_secs(20) };
+    // Half of what is sustained.
+    let each = Duration::from_millis(4 * 1000 / setting("FTE_STACK_SOAK_TASKS_PER_S", 20).max(1));
+    let mut story = Story::on(World::start_with(Store::Redis, ENV).await, each, 4);
+    let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
+    let mut next = tokio::time::Instant::now();
+    let mut told = Vec::new();
+    while next < end {
+        story.flows().await;
+        let place = usize::try_from(story.dice.below(4)).unwrap();
+        let (kind, what) = match story.dice.below(4) {
+            0 => ("service", SERVICES[place]),
+            1 => ("sidecar", SERVICES[place]),
+            2 => ("hang", PARTS[place]),
+            _ => ("part", PARTS[place]),
+        };
+        told.push(format!("{kind} {what}"));
+        println!("{kind} {what}");
+        match kind {
+            "service" => story.world.pair(what).kill_service_and_restart().await,
+            "sidecar" => story.world.pair(what).kill_sidecar_and_restart().await,
+            "hang" => {
+                story.world.infrastructure.pause(what);
+                tokio::time::sleep(Duration::from_millis(3000 + story.dice.below(9000))).await;
+                story.world.infrastructure.resume(what);
+            }
+            _ => story.loses(what).await,
+        }
+        next = (next + between).max(tokio::time::Instant::now());
+        tokio::time::sleep_until(next).await;
+    }
+    story.ends_well().await;
+    println!("faults: {}", told.join(", "));
+}
