@@ -40,7 +40,7 @@ impl Infrastructure {
 
     /// Where a part listens, as `localhost:9092`.
     pub fn address(&self, part: &str) -> String {
-        format!("localhost:{}", self.status["parts"][part]["port"])
+        format!("localhost:{}", self.status["ports"][part])
     }
 
     /// One of Dapr's programs.
@@ -51,6 +51,17 @@ impl Infrastructure {
     /// The secrets that the components name, as environment variables.
     pub fn secrets(&self) -> impl Iterator<Item = (&str, &str)> {
         self.status["env"].as_object().unwrap().iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap()))
+    }
+
+    /// The secrets of one app alone.
+    pub fn secrets_of(&self, app: &str) -> impl Iterator<Item = (&str, &str)> {
+        let own = self.status["app_env"].get(app).and_then(Value::as_object).into_iter().flatten();
+        own.map(|(name, value)| (name.as_str(), value.as_str().unwrap()))
+    }
+
+    /// Where the stack keeps a part's data.
+    pub fn data(&self, part: &str) -> PathBuf {
+        self.dir.join("stack").join(part)
     }
 
     /// `kill -9`.

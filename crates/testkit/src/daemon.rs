@@ -46,6 +46,11 @@ impl Daemon {
         self
     }
 
+    /// From the next start on this environment variable has another value.
+    pub fn set_env(&mut self, name: impl Into<OsString>, value: impl Into<OsString>) {
+        self.env.push((name.into(), value.into()));
+    }
+
     /// A place for its files, gone with it.
     pub fn scratch(&self) -> &Dir {
         &self.scratch

@@ -83,7 +83,7 @@ fn the_sidecars_are_told_what_they_are_told_on_one_machine() {
     let (ours, theirs) = (&rendered["Configuration/fte"].value["spec"], &file("config.yaml")["spec"]);
     assert_eq!((&ours["api"]["allowed"], &ours["features"]), (&theirs["api"]["allowed"], &theirs["features"]));
 
-    let (ours, theirs) = (&rendered["Component/pubsub"], file("pubsub.yaml"));
+    let (ours, theirs) = (&rendered["Component/pubsub"], file("kafka/pubsub.yaml"));
     assert_eq!((&ours.value["scopes"], &ours.value["spec"]["initTimeout"]), (&app_ids(&theirs), &theirs["spec"]["initTimeout"]));
     for entry in theirs["spec"]["metadata"].as_array().unwrap() {
         let name = text(entry, "name");

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::run_file::RunFile;
 
+const PUBSUBS: [&str; 2] = ["kafka/pubsub.yaml", "kafka-secured/pubsub.yaml"];
 const APPS: [&str; 4] = ["fte-audit", "fte-intake", "fte-runner", "fte-status"];
 
 /// A resource as JSON.
@@ -59,17 +60,21 @@ fn catalogue(services: fn(&Topic) -> &'static [&'static str]) -> BTreeMap<String
 
 #[test]
 fn each_app_may_publish_and_subscribe_to_what_the_catalogue_says_and_to_nothing_else() {
-    let pubsub = resource("pubsub.yaml");
-    assert_eq!(topic_scopes(&metadata(&pubsub, "publishingScopes")), catalogue(|topic| topic.publishers));
-    assert_eq!(topic_scopes(&metadata(&pubsub, "subscriptionScopes")), catalogue(|topic| topic.subscribers));
+    for file in PUBSUBS {
+        let pubsub = resource(file);
+        assert_eq!(topic_scopes(&metadata(&pubsub, "publishingScopes")), catalogue(|topic| topic.publishers), "{file}");
+        assert_eq!(topic_scopes(&metadata(&pubsub, "subscriptionScopes")), catalogue(|topic| topic.subscribers), "{file}");
+    }
 }
 
 #[test]
 fn nothing_starts_late_and_no_two_apps_share_a_group() {
-    let pubsub = resource("pubsub.yaml");
-    assert_eq!(metadata(&pubsub, "initialOffset"), "oldest");
-    let named: Vec<&str> = pubsub["spec"]["metadata"].as_array().unwrap().iter().map(|entry| entry["name"].as_str().unwrap()).collect();
-    assert!(!named.contains(&"consumerGroup") && !named.contains(&"consumerID"), "{named:?}");
+    for file in PUBSUBS {
+        let pubsub = resource(file);
+        assert_eq!(metadata(&pubsub, "initialOffset"), "oldest", "{file}");
+        let named: Vec<&str> = pubsub["spec"]["metadata"].as_array().unwrap().iter().map(|entry| entry["name"].as_str().unwrap()).collect();
+        assert!(!named.contains(&"consumerGroup") && !named.contains(&"consumerID"), "{file}: {named:?}");
+    }
 }
 
 #[test]
@@ -83,7 +88,9 @@ fn every_component_is_for_named_apps_and_no_secret_stands_in_a_file() {
         assert!(!apps.is_empty() && apps.iter().all(|app| APPS.contains(app)), "{}: {apps:?}", path.display());
         for entry in resource["spec"]["metadata"].as_array().unwrap() {
             let name = entry["name"].as_str().unwrap();
-            let secret = ["password", "connectionstring", "token", "clientkey"].iter().any(|word| name.to_lowercase().contains(word));
+            let secret = ["password", "connectionstring", "token", "clientkey", "saslusername", "cacert"]
+                .iter()
+                .any(|word| name.to_lowercase().contains(word));
             assert_eq!(secret, entry.get("secretKeyRef").is_some(), "{}: {name}", path.display());
         }
     }
@@ -95,7 +102,7 @@ fn the_run_file_starts_the_four_services_each_on_ports_of_its_own() {
     assert_eq!(apps.iter().map(|app| app.id.as_str()).collect::<BTreeSet<_>>(), APPS.into());
     for app in &apps {
         assert_eq!(app.command, ["fte", "serve", app.id.trim_start_matches("fte-")]);
-        assert_eq!(app.resources, [root().join("dapr"), root().join("dapr/redis")]);
+        assert_eq!(app.resources, [root().join("dapr"), root().join("dapr/kafka"), root().join("dapr/redis")]);
     }
     let ports: BTreeSet<_> = apps.iter().map(|app| app.port).collect();
     let addresses: BTreeSet<_> = apps.iter().map(|app| &app.env["FTE_API_ADDR"]).collect();

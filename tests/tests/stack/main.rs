@@ -12,6 +12,7 @@ mod outages;
 mod poison;
 mod replicas;
 mod run_file;
+mod secured;
 mod sidecar;
 mod story;
 mod topics;

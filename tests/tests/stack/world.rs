@@ -55,6 +55,8 @@ pub(crate) struct Unusual<'a> {
     pub(crate) lacks: &'a [&'a str],
     /// More options of `stack up`.
     pub(crate) stack: &'a [&'a str],
+    /// Kafka asks who comes: SASL/SCRAM over TLS, and access rules.
+    pub(crate) secured: bool,
 }
 
 impl World {
@@ -72,7 +74,8 @@ impl World {
 
     /// Starts what the run file says, and waits for nothing.
     pub(crate) async fn start_unusual(store: Store, unusual: Unusual<'_>) -> Self {
-        let infrastructure = Infrastructure::start_with(unusual.stack).await;
+        let security: &[&str] = if unusual.secured { &["--secured"] } else { &[] };
+        let infrastructure = Infrastructure::start_with(&[unusual.stack, security].concat()).await;
         let topics = topics(&[]);
         let wanted = topics.iter().filter(|topic| !unusual.lacks.contains(&&*topic.name));
         let wanted: Vec<String> = wanted.map(|topic| format!("{}={}", topic.name, topic.partitions)).collect();
@@ -89,7 +92,11 @@ impl World {
             for path in &mut app.resources {
                 let below = path.strip_prefix(root().join("dapr")).unwrap();
                 // The file itself says how to choose another store: another directory.
-                let below = if below == Path::new("redis") { PathBuf::from(store.directory()) } else { below.to_owned() };
+                let below = match below.to_str().unwrap() {
+                    "redis" => PathBuf::from(store.directory()),
+                    "kafka" if unusual.secured => PathBuf::from("kafka-secured"),
+                    _ => below.to_owned(),
+                };
                 *path = resources.join(below);
             }
             assert_eq!(
@@ -114,7 +121,9 @@ impl World {
             *file = self.dir.join(format!("{}.clock", app.id)).to_str().unwrap().to_owned();
             std::fs::write(file, "+0").unwrap();
         }
-        let mut pair = Pair::new(app, &self.infrastructure.program("daprd"), &data, self.infrastructure.secrets());
+        let id = app.id.clone();
+        let secrets = self.infrastructure.secrets().chain(self.infrastructure.secrets_of(&id));
+        let mut pair = Pair::new(app, &self.infrastructure.program("daprd"), &data, secrets);
         pair.start().await;
         self.pairs.push(pair);
     }
@@ -167,7 +176,7 @@ fn copy_with_addresses(from: &Path, to: &Path, infrastructure: &Infrastructure) 
             continue;
         }
         let mut text = std::fs::read_to_string(entry.path()).unwrap();
-        for (usual, part) in [("localhost:9092", "kafka"), ("localhost:6379", "redis")] {
+        for (usual, part) in [("localhost:9092", "kafka"), ("localhost:9094", "kafka_secured"), ("localhost:6379", "redis")] {
             text = text.replace(&format!("\"{usual}\""), &format!("\"{}\"", infrastructure.address(part)));
             assert!(!text.contains(usual), "{usual} stands unquoted in {}", entry.path().display());
         }
