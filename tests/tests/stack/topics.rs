@@ -95,6 +95,12 @@ async fn a_sidecar_does_only_what_its_service_needs() {
         let keeps_state = ["fte-intake", "fte-runner"].contains(&pair.id.as_str());
         let expected: &[&str] = if keeps_state { &["pubsub", "secretstore", "statestore"] } else { &["pubsub", "secretstore"] };
         assert_eq!(components, expected.iter().copied().collect(), "{}", pair.id);
+        // Nothing is subscribed to that the app may not have, or that is only planned.
+        let subscriptions = metadata["subscriptions"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let subscribed: BTreeSet<&str> = subscriptions.iter().map(|subscription| subscription["topic"].as_str().unwrap()).collect();
+        let own = catalogue::subscribed_by(pair.id.trim_start_matches("fte-"), &[]);
+        assert_eq!(subscribed, own.iter().map(|topic| &*topic.name).collect(), "{}", pair.id);
+        assert!(!pair.daprd.log().contains("not allowed"), "{}", pair.daprd.log_tail());
         // Neither the secrets of the components, nor another app, nor the sidecar's end.
         get("/v1.0/secrets/secretstore/REDIS_PASSWORD").await.expect_status(404);
         get("/v1.0/secrets/secretstore/bulk").await.expect_status(404);

@@ -80,7 +80,7 @@ fn components(diagnosis: &Diagnosis, sidecar: &SidecarSeen, findings: &mut Vec<F
     let Diagnosis { service, pubsub, statestore, .. } = diagnosis;
     let named = |name: &str, prefix: &str| sidecar.components.iter().find(|it| it.name == name && it.kind.starts_with(prefix));
     if named(pubsub, "pubsub.").is_none() {
-        let advice = "give it one (dapr/pubsub.yaml) whose scopes name the app, or name another in FTE_PUBSUB";
+        let advice = "give it one (dapr/kafka or dapr/kafka-secured) whose scopes name the app, or name another in FTE_PUBSUB";
         findings.push(Finding::bad(service, Exit::Failed, format!("its sidecar has no pub/sub component {pubsub}"), advice));
     }
     if !WITH_STATE.contains(&service.as_str()) {
