@@ -137,7 +137,7 @@ mod tests {
         for _ in 0..2 {
             let bus = Bus::connect(&settings, SERVICE).unwrap();
             let service = start(Config::default(), &settings, bus).await.unwrap();
-            assert_eq!((service.name, service.checks.len(), service.background.len()), ("status", 2, 2));
+            assert_eq!((service.name, service.checks.len(), service.background.len()), ("status", 3, 2));
         }
         assert!(dir.join("new").join(FILE).exists());
     }

@@ -65,6 +65,14 @@ fn a_request_that_the_runner_will_refuse_is_a_task() {
 }
 
 #[test]
+fn a_hand_off_is_the_request_of_the_child() {
+    let handoff = sample::handoff_requested();
+    let payload = fte_events::Decoded::HandoffRequested(handoff.clone().into());
+    let incoming = read_at_zero("fte.handoffs.human", &serde_json::to_value(sample::envelope(&payload)).unwrap()).unwrap();
+    assert_eq!((incoming.task, incoming.change), (Some(handoff.task_id), Change::Requested { agent: Some("human".into()) }));
+}
+
+#[test]
 fn an_unknown_type_is_an_event_of_its_subject() {
     let task = sample::task_id();
     for topic in [triggers::TOPIC, status::TOPIC, sandbox::TOPIC, results::TOPIC, "fte.handoffs.writer"] {

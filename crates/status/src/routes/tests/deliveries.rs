@@ -82,15 +82,3 @@ async fn an_event_replayed_for_another_consumer_is_acknowledged_unread() {
     assert_eq!(status.deliver("fte.triggers.inbound", vec![event]).await, [true]);
     status.get(&format!("/v1/tasks/{}", history.task)).await.expect(200);
 }
-
-#[tokio::test]
-async fn a_hand_off_is_the_request_of_the_child() {
-    let status = Fixture::start().await;
-    let handoff = sample::handoff_requested();
-    let payload = fte_events::Decoded::HandoffRequested(handoff.clone().into());
-    let event = serde_json::to_value(sample::envelope(&payload)).unwrap();
-    assert_eq!(status.deliver("fte.status.updates", vec![event]).await, [true]);
-    let task = status.get(&format!("/v1/tasks/{}", handoff.task_id)).await.expect(200);
-    assert_eq!((&task["task"], &task["agent"]), (&json!(handoff.task), &json!("human")));
-    assert_eq!(task["parent_task_id"], json!(handoff.parent_task_id));
-}
