@@ -1,6 +1,6 @@
 //! What the sidecar delivers, through the routes that it calls.
 
-use fte_events::{TaskId, dead_letters, sample};
+use fte_events::{TaskId, dead_letters};
 use serde_json::{Value, json};
 
 use super::Fixture;
