@@ -78,7 +78,7 @@ async fn a_tenant_neither_sees_nor_touches_the_tasks_of_another() {
     assert_eq!(shown["status"], "queued", "what bob called off goes on");
     let granted = fte_testkit::eventually(|| async {
         let page: Value = ada.get("/v1/audit/entries?action=approval.granted").await.map_err(|error| error.to_string())?.json();
-        page["items"].get(0).map(|entry| entry["event"].clone()).ok_or(page.to_string())
+        page["items"].get(0).map(|entry| entry["event"].clone()).ok_or_else(|| page.to_string())
     })
     .await;
     assert_eq!((&granted["data"]["actor"]["id"], &granted["ftetenant"]), (&json!("ada"), &json!("acme")), "{granted}");
