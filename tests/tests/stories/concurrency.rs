@@ -230,7 +230,7 @@ async fn streams_that_nobody_reads_cost_no_memory_and_hold_up_nobody() {
     /// Of each stream of all tasks: two pieces of 64 KiB, each with an event of 30 KB beyond, and its connection.
     const STREAM_KIB: u64 = 256;
     /// What the process grows and shrinks by under this load with no stream at all.
-    const LOAD_KIB: u64 = 16 * 1024;
+    const LOAD_KIB: u64 = 48 * 1024;
     let fte = Fte::start_with(&["--quiet"], &[]).await;
     let api = fte.api();
     // The load itself takes memory until the sidecar's and the databases' caches are full.
