@@ -57,9 +57,18 @@ impl fmt::Debug for Keys {
 }
 
 struct Key {
+    name: String,
     caller: Caller,
+    roles: Vec<Role>,
     expires: Option<Timestamp>,
     limiter: Option<DefaultDirectRateLimiter>,
+}
+
+impl Key {
+    /// An administrator may do everything.
+    fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role) || self.roles.contains(&Role::Admin)
+    }
 }
 
 impl Keys {
@@ -110,16 +119,16 @@ impl Keys {
         };
         let key = self.key(headers)?;
         if let Some(role) = needed
-            && !key.caller.has(role)
+            && !key.has(role)
         {
-            let detail = format!("This takes a key with the role {role}; the key of {} does not have it.", key.caller.shown());
+            let detail = format!("This takes a key with the role {role}; the key of {} does not have it.", key.name);
             return Err(Problem::new(StatusCode::FORBIDDEN, "role_missing", detail).with("role", role.as_str()));
         }
         if let Some(limiter) = &key.limiter
             && let Err(early) = limiter.check()
         {
             let wait = early.wait_time_from(DefaultClock::default().now());
-            let detail = format!("The key of {} has sent as many requests as it may for now.", key.caller.shown());
+            let detail = format!("The key of {} has sent as many requests as it may for now.", key.name);
             return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail).retry_after(wait));
         }
         Ok(key.caller.clone())
@@ -163,8 +172,8 @@ fn modified(path: &Path) -> Option<SystemTime> {
 fn in_force(entries: Vec<KeyEntry>) -> HashMap<Digest, Arc<Key>> {
     let key = |entry: KeyEntry| {
         let limiter = entry.rate.map(|per_second| DefaultDirectRateLimiter::direct(Quota::per_second(per_second)));
-        let caller = Caller::of_key(entry.name, entry.tenant, entry.roles);
-        (entry.digest, Arc::new(Key { caller, expires: entry.expires, limiter }))
+        let caller = Caller::of_key(entry.name.clone(), entry.tenant);
+        (entry.digest, Arc::new(Key { name: entry.name, caller, roles: entry.roles, expires: entry.expires, limiter }))
     };
     entries.into_iter().map(key).collect()
 }

@@ -5,8 +5,6 @@
 use fte_events::TaskId;
 use fte_service::keys::Scope;
 
-use crate::tenant::sees;
-
 /// Sent when a stream opens: the headers go out at once, and browsers reconnect after a second.
 pub(crate) const OPENING: &[u8] = b"retry: 1000\n\n";
 /// Sent into a silence.
@@ -68,7 +66,7 @@ impl Filter {
 
     /// Whether it lets an event through.
     pub(crate) fn passes(&self, event_type: &str, task: Option<TaskId>, tenant: &str) -> bool {
-        sees(&self.scope, tenant)
+        self.scope.sees(tenant)
             && (self.types.is_empty() || self.types.iter().any(|wanted| **wanted == *event_type))
             && (self.task.is_none() || self.task == task)
     }

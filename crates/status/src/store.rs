@@ -9,10 +9,9 @@
 //! * A failed write answers its callers with the error and changes nothing; the next one tries anew. Nothing needs a restart.
 //! * A row that the database does not take fails its own caller and nobody who happened to wait with it.
 //!
-//! Writing is group commit: what arrives while a transaction is under way forms the next one. A group stays open for a moment when there is little to
-//! do: the few events of a task then cost one commit instead of one each, and their fsyncs are not in the way of those that move the task on. It closes
-//! at once when somebody waits for what is in it, or when there is much.
+//! Writing is group commit: see `groups`.
 
+mod groups;
 mod letters;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -22,7 +21,6 @@ mod sweep;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use fte_events::{Status, TaskId};
 use fte_service::keys::Scope;
@@ -35,7 +33,6 @@ pub(crate) use self::reads::{BYTES_MAX, EventRow, ListQuery, Rows, TaskEvents, T
 pub(crate) use self::sqlite::{Sqlite, StoreOptions};
 pub(crate) use self::sweep::{Sweep, Swept};
 use crate::feed::Feed;
-use crate::model::Change;
 use crate::reading::{EventId, Incoming};
 use crate::sse::Filter;
 use crate::tenant::Tenant;
@@ -150,15 +147,6 @@ impl StoreError {
     pub(super) fn is_full(&self) -> bool {
         matches!(self, Self::Database(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull))
     }
-}
-
-/// How long a group stays open, unless it has so many events.
-const GROUP_OPEN: Duration = Duration::from_millis(8);
-const GROUP_EVENTS: usize = 16;
-
-/// Whether somebody waits for a result that is among these.
-fn is_urgent(events: &[Incoming], waiters: &Waiters) -> bool {
-    events.iter().any(|event| matches!(event.change, Change::Ended { .. }) && event.task.is_some_and(|task| waiters.is_awaited(task)))
 }
 
 /// The read model; cheap to clone.

@@ -8,7 +8,6 @@ use std::borrow::Cow;
 
 use fte_bus::RawEvent;
 use fte_events::TENANT;
-use fte_service::keys::Scope;
 
 /// A tenant's name. The usual one costs nothing to keep.
 pub(crate) type Tenant = Cow<'static, str>;
@@ -23,19 +22,6 @@ pub(crate) fn tenant(name: Option<&str>) -> Tenant {
     match name {
         None | Some("" | TENANT) => Cow::Borrowed(TENANT),
         Some(other) => Cow::Owned(other.to_owned()),
-    }
-}
-
-/// Whether somebody with this scope sees what is this tenant's.
-pub(crate) fn sees(scope: &Scope, tenant: &str) -> bool {
-    only(scope).is_none_or(|own| *own == *tenant)
-}
-
-/// The one tenant that somebody sees, if not every one.
-pub(crate) fn only(scope: &Scope) -> Option<&str> {
-    match scope {
-        Scope::All => None,
-        Scope::One(tenant) => Some(tenant),
     }
 }
 
@@ -56,6 +42,5 @@ mod tests {
             let event = RawEvent::parse(format!(r#"{{"id":"1","source":"/x","type":"t"{extension}}}"#).as_bytes()).unwrap();
             assert_eq!(tenant_of(&event), expected, "{extension}");
         }
-        assert!(sees(&Scope::All, "acme") && sees(&Scope::One("acme".into()), "acme") && !sees(&Scope::One("acme".into()), "default"));
     }
 }

@@ -15,7 +15,7 @@ use fte_events::{
     ClaimId, EventName, Origin, Outgoing, Payload, ReleaseReason, ResultKind, SandboxChange, SandboxClaim, SandboxKind, Status,
     StatusChanged, TENANT, TaskId, TaskRequested, TaskResult, event_id, sample,
 };
-use fte_service::keys::{Caller, Role};
+use fte_service::keys::Caller;
 use fte_service::{Bus, MapEnv, Ports, Service, Settings};
 use fte_testkit::{Dir, FakeSidecar, PATIENCE, eventually};
 use http::{Request, Response, StatusCode};
@@ -300,7 +300,7 @@ impl<const ON_SERVER: bool> Fixture<ON_SERVER> {
 
     /// The same service, called by the owner of a key for this tenant; without one, for every tenant.
     pub(crate) fn called_by(&self, name: &str, tenant: Option<&str>) -> Client {
-        let caller = Caller::of_key(name.to_owned(), tenant.map(str::to_owned), vec![Role::Admin]);
+        let caller = Caller::of_key(name.to_owned(), tenant.map(str::to_owned));
         Client { api: self.api.clone().layer(Extension(caller)) }
     }
 

@@ -7,8 +7,6 @@ use axum::extract::FromRequestParts;
 use fte_events::TENANT;
 use http::request::Parts;
 
-use super::Role;
-
 /// Which tenants' tasks somebody may see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -18,38 +16,43 @@ pub enum Scope {
     One(Arc<str>),
 }
 
+impl Scope {
+    /// The one tenant, if it is not every one.
+    pub fn only(&self) -> Option<&str> {
+        match self {
+            Self::All => None,
+            Self::One(tenant) => Some(tenant),
+        }
+    }
+
+    /// Whether what belongs to this tenant is among it.
+    pub fn sees(&self, tenant: &str) -> bool {
+        self.only().is_none_or(|only| only == tenant)
+    }
+}
+
 /// Who calls: the owner of a key, or anybody where no keys are in force.
 #[derive(Clone, Debug)]
 pub struct Caller {
     name: Option<Arc<str>>,
     scope: Scope,
-    roles: Arc<[Role]>,
 }
 
 impl Caller {
     /// Somebody of whom nothing is known: no keys are in force.
     pub fn anonymous() -> Self {
-        Self { name: None, scope: Scope::All, roles: Role::ALL.into() }
+        Self { name: None, scope: Scope::All }
     }
 
     /// The owner of a key; without a tenant, one for every tenant.
-    pub fn of_key(name: String, tenant: Option<String>, roles: Vec<Role>) -> Self {
+    pub fn of_key(name: String, tenant: Option<String>) -> Self {
         let scope = tenant.map_or(Scope::All, |tenant| Scope::One(tenant.into()));
-        Self { name: Some(name.into()), scope, roles: roles.into() }
+        Self { name: Some(name.into()), scope }
     }
 
     /// The key's owner.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
-    }
-
-    pub(super) fn shown(&self) -> &str {
-        self.name().unwrap_or("nobody")
-    }
-
-    /// An administrator may do everything.
-    pub(super) fn has(&self, role: Role) -> bool {
-        self.roles.contains(&role) || self.roles.contains(&Role::Admin)
     }
 
     /// Whose tasks they may see.
@@ -59,26 +62,17 @@ impl Caller {
 
     /// The one tenant whose tasks they may see; none: every tenant's.
     pub fn only_tenant(&self) -> Option<&str> {
-        match &self.scope {
-            Scope::All => None,
-            Scope::One(tenant) => Some(tenant),
-        }
+        self.scope.only()
     }
 
     /// Whether they may see what belongs to this tenant.
     pub fn sees(&self, tenant: &str) -> bool {
-        match &self.scope {
-            Scope::All => true,
-            Scope::One(own) => **own == *tenant,
-        }
+        self.scope.sees(tenant)
     }
 
     /// Whose a task is that they submit.
     pub fn tenant(&self) -> &str {
-        match &self.scope {
-            Scope::All => TENANT,
-            Scope::One(tenant) => tenant,
-        }
+        self.scope.only().unwrap_or(TENANT)
     }
 }
 

@@ -10,13 +10,12 @@
 //! expires = "2027-01-01T00:00:00Z"        # none: never
 //! ```
 
-use std::fmt::Write as _;
 use std::num::NonZeroU32;
 use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use fte_events::TENANT;
+use fte_events::{TENANT, hex};
 use jiff::Timestamp;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -48,10 +47,7 @@ impl NewKey {
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes)?;
         let secret = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes));
-        let mut sha256 = String::new();
-        for byte in digest(&secret) {
-            let _ = write!(sha256, "{byte:02x}");
-        }
+        let sha256 = hex(&digest(&secret));
         Ok(Self { secret, sha256 })
     }
 }

@@ -192,7 +192,7 @@ mod lists {
                 let rows = store.tasks(ListQuery { limit: 1000, ..ListQuery::default() }).await.unwrap().rows;
                 assert_eq!(rows.iter().map(|row| row.id).collect::<Vec<_>>(), all.iter().map(|task| task.1).collect::<Vec<_>>());
                 let fits = |row: &TaskRow| {
-                    crate::tenant::sees(&scope, &row.tenant)
+                    scope.sees(&row.tenant)
                         && status.is_none_or(|status| row.record.status() == status)
                         && agent.is_none_or(|agent| row.record.agent() == Some(agent))
                         && since.is_none_or(|since| row.record.created_us(row.id) >= since)

@@ -8,7 +8,7 @@ use super::connection::Session;
 use crate::store::StoreError;
 use crate::store::letters::{LetterRow, LetterState, NewLetter};
 use crate::store::reads::{BYTES_MAX, Rows};
-use crate::tenant::{only, sees, tenant};
+use crate::tenant::tenant;
 
 const COLUMNS: &str = "seq, id, state, stored, decided, topic, record, tenant";
 /// Letters read at once.
@@ -48,7 +48,7 @@ impl Postgres {
         if id.contains('\0') {
             return Ok(None);
         }
-        Ok(letter(&*self.pool.reader().await?, &id).await?.filter(|letter| sees(&scope, &letter.tenant)))
+        Ok(letter(&*self.pool.reader().await?, &id).await?.filter(|letter| scope.sees(&letter.tenant)))
     }
 
     pub(crate) async fn letters(
@@ -59,7 +59,7 @@ impl Postgres {
         limit: usize,
     ) -> Result<Rows<LetterRow, i64>, StoreError> {
         let of_state = if state.is_some() { "state = $2" } else { "$2::smallint IS NULL" };
-        let of_tenant = if only(&scope).is_some() { "tenant = $3" } else { "$3::text IS NULL" };
+        let of_tenant = if scope.only().is_some() { "tenant = $3" } else { "$3::text IS NULL" };
         let sql =
             format!("SELECT {COLUMNS} FROM fte_status.letter WHERE seq < $1 AND {of_state} AND {of_tenant} ORDER BY seq DESC LIMIT $4");
         let reader = self.pool.reader().await?;
@@ -68,7 +68,7 @@ impl Postgres {
         loop {
             // One more than asked for shows whether there are more.
             let some = (limit + 1 - rows.len()).min(LETTERS_MAX) as i64;
-            let found = reader.query(&sql, &[&before, &state, &only(&scope), &some]).await?;
+            let found = reader.query(&sql, &[&before, &state, &scope.only(), &some]).await?;
             for row in &found {
                 if rows.len() == limit || bytes >= BYTES_MAX {
                     let next = rows.last().map(|last| last.row);

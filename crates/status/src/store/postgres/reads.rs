@@ -13,7 +13,7 @@ use crate::reading::EventId;
 use crate::sse::{Filter, write_frame};
 use crate::store::reads::{BYTES_MAX, Bodies, EventRow, ListQuery, ROWS_MAX, Rows, TENANTS_MAX, TaskEvents, TaskPlace, TaskRow};
 use crate::store::{StoreError, status_code};
-use crate::tenant::{Tenant, only, tenant};
+use crate::tenant::{Tenant, tenant};
 
 /// Tasks whose texts are read at once.
 const TASKS_MAX: usize = 32;
@@ -41,7 +41,7 @@ impl Postgres {
     pub(crate) async fn task(&self, task: TaskId, scope: Scope) -> Result<Option<TaskRow>, StoreError> {
         let reader = self.pool.reader().await?;
         let sql = "SELECT tenant, record FROM fte_status.task WHERE id = $1 AND ($2::text IS NULL OR tenant = $2) LIMIT $3";
-        let rows = reader.query(sql, &[&&task.as_bytes()[..], &only(&scope), &TENANTS_MAX]).await?;
+        let rows = reader.query(sql, &[&&task.as_bytes()[..], &scope.only(), &TENANTS_MAX]).await?;
         let records = rows.iter().map(|row| Ok((tenant(Some(row.get(0))), record_of(row.get(1))?)));
         let records: Vec<(Tenant, TaskRecord)> = records.collect::<Result<_, StoreError>>()?;
         let first = records.into_iter().min_by(|one, other| one.1.asked_for().cmp(&other.1.asked_for()).then_with(|| one.0.cmp(&other.0)));
@@ -67,7 +67,7 @@ impl Postgres {
         let since = query.since_us.unwrap_or(i64::MIN);
         // One more than asked for shows whether there are more.
         let limit = i64::try_from(query.limit + 1).unwrap_or(i64::MAX);
-        let only = only(&query.scope);
+        let only = query.scope.only();
         let found =
             reader.query(&sql, &[&only, &statuses, &since, &before_us, &&before_id[..], &before_tenant, &query.agent, &limit]).await?;
         let (mut rows, mut bytes, mut last) = (Vec::new(), 0, None);
@@ -125,7 +125,7 @@ impl Postgres {
         let task = task.as_ref().map(|task| &task.as_bytes()[..]);
         let sql = "SELECT min(seq) FROM fte_status.event
                    WHERE id = $1 AND ($2::bytea IS NULL OR task = $2) AND ($3::text IS NULL OR tenant = $3)";
-        Ok(self.pool.reader().await?.query_one(sql, &[&id_bytes(&event), &task, &only(&scope)]).await?.get(0))
+        Ok(self.pool.reader().await?.query_one(sql, &[&id_bytes(&event), &task, &scope.only()]).await?.get(0))
     }
 
     pub(crate) async fn frames_after(&self, after: i64, head: i64, filter: Filter, bytes_max: usize) -> Result<(Vec<u8>, i64), StoreError> {
@@ -148,7 +148,7 @@ impl Postgres {
             return Ok((Vec::new(), upto));
         }
         let (rows_max, bytes_max) = (i64::try_from(ROWS_MAX).unwrap_or(i64::MAX), i64::try_from(bytes_max).unwrap_or(i64::MAX));
-        let rows = reader.query(&sql, &[&after, &upto, &task, &only(&filter.scope), &types, &rows_max, &bytes_max]).await?;
+        let rows = reader.query(&sql, &[&after, &upto, &task, &filter.scope.only(), &types, &rows_max, &bytes_max]).await?;
         let found = rows.first().map_or(0, |row| row.get::<_, i64>(5));
         let mut frames = Vec::new();
         for row in &rows {

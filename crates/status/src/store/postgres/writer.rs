@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::mpsc;
-use tokio::time::timeout_at;
 
 use super::apply::apply;
 use super::connection::{Connector, Session};
@@ -16,14 +15,11 @@ use super::tail::TailHandle;
 use super::{Command, letters, sweep};
 use crate::metrics;
 use crate::reading::Incoming;
+use crate::store::groups::{Grouped, Groups};
 use crate::store::letters::LetterRow;
 use crate::store::sweep::Swept;
-use crate::store::{Applied, GROUP_EVENTS, GROUP_OPEN, StoreError, is_urgent};
+use crate::store::{Applied, StoreError};
 use crate::wake::Waiters;
-
-/// Most events in one transaction, and most bytes of theirs.
-const EVENTS_MAX: usize = 4096;
-const BYTES_MAX: usize = 8 * 1024 * 1024;
 
 pub(super) struct Writer {
     connector: Arc<Connector>,
@@ -47,38 +43,9 @@ impl Writer {
     }
 
     /// Writes until all senders of `queue` are gone.
-    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Command>) {
-        let mut held = None;
-        loop {
-            let first = match held.take() {
-                Some(first) => first,
-                None => match queue.recv().await {
-                    Some(first) => first,
-                    None => return,
-                },
-            };
-            let closes = tokio::time::Instant::now() + GROUP_OPEN;
-            let mut commands = vec![first];
-            let mut urgent = self.is_urgent(&commands[0]);
-            let (mut events, mut bytes) = commands[0].size();
-            loop {
-                let next = match queue.try_recv() {
-                    Ok(next) => next,
-                    Err(_) if urgent || events >= GROUP_EVENTS => break,
-                    Err(_) => match timeout_at(closes, queue.recv()).await {
-                        Ok(Some(next)) => next,
-                        Ok(None) | Err(_) => break,
-                    },
-                };
-                urgent |= self.is_urgent(&next);
-                let (more_events, more_bytes) = next.size();
-                if events + more_events > EVENTS_MAX || bytes + more_bytes > BYTES_MAX {
-                    held = Some(next);
-                    break;
-                }
-                (events, bytes) = (events + more_events, bytes + more_bytes);
-                commands.push(next);
-            }
+    pub(super) async fn run(mut self, queue: mpsc::Receiver<Command>) {
+        let mut groups = Groups::new(queue, Arc::clone(&self.waiters));
+        while let Some(commands) = groups.next().await {
             if let Some(commands) = self.write(commands).await {
                 for command in commands {
                     self.write(vec![command]).await;
@@ -87,17 +54,10 @@ impl Writer {
         }
     }
 
-    fn is_urgent(&self, command: &Command) -> bool {
-        match command {
-            Command::Events(events, _) => is_urgent(events, &self.waiters),
-            _ => true,
-        }
-    }
-
     /// Gives back commands that are to be written one by one.
     async fn write(&mut self, commands: Vec<Command>) -> Option<Vec<Command>> {
         let started = Instant::now();
-        let batches: Vec<_> = commands.iter().filter_map(Command::events).collect();
+        let batches: Vec<_> = commands.iter().filter_map(|command| command.events().map(Arc::clone)).collect();
         let outcome = self.transact(batches.iter().flat_map(|batch| batch.iter()).collect(), &commands).await;
         match outcome {
             Ok((before, applied, values)) => {
@@ -161,17 +121,10 @@ impl Writer {
     }
 }
 
-impl Command {
-    fn size(&self) -> (usize, usize) {
+impl Grouped for Command {
+    fn events(&self) -> Option<&Arc<Vec<Incoming>>> {
         match self {
-            Self::Events(events, _) => (events.len(), events.iter().map(|event| event.body.len()).sum()),
-            _ => (1, 0),
-        }
-    }
-
-    fn events(&self) -> Option<Arc<Vec<Incoming>>> {
-        match self {
-            Self::Events(events, _) => Some(Arc::clone(events)),
+            Self::Events(events, _) => Some(events),
             _ => None,
         }
     }

@@ -9,7 +9,7 @@ use super::Sqlite;
 use crate::store::StoreError;
 use crate::store::letters::{LetterRow, LetterState, NewLetter};
 use crate::store::reads::{BYTES_MAX, Rows};
-use crate::tenant::{only, sees, tenant};
+use crate::tenant::tenant;
 
 const COLUMNS: &str = "seq, id, state, stored, decided, topic, record, tenant";
 
@@ -32,7 +32,7 @@ impl Sqlite {
 
     /// A letter, if its tenant is in scope.
     pub(crate) async fn letter(&self, id: String, scope: Scope) -> Result<Option<LetterRow>, StoreError> {
-        self.read(move |connection| Ok(letter(connection, &id)?.filter(|letter| sees(&scope, &letter.tenant)))).await
+        self.read(move |connection| Ok(letter(connection, &id)?.filter(|letter| scope.sees(&letter.tenant)))).await
     }
 
     /// Letters, newest first: those before a row of an earlier page, in one state or in any; at most `limit`, and about 1 MiB.
@@ -44,7 +44,7 @@ impl Sqlite {
         limit: usize,
     ) -> Result<Rows<LetterRow, i64>, StoreError> {
         self.read(move |connection| {
-            let only = only(&scope);
+            let only = scope.only();
             let of_state = if state.is_some() { "state = ?1" } else { "?1 IS NULL" };
             let of_tenant = if only.is_some() { "tenant = ?4" } else { "?4 IS NULL" };
             let sql = format!("SELECT {COLUMNS} FROM letter WHERE {of_state} AND {of_tenant} AND seq < ?2 ORDER BY seq DESC LIMIT ?3");

@@ -11,7 +11,7 @@ use crate::reading::EventId;
 use crate::sse::Filter;
 use crate::store::reads::{BYTES_MAX, Bodies, EventRow, ListQuery, ROWS_MAX, Rows, TENANTS_MAX, TaskEvents, TaskPlace, TaskRow};
 use crate::store::{StoreError, status_code};
-use crate::tenant::{Tenant, only, tenant};
+use crate::tenant::{Tenant, tenant};
 
 impl Sqlite {
     /// A task with everything that is known of it, if its tenant is in scope. Of several with the same id, the one that was asked for first.
@@ -93,7 +93,7 @@ impl Sqlite {
             let task = task.as_ref().map(|task| &task.as_bytes()[..]);
             let mut statement = connection
                 .prepare_cached("SELECT min(seq) FROM event WHERE id = ?1 AND (?2 IS NULL OR task = ?2) AND (?3 IS NULL OR tenant = ?3)")?;
-            statement.query_row(params![event, task, only(&scope)], |row| row.get(0))
+            statement.query_row(params![event, task, scope.only()], |row| row.get(0))
         })
         .await
     }
@@ -133,7 +133,7 @@ fn record(connection: &Connection, task: TaskId, tenant: &str) -> rusqlite::Resu
 }
 
 fn first_record(connection: &Connection, task: TaskId, scope: &Scope) -> rusqlite::Result<Option<(Tenant, TaskRecord)>> {
-    if let Some(own) = only(scope) {
+    if let Some(own) = scope.only() {
         return Ok(record(connection, task, own)?.map(|record| (tenant(Some(own)), record)));
     }
     let mut statement = connection.prepare_cached("SELECT tenant, record FROM task WHERE id = ?1 LIMIT ?2")?;
@@ -152,7 +152,7 @@ fn body(connection: &Connection, row: Option<i64>) -> rusqlite::Result<Option<Ve
 /// The newest tasks that fit, and one more: each tenant and status is one range of an index, read from its end; the newest of all of them are the list.
 fn newest(connection: &Connection, query: &ListQuery) -> rusqlite::Result<Vec<TaskPlace>> {
     let mut found = Vec::new();
-    match only(&query.scope) {
+    match query.scope.only() {
         Some(own) => newest_of(connection, query, own, &mut found)?,
         None => {
             let mut next = tenant_after(connection, "")?;

@@ -12,7 +12,6 @@ use std::time::Instant;
 use rusqlite::Connection;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::time::timeout_at;
 
 use super::apply::Applier;
 use super::checkpoint::Checkpointer;
@@ -20,12 +19,9 @@ use super::{Command, Health, StoreOptions, pages_max, schema};
 use crate::feed::Feed;
 use crate::metrics;
 use crate::reading::Incoming;
-use crate::store::{Applied, GROUP_EVENTS, GROUP_OPEN, StoreError, is_urgent};
+use crate::store::groups::{Grouped, Groups};
+use crate::store::{Applied, StoreError};
 use crate::wake::Waiters;
-
-/// Most events in one transaction, and most bytes of theirs: bounds the time to the next answer and the size of the WAL.
-const EVENTS_MAX: usize = 4096;
-const BYTES_MAX: usize = 8 * 1024 * 1024;
 
 struct Writer {
     options: StoreOptions,
@@ -42,7 +38,7 @@ struct Writer {
 /// Opens the database and starts the thread; it ends when all senders of `queue` are gone.
 pub(super) fn start(
     options: StoreOptions,
-    mut queue: mpsc::Receiver<Command>,
+    queue: mpsc::Receiver<Command>,
     health: Arc<Health>,
     waiters: Arc<Waiters>,
     feed: Arc<Feed>,
@@ -53,31 +49,9 @@ pub(super) fn start(
     writer.open()?;
     writer.feed.start_at(writer.last_row);
     let runtime = Handle::current();
+    let mut groups = Groups::new(queue, Arc::clone(&writer.waiters));
     let work = move || {
-        let mut held = None;
-        while let Some(first) = held.take().or_else(|| queue.blocking_recv()) {
-            let closes = Instant::now() + GROUP_OPEN;
-            let mut commands = vec![first];
-            let mut urgent = writer.is_urgent(&commands[0]);
-            let (mut events, mut bytes) = commands[0].size();
-            loop {
-                let next = match queue.try_recv() {
-                    Ok(next) => next,
-                    Err(_) if urgent || events >= GROUP_EVENTS => break,
-                    Err(_) => match runtime.block_on(async { timeout_at(closes.into(), queue.recv()).await }) {
-                        Ok(Some(next)) => next,
-                        Ok(None) | Err(_) => break,
-                    },
-                };
-                urgent |= writer.is_urgent(&next);
-                let (more_events, more_bytes) = next.size();
-                if events + more_events > EVENTS_MAX || bytes + more_bytes > BYTES_MAX {
-                    held = Some(next);
-                    break;
-                }
-                (events, bytes) = (events + more_events, bytes + more_bytes);
-                commands.push(next);
-            }
+        while let Some(commands) = runtime.block_on(groups.next()) {
             writer.write(commands);
         }
     };
@@ -85,21 +59,16 @@ pub(super) fn start(
     Ok(())
 }
 
-impl Command {
-    fn size(&self) -> (usize, usize) {
+impl Grouped for Command {
+    fn events(&self) -> Option<&Arc<Vec<Incoming>>> {
         match self {
-            Self::Events(events, _) => (events.len(), events.iter().map(|event| event.body.len()).sum()),
-            Self::Run(_) => (1, 0),
-        }
-    }
-
-    fn events(&self) -> Option<Arc<Vec<Incoming>>> {
-        match self {
-            Self::Events(events, _) => Some(Arc::clone(events)),
+            Self::Events(events, _) => Some(events),
             Self::Run(_) => None,
         }
     }
+}
 
+impl Command {
     fn answer(self, outcome: Result<(), StoreError>) {
         match self {
             // A caller that went away will be delivered the events again.
@@ -110,14 +79,6 @@ impl Command {
 }
 
 impl Writer {
-    /// Whether somebody waits for it: for what a command does, or for a result.
-    fn is_urgent(&self, command: &Command) -> bool {
-        match command {
-            Command::Events(events, _) => is_urgent(events, &self.waiters),
-            Command::Run(_) => true,
-        }
-    }
-
     fn open(&mut self) -> Result<(), StoreError> {
         let connection = schema::open_to_write(&self.options.path)?;
         self.last_row = connection.query_row("SELECT coalesce(max(seq), 0) FROM event", [], |row| row.get(0))?;
@@ -128,7 +89,7 @@ impl Writer {
 
     fn write(&mut self, mut commands: Vec<Command>) {
         let started = Instant::now();
-        let batches: Vec<_> = commands.iter().filter_map(Command::events).collect();
+        let batches: Vec<_> = commands.iter().filter_map(|command| command.events().map(Arc::clone)).collect();
         match self.transact(batches.iter().flat_map(|batch| batch.iter()), &mut commands) {
             Ok(applied) => {
                 metrics::committed(started.elapsed(), applied.stored.len(), applied.doubled);
@@ -157,6 +118,7 @@ impl Writer {
             }
         }
     }
+
     fn transact<'a>(&mut self, events: impl Iterator<Item = &'a Incoming>, commands: &mut [Command]) -> Result<Applied<'a>, StoreError> {
         if self.connection.is_none() {
             self.open()?;
