@@ -5,15 +5,12 @@
 //! times: ids are derived from the task, so a second publish is recognised.
 
 use fte_events::{
-    ActionOutcome, ActionRecorded, Actor, ActorType, ApprovalRequest, Artifact, ClaimId, EventName, Outgoing, Payload, ReleaseReason,
-    ResultKind, ResumeReason, Runtime, SandboxChange, SandboxClaim, SandboxKind, Status, StatusChanged, TaskError, TaskId, TaskRequested,
-    TaskResult, TaskResumed, event_id, triggers,
+    ActionOutcome, Actor, ActorType, ApprovalRequest, Artifact, ClaimId, EventName, ReleaseReason, ResultKind, ResumeReason, Runtime,
+    SandboxKind, Status, TaskError, TaskId, TaskRequested, TaskResult, TaskResumed, sha256_hex,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
 
 /// The name this service publishes under.
 pub(crate) const SERVICE: &str = "runner";
@@ -23,6 +20,10 @@ pub(crate) const OUTBOX_MAX: usize = 256;
 const ANSWERS_MAX: usize = 100;
 /// Most artifacts of a task.
 pub(crate) const ARTIFACTS_MAX: usize = 1000;
+
+mod says;
+
+pub use self::says::OutEvent;
 
 /// One process's life as a runner, new for each start.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -121,24 +122,6 @@ pub struct Yes {
     /// In the decider's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-}
-
-/// An event that is durable in the document and may not have been published yet.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct OutEvent {
-    /// Counts up over the task's life.
-    pub n: u64,
-    /// Where it goes.
-    pub topic: String,
-    /// The CloudEvent.
-    pub body: Box<RawValue>,
-}
-
-impl OutEvent {
-    /// Whether it takes the task up again.
-    pub fn is_trigger(&self) -> bool {
-        self.topic == triggers::TOPIC
-    }
 }
 
 /// The document `task/{id}`.
@@ -271,10 +254,6 @@ impl End {
     pub fn error(kind: ResultKind, code: &str, message: impl Into<String>) -> Self {
         Self { kind, result: None, error: Some(TaskError::new(code, message)) }
     }
-}
-
-fn sha256_hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What tells one question from another: the same words and data are the same question.
@@ -552,66 +531,5 @@ impl TaskDoc {
         self.request = None;
         self.checkpoint = None;
         self.answers = Vec::new();
-    }
-
-    fn release(&mut self, now: Timestamp, reason: ReleaseReason) {
-        if let Some(claim) = self.claim.take() {
-            self.say_sandbox(now, SandboxKind::Released, &claim, Some(reason));
-        }
-    }
-
-    fn say_status(&mut self, now: Timestamp, status: Status, more: impl FnOnce(&mut StatusChanged)) {
-        self.sequence += 1;
-        let mut event = StatusChanged::new(self.task_id, status, self.sequence, self.attempt);
-        event.stage = self.stage.clone();
-        event.progress_pct = self.progress_pct;
-        event.agent = Some(self.agent.clone());
-        more(&mut event);
-        self.say(now, EventName::Status { sequence: self.sequence }, &event);
-    }
-
-    fn say_action(&mut self, now: Timestamp, action: &str, actor: Actor, outcome: ActionOutcome, more: impl FnOnce(&mut ActionRecorded)) {
-        let mut event = ActionRecorded::new(action, actor, outcome, now);
-        event.task_id = Some(self.task_id);
-        more(&mut event);
-        self.say(now, EventName::Action { ordinal: self.out + 1 }, &event);
-    }
-
-    fn say_sandbox(&mut self, now: Timestamp, kind: SandboxKind, claim: &Claim, reason: Option<ReleaseReason>) {
-        let ends = kind.ends_claim();
-        let held_ms = ends.then(|| u64::try_from(now.duration_since(claim.claimed_at).as_millis()).unwrap_or(0));
-        let change = SandboxChange {
-            kind,
-            claim: SandboxClaim {
-                sandbox_id: claim.sandbox_id.clone(),
-                claim_id: claim.claim_id,
-                pool: self.agent.clone(),
-                agent: self.agent.clone(),
-                runtime: claim.runtime.clone(),
-                warm: false,
-                waited_ms: claim.waited_ms,
-                held_ms,
-                reason,
-                in_use: if ends { claim.in_use.saturating_sub(1) } else { claim.in_use },
-                capacity: claim.capacity,
-                extra: Map::new(),
-            },
-        };
-        let name = if ends { EventName::Released(claim.claim_id) } else { EventName::Claimed(claim.claim_id) };
-        self.say(now, name, &change);
-    }
-
-    fn say<P: Payload>(&mut self, now: Timestamp, name: EventName<'_>, payload: &P) {
-        let mut event =
-            Outgoing::new(SERVICE, event_id(self.task_id, name), now, payload).about(self.task_id).traceparent(self.traceparent.as_deref());
-        if let Some(cause) = &self.cause {
-            event = event.cause(cause);
-        }
-        if !self.tenant.is_empty() {
-            event = event.tenant(&self.tenant);
-        }
-        self.out += 1;
-        let entry = OutEvent { n: self.out, topic: event.topic().into_owned(), body: event.to_raw() };
-        self.outbox.push(entry);
     }
 }

@@ -3,13 +3,12 @@
 //! Always true: a kept file is whole and on disk before anybody hears its name (temporary name, fsync, rename, fsync of the directory); what an agent names
 //! is opened step by step from its workspace without following a symbolic link, so that no name and no race leads out of it.
 
-use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
-use fte_events::{Artifact, Extra};
+use fte_events::{Artifact, Extra, hex};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -189,14 +188,6 @@ fn media_type(name: &str) -> &'static str {
         "svg" => "image/svg+xml",
         _ => "application/octet-stream",
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -155,8 +155,8 @@ async fn reachable(instance: &Arc<Instance>, doc: &TaskDoc, turn: u32) -> Result
         return Ok(if driven { Admitted::Done } else { Admitted::Retry("it is being taken up by another delivery".to_owned()) });
     }
     let lease = instance.ports.store.get(index::key(owner)).await?;
-    let lease: Option<LeaseDoc> = lease.and_then(|lease| serde_json::from_slice(&lease.value).ok());
-    match lease {
+    let parsed = lease.map(|lease| serde_json::from_slice::<LeaseDoc>(&lease.value)).transpose();
+    match parsed.map_err(|error| PortError::new("reading a runner's index", error.to_string()))? {
         Some(lease) if lease.entries.contains(&doc.task_id) => Ok(Admitted::Done),
         Some(lease) if lease.fenced_by.is_none() => Ok(Admitted::Retry("another runner is taking it up".to_owned())),
         Some(_) | None => {

@@ -92,7 +92,7 @@ impl World {
         let out = self.is_out(request.target(), process);
         let rates = &self.scenario.rates;
         let (fail, lose, late) = if self.calm { (0, 0, 0) } else { (rates.fail, rates.lose_answer, rates.late_effect) };
-        let refused = matches!(&request, Request::Save(save) if self.is_too_large(save));
+        let refused = matches!(&request, Request::Save(save) if self.is_refused(save));
         let parts = if matches!(&request, Request::GetMany(keys) if keys.len() > 1) { 2 } else { 1 };
         let mut fails = true;
         let mut effects_left = parts;

@@ -80,6 +80,8 @@ pub(crate) struct TaskState {
     pub(crate) meddled: bool,
     pub(crate) agent_failures: u32,
     pub(crate) cost_said: f64,
+    /// Its document was refused by the store.
+    pub(crate) refused: bool,
 }
 
 impl TaskState {
@@ -94,6 +96,7 @@ impl TaskState {
             meddled: false,
             agent_failures: 0,
             cost_said: 0.0,
+            refused: false,
         }
     }
 
@@ -134,11 +137,15 @@ struct List {
 }
 
 impl World {
-    /// The store has no room for the document of this write, and never will.
-    pub(crate) fn is_too_large(&self, save: &Save) -> bool {
+    /// Whether the store has no room for the document of this write, and never will.
+    pub(crate) fn is_refused(&mut self, save: &Save) -> bool {
         let Some(task) = save.key.strip_prefix("task/").and_then(|id| self.task_named(id)) else { return false };
-        let Some(events_max) = self.tasks[task].plan.events_max else { return false };
-        serde_json::from_slice::<Doc>(&save.value).is_ok_and(|doc| doc.out > events_max && !matches!(doc.state, State::Ended(_)))
+        let it = &mut self.tasks[task];
+        let Some(events_max) = it.plan.events_max else { return false };
+        let refused =
+            serde_json::from_slice::<Doc>(&save.value).is_ok_and(|doc| doc.out > events_max && !matches!(doc.state, State::Ended(_)));
+        it.refused |= refused;
+        refused
     }
 
     pub(crate) fn task_named(&self, id: &str) -> Option<usize> {
@@ -292,11 +299,18 @@ impl World {
 
     /// A trigger was acknowledged: its task can be found without it.
     pub(crate) fn check_acknowledged(&mut self, task: usize) {
-        let it = &self.tasks[task];
-        let Some((owner, id)) = it.doc.as_ref().and_then(|doc| Some((doc.owner.clone()?, it.plan.id))) else { return };
-        let listed = self.leases.get(&owner).is_some_and(|lease| !lease.struck && lease.entries.contains(&id));
-        if !listed {
-            self.violate(|| format!("the trigger of task {id} was acknowledged, and its owner {owner} does not list it"));
+        let id = self.tasks[task].plan.id;
+        let Some(doc) = &self.tasks[task].doc else {
+            self.violate(|| format!("the trigger of task {id} was acknowledged, and there is no document"));
+            return;
+        };
+        if let Some(owner) = doc.owner.clone() {
+            let listed = self.leases.get(&owner).is_some_and(|lease| !lease.struck && lease.entries.contains(&id));
+            if !listed {
+                self.violate(|| format!("the trigger of task {id} was acknowledged, and its owner {owner} does not list it"));
+            }
+        } else if doc.outbox.iter().any(|event| !self.broker.published.contains_key(&event.id())) && !self.is_reachable(task) {
+            self.violate(|| format!("the trigger of task {id} was acknowledged, and nobody is responsible for what it has to say"));
         }
     }
 

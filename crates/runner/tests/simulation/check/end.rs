@@ -237,7 +237,7 @@ fn judge_kind(task: &TaskState, kind: ResultKind, interfered: bool) -> Result<()
             ResultKind::Rejected => task.was_decided(false),
             // A try that is repeated asks again, and may find nobody who answers; it fails, or is too late.
             ResultKind::TimedOut => plan.request.deadline.is_some() || interfered,
-            ResultKind::Failed => plan.events_max.is_some() || (interfered && task.agent_failures > 0),
+            ResultKind::Failed => task.refused || (interfered && task.agent_failures > 0),
             // A try that is started again spends again.
             ResultKind::BudgetExceeded => task.cost_said > BUDGET_USD,
             ResultKind::Completed => false,
