@@ -198,7 +198,7 @@ pub struct TaskDoc {
     /// When work first began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
-    /// Durable timers that were made for it and are to be deleted.
+    /// Durable timers that were made for it before this was written, and are to be deleted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timers: Vec<String>,
     /// Events appended so far.
@@ -305,6 +305,11 @@ impl TaskDoc {
     /// Whether a delivery of `turn` may take it up.
     pub fn admissible(&self, turn: u32) -> bool {
         self.owner.is_none() && self.state == State::Queued && self.turn == turn
+    }
+
+    /// Whether its deadline has passed, by this clock or by somebody's who left a note.
+    pub fn is_overdue(&self, now: Timestamp) -> bool {
+        self.deadline_passed || self.request.as_ref().and_then(|request| request.deadline).is_some_and(|deadline| deadline <= now)
     }
 
     /// Whether it has ended.
@@ -453,6 +458,12 @@ impl TaskDoc {
         self.owner = None;
     }
 
+    /// It gives its owner back until its time has come.
+    pub fn park_for_time(&mut self) {
+        self.state = State::ParkedForTime;
+        self.owner = None;
+    }
+
     /// What it waited for is there: it is queued for its next turn, whose trigger goes out.
     pub fn wake(&mut self, now: Timestamp, reason: ResumeReason) {
         self.turn += 1;
@@ -474,7 +485,7 @@ impl TaskDoc {
         if let Some(claim) = self.claim.take() {
             self.say_sandbox(now, SandboxKind::Expired, &claim, Some(ReleaseReason::Takeover));
         }
-        if self.awaits_decision() && self.cancel_requested.is_none() && !self.deadline_passed {
+        if self.awaits_decision() && self.cancel_requested.is_none() && !self.is_overdue(now) {
             self.state = State::ParkedForApproval;
             self.owner = None;
         } else {

@@ -17,11 +17,13 @@ mod drive;
 mod gathered;
 mod index;
 mod instance;
+mod news;
 mod outbox;
 mod peers;
 mod pool;
 mod runner;
 mod timers;
+mod waits;
 mod work;
 
 pub use admission::{Admitted, Incoming};

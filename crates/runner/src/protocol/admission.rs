@@ -23,8 +23,8 @@ use super::drive::{self, Drive};
 use super::index::{self, AddError, LeaseDoc, Purpose};
 use super::instance::Instance;
 use super::pool::{Place, Slot};
-use super::timers::Timer;
-use crate::document::{Claim, End, State, TaskDoc};
+use super::waits::Wait;
+use crate::document::{Claim, End, TaskDoc};
 use crate::ports::{Guard, PortError, Saved};
 
 /// A delivery that starts a task or takes it up again.
@@ -73,8 +73,8 @@ pub(super) async fn admit(instance: &Arc<Instance>, incoming: Incoming) -> Admit
 async fn try_admit(instance: &Arc<Instance>, incoming: Incoming) -> Result<Admitted, PortError> {
     let task = incoming.task_id;
     let mut place = instance.pool.try_place();
-    // A plain request is nearly always new: then the read is saved. The write only creates, and after a conflict there is a read.
-    let mut taken_as_new = place.is_some() && is_plain(&incoming) && !instance.is_held(task, 0);
+    // A request is nearly always new: then the read is saved. The write only creates, and after a conflict there is a read.
+    let mut taken_as_new = place.is_some() && incoming.request.is_some() && !instance.is_held(task, 0);
     let mut refused = None;
     loop {
         let found = if std::mem::take(&mut taken_as_new) { None } else { instance.load(task).await? };
@@ -96,7 +96,7 @@ async fn try_admit(instance: &Arc<Instance>, incoming: Incoming) -> Result<Admit
         };
         // Before the write, not after: until its answer is here the task would look like one that is owned and not driven.
         let Some(hold) = instance.hold(&doc) else { return Ok(Admitted::Retry("it is being taken up by another delivery".to_owned())) };
-        let step = prepare(instance, &mut doc, &incoming, refused.as_ref()).await?;
+        let step = prepare(instance, &mut doc, &incoming, refused.as_ref());
         let added = match instance.index.begin_add(task, Purpose::Run) {
             Ok(added) => Box::pin(added),
             Err(error) => return Ok(not_added(error)),
@@ -173,12 +173,6 @@ async fn reachable(instance: &Arc<Instance>, doc: &TaskDoc, turn: u32) -> Result
     }
 }
 
-/// Whether it is a request whose admission does nothing but write: no timer is made for it.
-fn is_plain(incoming: &Incoming) -> bool {
-    let request = incoming.request.as_ref().filter(|_| incoming.turn == 0);
-    request.is_some_and(|request| request.deadline.is_none() && request.not_before.is_none() && !request.require_approval)
-}
-
 async fn hold_for_place(instance: &Arc<Instance>) -> Option<Place> {
     let ended = Box::pin(async {
         select(Box::pin(instance.index.fenced()), Box::pin(instance.stopping.on())).await;
@@ -190,15 +184,14 @@ async fn hold_for_place(instance: &Arc<Instance>) -> Option<Place> {
     }
 }
 
-/// Changes the document as admitting it does; timers that the change relies on are made first.
-async fn prepare(instance: &Instance, doc: &mut TaskDoc, incoming: &Incoming, refused: Option<&PortError>) -> Result<Step, PortError> {
+/// Changes the document as admitting it does.
+fn prepare(instance: &Instance, doc: &mut TaskDoc, incoming: &Incoming, refused: Option<&PortError>) -> Step {
     let settings = &instance.settings;
     let now = instance.ports.world.now();
     if doc.turn > 0 {
         doc.forget_resumed();
     }
-    let first = doc.request.is_none();
-    if first {
+    if doc.request.is_none() {
         doc.request = incoming.request.clone();
         if !doc.is_seen_by(Some(&incoming.tenant)) {
             // Somebody called off a task that is not theirs.
@@ -212,35 +205,20 @@ async fn prepare(instance: &Instance, doc: &mut TaskDoc, incoming: &Incoming, re
     }
     if let Some(end) = refused.map(refused_end).or_else(|| ends_at_once(instance, doc, incoming)) {
         doc.end(now, end);
-        return Ok(Step::Leave);
+        return Step::Leave;
     }
-    let Some(request) = doc.request.clone() else {
+    if doc.request.is_none() {
         doc.end(now, End::error(ResultKind::Failed, "request_missing", "the task was resumed, but what was asked is not known"));
-        return Ok(Step::Leave);
-    };
-    if first && let Some(deadline) = request.deadline {
-        let name = Timer::deadline(doc.task_id).to_string();
-        instance.ports.timers.schedule(name.clone(), deadline).await?;
-        doc.timers.push(name);
-    }
-    if first && let Some(due) = request.not_before.filter(|due| *due > now) {
-        let name = Timer::delay(doc.task_id).to_string();
-        instance.ports.timers.schedule(name.clone(), due).await?;
-        doc.timers.push(name);
-        doc.queue(now);
-        doc.state = State::ParkedForTime;
-        return Ok(Step::Leave);
-    }
-    if request.require_approval && doc.approval.is_none() {
-        let expires_at = now + settings.approval_ttl;
-        let name = Timer::approval(doc.task_id, doc.next_approval()).to_string();
-        instance.ports.timers.schedule(name.clone(), expires_at).await?;
-        doc.ask(now, Some("approval is required before the start".to_owned()), None, expires_at);
-        doc.timers.push(name);
-        doc.park(now);
-        return Ok(Step::Leave);
+        return Step::Leave;
     }
     doc.owner = Some(instance.id.clone());
+    if let Some(wait) = Wait::of(doc, now) {
+        // One that only a person holds back says so itself, at once.
+        if doc.turn == 0 && matches!(wait, Wait::Time(_)) {
+            doc.queue(now);
+        }
+        return Step::Run(None);
+    }
     let slot = instance.pool.try_slot(&doc.agent);
     match &slot {
         Some(slot) => {
@@ -251,19 +229,17 @@ async fn prepare(instance: &Instance, doc: &mut TaskDoc, incoming: &Incoming, re
         None if doc.turn == 0 => doc.queue(now),
         None => {}
     }
-    Ok(Step::Run(slot))
+    Step::Run(slot)
 }
 
 fn ends_at_once(instance: &Instance, doc: &TaskDoc, incoming: &Incoming) -> Option<End> {
-    let request = doc.request.as_ref();
-    let deadline = request.and_then(|request| request.deadline);
     if let Some(by) = &doc.cancel_requested {
         return Some(End::error(ResultKind::Cancelled, "cancelled", format!("cancelled by {by}")));
     }
     if let Some((code, message)) = &incoming.refusal {
         return Some(End::error(ResultKind::Failed, code, message.clone()));
     }
-    if doc.deadline_passed || deadline.is_some_and(|deadline| deadline <= instance.ports.world.now()) {
+    if doc.is_overdue(instance.ports.world.now()) {
         return Some(deadline_end());
     }
     if let Some(decision) = doc.approval.as_ref().and_then(|approval| approval.decision.as_ref())

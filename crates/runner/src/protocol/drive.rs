@@ -9,13 +9,14 @@ use std::sync::Arc;
 use fte_events::{ResultKind, TaskId};
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use tokio::sync::Notify;
 
 use super::change::{Plan, change};
 use super::index::Purpose;
 use super::instance::{Hold, Instance, RETRY};
+use super::news::News;
 use super::outbox::Pump;
 use super::pool::{Place, Slot};
+use super::waits::Wait;
 use super::{admission, timers, work};
 use crate::document::{End, State, TaskDoc};
 use crate::ports::{ETag, Guard, PortError, Saved};
@@ -30,7 +31,7 @@ pub(super) struct Drive {
     pub(super) doc: TaskDoc,
     etag: Option<ETag>,
     pub(super) pump: Pump,
-    pub(super) poke: Arc<Notify>,
+    pub(super) news: News,
     pub(super) slot: Option<Slot>,
     /// The turn it was taken up at: the same task at a later one is another driver's.
     turn: u32,
@@ -87,13 +88,14 @@ async fn write_off(instance: &Arc<Instance>, task: TaskId, turn: u32) {
 impl Drive {
     /// Starts driving a task whose document this instance has just written.
     pub(super) fn begin(instance: &Arc<Instance>, doc: TaskDoc, place: Option<Place>, slot: Option<Slot>, hold: Hold) {
-        timers::fire_overdue(instance, &doc);
         let task = doc.task_id;
         let mut pump = Pump::new(instance.ports.clone(), task);
         pump.offer(&doc);
         hold.drive();
-        let (turn, poke) = (doc.turn, hold.poke());
-        let drive = Self { instance: Arc::clone(instance), doc, etag: None, pump, poke, slot, turn, hold: Some(hold), _place: place };
+        let deadline = doc.request.as_ref().and_then(|request| request.deadline);
+        let news = News::new(Arc::clone(&instance.ports.world), hold.poke(), deadline);
+        let turn = doc.turn;
+        let drive = Self { instance: Arc::clone(instance), doc, etag: None, pump, news, slot, turn, hold: Some(hold), _place: place };
         let this = Arc::clone(instance);
         instance.spawn(async move {
             if AssertUnwindSafe(drive.run()).catch_unwind().await.is_err() {
@@ -105,7 +107,10 @@ impl Drive {
     async fn run(mut self) {
         while self.is_owned() {
             let step = match self.doc.state {
-                State::Queued => self.wait_for_sandbox().await,
+                State::Queued => match Wait::of(&self.doc, self.instance.ports.world.now()) {
+                    Some(wait) => self.park_for(wait).await,
+                    None => self.wait_for_sandbox().await,
+                },
                 State::Running if self.slot.is_none() => self.restart().await,
                 State::Running => work::work(&mut self).await,
                 State::ParkedForApproval | State::ParkedForTime | State::Ended(_) => break,
@@ -116,6 +121,7 @@ impl Drive {
         }
         self.slot = None;
         self.hold = None;
+        timers::fire_overdue(&self.instance, &self.doc);
         self.pump.drain().await;
         finish_timers(&self.instance, &self.doc).await;
         self.instance.index.remove(self.doc.task_id, Purpose::Run);
@@ -154,7 +160,7 @@ impl Drive {
                 biased;
                 () = self.pump.step() => false,
                 slot = &mut slot => break slot,
-                () = self.poke.notified() => true,
+                () = self.news.next() => true,
             };
             if look {
                 self.reload().await?;
@@ -170,7 +176,7 @@ impl Drive {
         let instance = Arc::clone(&self.instance);
         let mut end = None;
         self.update(|doc, now| {
-            end = called_off(doc);
+            end = called_off(doc, now);
             if end.is_some() || doc.state != State::Queued {
                 return false;
             }
@@ -196,9 +202,9 @@ impl Drive {
         }
     }
 
-    /// Whether somebody called the task off, as far as the last read shows.
+    /// Whether somebody called the task off, as far as the last read shows, or its time is over.
     pub(super) fn called_off(&self) -> Option<End> {
-        called_off(&self.doc)
+        called_off(&self.doc, self.instance.ports.world.now())
     }
 
     /// Writes the task's end.
@@ -278,9 +284,9 @@ impl Drive {
     }
 }
 
-fn called_off(doc: &TaskDoc) -> Option<End> {
+pub(super) fn called_off(doc: &TaskDoc, now: Timestamp) -> Option<End> {
     if let Some(by) = &doc.cancel_requested {
         return Some(End::error(ResultKind::Cancelled, "cancelled", format!("cancelled by {by}")));
     }
-    doc.deadline_passed.then(admission::deadline_end)
+    doc.is_overdue(now).then(admission::deadline_end)
 }

@@ -1,5 +1,9 @@
 //! Durable timers: approvals, delays and deadlines, by name. They may fire on any replica, early, late, again, and before the document that
 //! relies on them is there.
+//!
+//! Only a task without an owner relies on them: its owner makes them, while it owns it, before the write that gives it up or that asks a question.
+//! (Making them at admission lost: with the scheduler down one delayed task held up the triggers of all others behind it.)
+//! While a task has an owner, that one looks at the clock itself (see `news`).
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,6 +20,9 @@ use crate::ports::PortError;
 
 /// A timer may fire early by so much, for clocks differ a little.
 const EARLY_MAX: Duration = Duration::from_secs(2);
+/// A timer that fired is deleted so long after. Until whoever fires it has the answer, Dapr 1.14 holds a lock on its name: a handler that waits for the
+/// deletion waits for itself, and holds up the other timers with it.
+const ANSWERED: Duration = Duration::from_secs(1);
 
 /// What a timer's name says: whose it is and for what.
 pub(super) struct Timer {
@@ -98,7 +105,8 @@ enum Fired {
 pub(super) async fn timer_fired(instance: &Arc<Instance>, name: &str) -> Result<(), PortError> {
     let Some(timer) = Timer::parse(name) else {
         tracing::warn!(timer = name, "a timer with an unknown name fired; it is deleted");
-        return instance.ports.timers.delete(name.to_owned()).await;
+        end_once_answered(instance, name);
+        return Ok(());
     };
     loop {
         let fired = change(instance, timer.task, |doc, now| match doc {
@@ -118,9 +126,20 @@ pub(super) async fn timer_fired(instance: &Arc<Instance>, name: &str) -> Result<
         match fired {
             Fired::Early(early) => instance.ports.world.sleep(early).await,
             Fired::Keep => return Ok(()),
-            Fired::Over => return instance.ports.timers.delete(name.to_owned()).await,
+            Fired::Over => {
+                end_once_answered(instance, name);
+                return Ok(());
+            }
         }
     }
+}
+
+fn end_once_answered(instance: &Arc<Instance>, name: &str) {
+    let (by, name) = (Arc::clone(instance), name.to_owned());
+    instance.spawn(async move {
+        by.ports.world.sleep(ANSWERED).await;
+        end(&by, &[name]).await;
+    });
 }
 
 /// Fires what came due before the document that relies on it was there: the timer itself may have found nothing then, and comes again only after
@@ -167,7 +186,9 @@ fn delay_fired(mut doc: TaskDoc, now: Timestamp) -> Plan<Fired> {
         return Plan::Leave(Fired::Keep);
     }
     if doc.state != State::ParkedForTime {
-        return Plan::Leave(Fired::Over);
+        // Before it is parked the document does not know its timer.
+        let parked_before = doc.timers.contains(&Timer::delay(doc.task_id).to_string());
+        return Plan::Leave(if parked_before { Fired::Over } else { Fired::Keep });
     }
     if doc.request.as_ref().and_then(|request| request.not_before).is_some_and(|due| due > now) {
         return Plan::Leave(Fired::Keep);
@@ -182,6 +203,7 @@ fn deadline_fired(mut doc: TaskDoc, now: Timestamp) -> Plan<Fired> {
         return Plan::Leave(Fired::Keep);
     }
     if doc.owner.is_some() {
+        // Its owner's clock may be behind.
         doc.deadline_passed = true;
         return Plan::Note(Box::new(doc), Fired::Keep);
     }

@@ -8,9 +8,8 @@ use std::sync::Arc;
 use fte_events::{ResultKind, TaskError};
 
 use super::admission::rejected_end;
-use super::drive::{Drive, Lost};
+use super::drive::{Drive, Lost, called_off};
 use super::gathered::Gathered;
-use super::instance::RETRY;
 use super::timers::{self, Timer};
 use crate::document::{self, End, OUTBOX_MAX, Report, TaskDoc, question};
 use crate::ports::{Pending, Said, Session, Start, StartError, Tell};
@@ -92,7 +91,7 @@ async fn start(drive: &mut Drive, timeout: &mut Pending<()>) -> Result<Begun, Lo
             biased;
             session = &mut starting => return Ok(session.map_or_else(Begun::Failed, Begun::Started)),
             () = drive.pump.step() => {}
-            () = drive.poke.notified() => {
+            () = drive.news.next() => {
                 drive.reload().await?;
                 if let Some(end) = drive.called_off() {
                     return Ok(Begun::Over(end));
@@ -166,7 +165,7 @@ impl Try {
         tokio::select! {
             biased;
             () = drive.pump.step() => Woken::Sent,
-            () = drive.poke.notified() => Woken::Poked,
+            () = drive.news.next() => Woken::Poked,
             said = self.session.said.recv(), if listens => Woken::Said(said),
             () = due(&mut self.report_due) => Woken::ReportDue,
             () = due(&mut self.stay) => Woken::StayOver,
@@ -268,33 +267,19 @@ impl Try {
         self.answer(drive).await
     }
 
-    /// Writes the question down, its timer first; true when the try ended meanwhile.
+    /// Writes the question down, its timers first; true when the try ended meanwhile.
     async fn write_question(&mut self, drive: &mut Drive, reason: Option<String>, data: Option<serde_json::Value>) -> Result<bool, Lost> {
-        let ports = drive.instance.ports.clone();
-        let expires_at = ports.world.now() + drive.instance.settings.approval_ttl;
-        let ordinal = drive.doc.next_approval();
-        let name = Timer::approval(drive.doc.task_id, ordinal).to_string();
-        let task = drive.doc.task_id;
-        let mut made = Box::pin(async {
-            while let Err(error) = ports.timers.schedule(name.clone(), expires_at).await {
-                tracing::warn!(%task, %error, "the approval's timer could not be made; trying again");
-                ports.world.sleep(RETRY).await;
-            }
-        });
-        loop {
-            tokio::select! {
-                biased;
-                () = &mut made => break,
-                () = drive.poke.notified() => {
-                    drive.reload().await?;
-                    if let Some(end) = drive.called_off() {
-                        return self.end(drive, end).await.map(|()| true);
-                    }
-                }
-                () = &mut self.timeout => return self.end(drive, timed_out()).await.map(|()| true),
-            }
-        }
-        drop(made);
+        let expires_at = drive.instance.ports.world.now() + drive.instance.settings.approval_ttl;
+        let timer = Timer::approval(drive.doc.task_id, drive.doc.next_approval());
+        let made = tokio::select! {
+            biased;
+            made = drive.make_timers(timer, expires_at) => made?,
+            () = &mut self.timeout => Err(timed_out()),
+        };
+        let made = match made {
+            Ok(made) => made,
+            Err(end) => return self.end(drive, end).await.map(|()| true),
+        };
         let report = self.take_report();
         let mut past = Vec::new();
         drive
@@ -302,7 +287,7 @@ impl Try {
                 doc.report(now, report.clone());
                 doc.ask(now, reason.clone(), data.clone(), expires_at);
                 past = doc.timers.extract_if(.., |timer| Timer::is_approval(timer)).collect();
-                doc.timers.push(name.clone());
+                doc.timers.extend(made.iter().cloned());
                 true
             })
             .await?;
@@ -366,7 +351,7 @@ impl Try {
         drive
             .update(|doc, now| {
                 doc.report(now, report.clone());
-                parked = doc.open_question().is_some() && doc.cancel_requested.is_none() && !doc.deadline_passed;
+                parked = doc.open_question().is_some() && called_off(doc, now).is_none();
                 if parked {
                     doc.park(now);
                 }

@@ -188,8 +188,16 @@ impl World {
                 self.schedule(name, *due);
                 Answer::Done
             }
+            Request::Delete(name) if self.jobs.is_firing(name) => {
+                // It waits for the handler, and its caller's patience ends.
+                self.met(Met::EndedWhileFiring);
+                self.calls[call].fails = true;
+                Answer::Done
+            }
             Request::Delete(name) => {
-                self.jobs.delete(name);
+                if self.jobs.delete(name) {
+                    self.met(Met::FiredTimerEnded);
+                }
                 Answer::Done
             }
         };

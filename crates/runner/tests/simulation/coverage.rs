@@ -26,7 +26,8 @@ pub(crate) enum Met {
     CallerGone,
     RepeatedEvent,
     TimerFired,
-    TimerSelfEnded,
+    FiredTimerEnded,
+    EndedWhileFiring,
     Decision,
     DecisionAgain,
     Refused,
@@ -49,7 +50,7 @@ pub(crate) enum Met {
 }
 
 impl Met {
-    pub(crate) const ALL: [Self; 43] = [
+    pub(crate) const ALL: [Self; 44] = [
         Self::Crash,
         Self::Freeze,
         Self::Stop,
@@ -73,7 +74,8 @@ impl Met {
         Self::CallerGone,
         Self::RepeatedEvent,
         Self::TimerFired,
-        Self::TimerSelfEnded,
+        Self::FiredTimerEnded,
+        Self::EndedWhileFiring,
         Self::Decision,
         Self::DecisionAgain,
         Self::Refused,

@@ -1,4 +1,6 @@
 //! Durable timers: by name, firing from their due time on every 30 s until they are deleted, at whatever process lives.
+//!
+//! As in Dapr 1.14, one that is firing cannot be deleted before whoever it fired at has answered: a handler that waits for that waits for itself.
 
 use std::collections::BTreeMap;
 
@@ -13,11 +15,40 @@ pub(crate) struct Jobs {
     /// By name: which making of it counts.
     timers: BTreeMap<String, u64>,
     made: u64,
+    /// Handlers that have not answered yet, by the name of each timer that has ever fired.
+    firing: BTreeMap<String, u32>,
+}
+
+/// A handler at work; its answer, or its end without one, ends this.
+struct Firing {
+    sim: Sim,
+    name: String,
+}
+
+impl Firing {
+    fn begin(sim: &Sim, world: &mut World, name: &str) -> Self {
+        *world.jobs.firing.entry(name.to_owned()).or_default() += 1;
+        Self { sim: sim.clone(), name: name.to_owned() }
+    }
+}
+
+impl Drop for Firing {
+    fn drop(&mut self) {
+        let mut world = self.sim.world();
+        if let Some(handlers) = world.jobs.firing.get_mut(&self.name) {
+            *handlers -= 1;
+        }
+    }
 }
 
 impl Jobs {
-    pub(crate) fn delete(&mut self, name: &str) {
-        self.timers.remove(name);
+    /// Gives whether it had fired before.
+    pub(crate) fn delete(&mut self, name: &str) -> bool {
+        self.timers.remove(name).is_some() && self.firing.contains_key(name)
+    }
+
+    pub(crate) fn is_firing(&self, name: &str) -> bool {
+        self.firing.get(name).is_some_and(|handlers| *handlers > 0)
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &String> {
@@ -51,15 +82,13 @@ impl World {
             self.met(Met::TimerFired);
             self.tell(|| format!("p{process} job {name} fires"));
             let (sim, name) = (sim.clone(), name.clone());
+            let firing = Firing::begin(&sim, self, &name);
             self.spawn(
                 process,
                 Box::pin(async move {
                     let outcome = runner.timer(&name).await;
-                    let mut world = sim.world();
-                    world.tell(|| format!("p{process} job {name}: {outcome:?}"));
-                    if outcome.is_ok() && !world.jobs.timers.contains_key(&name) {
-                        world.met(Met::TimerSelfEnded);
-                    }
+                    drop(firing);
+                    sim.world().tell(|| format!("p{process} job {name}: {outcome:?}"));
                 }),
             );
         }

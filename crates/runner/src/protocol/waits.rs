@@ -1,0 +1,101 @@
+//! What a task waits for before it is worked at: its time, or a person's word. Its owner makes the timer that will move it on, and parks it.
+
+use jiff::Timestamp;
+
+use super::drive::{Drive, Lost, called_off};
+use super::timers::Timer;
+use crate::document::{End, State, TaskDoc};
+
+/// How long after a timer could not be made it is tried again: whoever makes them is down for longer than a moment, and all who wait try.
+const AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// What a task waits for.
+#[derive(Clone, Copy)]
+pub(super) enum Wait {
+    Time(Timestamp),
+    Person,
+}
+
+impl Wait {
+    /// What it has not been parked for yet.
+    pub(super) fn of(doc: &TaskDoc, now: Timestamp) -> Option<Self> {
+        let request = doc.request.as_ref()?;
+        let parked_before = || doc.timers.contains(&Timer::delay(doc.task_id).to_string());
+        match request.not_before.filter(|due| *due > now && !parked_before()) {
+            Some(due) => Some(Self::Time(due)),
+            None => (request.require_approval && doc.approval.is_none()).then_some(Self::Person),
+        }
+    }
+}
+
+impl Drive {
+    /// Parks the task for what it waits for.
+    pub(super) async fn park_for(&mut self, wait: Wait) -> Result<(), Lost> {
+        let expires_at = self.instance.ports.world.now() + self.instance.settings.approval_ttl;
+        let (timer, due) = match wait {
+            Wait::Time(due) => (Timer::delay(self.doc.task_id), due),
+            Wait::Person => (Timer::approval(self.doc.task_id, self.doc.next_approval()), expires_at),
+        };
+        let made = match self.make_timers(timer, due).await? {
+            Ok(made) => made,
+            Err(end) => return self.end(end).await,
+        };
+        let mut end = None;
+        self.update(|doc, now| {
+            end = called_off(doc, now);
+            if end.is_some() || doc.state != State::Queued {
+                return false;
+            }
+            doc.timers.extend(made.iter().cloned());
+            match wait {
+                Wait::Time(_) => doc.park_for_time(),
+                Wait::Person => {
+                    doc.ask(now, Some("approval is required before the start".to_owned()), None, expires_at);
+                    doc.park(now);
+                }
+            }
+            true
+        })
+        .await?;
+        match end {
+            Some(end) => self.end(end).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Makes this timer, and that of the deadline if there is one: without an owner nobody else looks at the clock. Gives the names of those that the
+    /// document does not know yet; or the task's end, if it is called off meanwhile.
+    pub(super) async fn make_timers(&mut self, timer: Timer, due: Timestamp) -> Result<Result<Vec<String>, End>, Lost> {
+        let deadline = self.doc.request.as_ref().and_then(|request| request.deadline);
+        let deadline = deadline.map(|deadline| (Timer::deadline(self.doc.task_id).to_string(), deadline));
+        let mut timers = vec![(timer.to_string(), due)];
+        timers.extend(deadline.filter(|(name, _)| !self.doc.timers.contains(name)));
+        let (ports, task) = (self.instance.ports.clone(), self.doc.task_id);
+        let mut made = Box::pin({
+            let timers = timers.clone();
+            async move {
+                for (name, due) in timers {
+                    while let Err(error) = ports.timers.schedule(name.clone(), due).await {
+                        tracing::warn!(%task, timer = name, %error, "a timer could not be made, and its task waits for it; trying again");
+                        ports.world.sleep(AGAIN).await;
+                    }
+                }
+            }
+        });
+        loop {
+            let look = tokio::select! {
+                biased;
+                () = &mut made => break,
+                () = self.pump.step() => false,
+                () = self.news.next() => true,
+            };
+            if look {
+                self.reload().await?;
+                if let Some(end) = self.called_off() {
+                    return Ok(Err(end));
+                }
+            }
+        }
+        Ok(Ok(timers.into_iter().map(|(name, _)| name).collect()))
+    }
+}
