@@ -1,5 +1,8 @@
 //! `kill -9` of each part while tasks flow: afterwards every 202 has its one result, and all invariants hold.
 
+use fte_tests::tasks::{echo, post, result};
+use serde_json::json;
+
 use crate::story::Story;
 use crate::world::Store;
 
@@ -34,5 +37,22 @@ async fn the_broker_the_store_and_the_scheduler_killed_in_turn_lose_nothing_and_
         story.flows().await;
         story.loses(part).await;
     }
+    story.flows().await;
+    story.scheduler_hangs().await;
     story.ends_well().await;
+}
+
+impl Story {
+    /// Only what relies on a timer waits for the scheduler, and holds up nothing else.
+    async fn scheduler_hangs(&self) {
+        let doors = self.world.doors();
+        self.world.infrastructure.pause("scheduler");
+        let later = post(&doors.intake, json!({ "task": "later", "delay": "1s" })).await;
+        for _ in 0..5 {
+            let task = post(&doors.intake, echo("now")).await;
+            assert_eq!(result(&doors.status, &task).await["status"], "completed");
+        }
+        self.world.infrastructure.resume("scheduler");
+        assert_eq!(result(&doors.status, &later).await["status"], "completed");
+    }
 }

@@ -15,7 +15,7 @@ use crate::sse::Frames;
 
 /// A stream without even a keep-alive for this long is taken for dead.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
-/// So long an instance that went away may take to come back.
+/// So long an instance that went away may take to come back, and one that starts to hear of a task.
 const AWAY_MAX: Duration = Duration::from_secs(120);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
@@ -31,6 +31,15 @@ pub(super) enum Order {
     AsSent,
     /// By their times where they come together; as sent where those are equal.
     ByTime,
+}
+
+/// What is known of a task that is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    /// Somebody says that there is one.
+    Maybe,
+    /// It was accepted a moment ago: whoever tells of it may not have heard of it yet, above all where it starts itself.
+    Accepted,
 }
 
 /// How a task ended.
@@ -54,11 +63,18 @@ pub(super) async fn follow(
     client: &Client,
     task_id: &str,
     limit: Option<Duration>,
-    order: Order,
+    (known, order): (Known, Order),
     each: impl FnMut(&Event, &[u8]) -> Result<(), Error>,
 ) -> Result<Ended, Error> {
-    let mut following =
-        Following { path: format!("/v1/tasks/{}/events", escaped(task_id)), order, each, last_id: None, result: None, is_terminal: false };
+    let mut following = Following {
+        path: format!("/v1/tasks/{}/events", escaped(task_id)),
+        known,
+        order,
+        each,
+        last_id: None,
+        result: None,
+        is_terminal: false,
+    };
     let run = following.run(client);
     match limit {
         None => run.await,
@@ -73,6 +89,7 @@ pub(super) async fn follow(
 
 struct Following<F> {
     path: String,
+    known: Known,
     order: Order,
     each: F,
     last_id: Option<String>,
@@ -97,8 +114,7 @@ impl<F: FnMut(&Event, &[u8]) -> Result<(), Error>> Following<F> {
                         return Ok(ended);
                     }
                 }
-                // The first call says what is wrong at once; later an instance may be restarting.
-                Err(error) if self.last_id.is_none() || error.exit() != Exit::Unavailable => return Err(error),
+                Err(error) if !self.may_heal(error.exit()) => return Err(error),
                 Err(error) => {
                     if away_since.get_or_insert_with(Instant::now).elapsed() > AWAY_MAX {
                         return Err(error);
@@ -107,6 +123,15 @@ impl<F: FnMut(&Event, &[u8]) -> Result<(), Error>> Following<F> {
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Whether to ask again. The first call says what is wrong at once; later an instance may be restarting.
+    fn may_heal(&self, exit: Exit) -> bool {
+        match exit {
+            Exit::Unavailable => self.last_id.is_some() || self.known == Known::Accepted,
+            Exit::NotFound => self.last_id.is_none() && self.known == Known::Accepted,
+            _ => false,
         }
     }
 

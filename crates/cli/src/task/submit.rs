@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::follow::{Order, follow};
+use super::follow::{Known, Order, follow};
 use super::lines::result_text;
 use crate::client::Client;
 use crate::error::Error;
@@ -101,7 +101,7 @@ impl Submit {
             return if output.json { output.answer(&answer.body) } else { output.line(&id) };
         }
         output.note(format!("task {id}"));
-        let ended = follow(&client, &accepted.task_id, self.timeout, Order::ByTime, |event, _| {
+        let ended = follow(&client, &accepted.task_id, self.timeout, (Known::Accepted, Order::ByTime), |event, _| {
             output.note(event.line(&id, client.hints()));
             Ok(())
         })

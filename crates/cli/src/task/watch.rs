@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use fte_events::TaskId;
 
-use super::follow::{Order, follow};
+use super::follow::{Known, Order, follow};
 use super::lines::result_text;
 use crate::client::Client;
 use crate::error::Error;
@@ -26,7 +26,7 @@ impl Watch {
     /// Succeeds only when the task completed.
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
         let (id, order) = (self.id.to_string(), if output.json { Order::AsSent } else { Order::ByTime });
-        let ended = follow(&client, &id, self.timeout, order, |event, json| {
+        let ended = follow(&client, &id, self.timeout, (Known::Maybe, order), |event, json| {
             if output.json { output.answer(json) } else { output.line(event.line(&id, client.hints())) }
         })
         .await?;

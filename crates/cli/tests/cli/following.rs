@@ -33,6 +33,17 @@ async fn submit_and_wait_succeeds_only_when_the_task_completed() {
 }
 
 #[tokio::test]
+async fn submit_waits_for_whoever_has_not_heard_of_its_task_yet_and_watch_does_not() {
+    let unheard = || problem(404, "task_not_found", "Task not found");
+    let events = events();
+    let parts = vec![unheard(), problem(503, "starting", "Not yet"), unheard(), stream(&[(1, RESULT), (2, COMPLETED)])];
+    let fake = Fake::start([("POST /v1/tasks", vec![json(202, ACCEPTED)]), (&*events, parts)]).await;
+    fte(&fake.url, &["submit", "hi", "--wait"]).await.check(0, "hello");
+    let fake = Fake::start([(&*events, vec![unheard(), stream(&[(1, RESULT), (2, COMPLETED)])])]).await;
+    assert_eq!(fte(&fake.url, &["watch", ID]).await.code, 3);
+}
+
+#[tokio::test]
 async fn a_wait_that_is_over_is_incomplete() {
     let events = events();
     let fake = Fake::start([("POST /v1/tasks", vec![json(202, ACCEPTED)]), (&*events, vec![stream(&[(1, RUNNING)]), stream(&[])])]).await;
