@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fte_bus::{Bulk, Record, SubscribeOptions, Subscriptions};
+use fte_bus::{Record, SubscribeOptions, Subscriptions};
 use fte_events::AgentName;
 use fte_service::{Secret, Settings, chain};
 use futures_util::future::join_all;
@@ -11,8 +11,8 @@ use crate::entry::NewEntry;
 use crate::log::{Log, LogError};
 use crate::metrics;
 
-/// The sidecar's batches: large, and not waited for long.
-const BULK: Bulk = Bulk { max_count: 512, max_await_ms: 20 };
+/// Nobody waits for an entry: the longer a batch gathers, the less each costs.
+const GATHER_MS: u32 = 500;
 
 /// Subscriptions to all topics that are in use.
 pub fn subscriptions(settings: &Settings, log: &Arc<dyn Log>) -> Subscriptions {
@@ -22,7 +22,7 @@ pub fn subscriptions(settings: &Settings, log: &Arc<dyn Log>) -> Subscriptions {
     fte_events::subscribed_by("audit", &agents).iter().fold(subscriptions, |subscriptions, topic| {
         let log = Arc::clone(log);
         // No dead-letter topic: what cannot be recorded now must wait, not go elsewhere.
-        let options = SubscribeOptions { bulk: Some(BULK), ..SubscribeOptions::default() };
+        let options = SubscribeOptions { bulk: settings.patient(512, GATHER_MS), ..SubscribeOptions::default() };
         subscriptions.records(&topic.name, options, move |records| record(Arc::clone(&log), records))
     })
 }

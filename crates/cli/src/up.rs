@@ -137,6 +137,7 @@ impl Up {
         let mut over = BTreeMap::from([
             (fte_service::settings::ENV_DATA.to_owned(), path(&self.data)),
             (fte_runner::config::ENV_SEAT.to_owned(), SEAT.to_owned()),
+            (fte_service::settings::ENV_BULK_DELIVERY.to_owned(), true.to_string()),
         ]);
         if let Some(agents) = &self.agents {
             over.insert(fte_service::settings::ENV_AGENTS.to_owned(), path(agents));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fte_bus::{Bulk, Delivery, Outcome, RawEvent, SubscribeOptions, Subscriptions};
+use fte_bus::{Delivery, Outcome, RawEvent, SubscribeOptions, Subscriptions};
 use fte_events::decode::task_of;
 use fte_events::{TENANT, TaskId, TaskRequested, Trigger, dead_letters, parse_trigger, triggers};
 use fte_service::{Bus, Secret, Settings};
@@ -21,7 +21,7 @@ struct NotNow(String);
 
 /// The subscriptions of the runner.
 pub(crate) fn subscriptions(runner: &Arc<Runner>, settings: &Settings, bus: &Bus) -> Subscriptions {
-    let options = SubscribeOptions { bulk: Some(Bulk { max_count: 128, max_await_ms: 20 }), raw: true, ..SubscribeOptions::default() };
+    let options = SubscribeOptions { bulk: settings.prompt(128), raw: true, ..SubscribeOptions::default() };
     let (triggers, poisoned, timers) = (Arc::clone(runner), Arc::clone(runner), Arc::clone(runner));
     Subscriptions::new(&settings.pubsub, APP_ID)
         .app_token(settings.app_token.as_ref().map(Secret::expose).map(str::to_owned))

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fte_bus::Bulk;
+
 use crate::agents::Agents;
 use crate::env::{ConfigError, Env};
 use crate::keys::Keys;
@@ -26,6 +28,11 @@ pub const ENV_APP_API_TOKEN: &str = "APP_API_TOKEN";
 pub const ENV_PUBSUB: &str = "FTE_PUBSUB";
 /// State store component. Default `statestore`.
 pub const ENV_STATESTORE: &str = "FTE_STATESTORE";
+/// `true` asks the sidecar for every event in quick batches; default `false`. In Dapr one lock per Kafka component guards all batches of a sidecar, over
+/// all topics and partitions. Quick ones, of many partitions, stand in each other's way until each has an event or two; so what somebody waits for is
+/// asked for event by event there, each partition by itself, and the rest in slow batches. The embedded sidecar has no such lock, and quick batches are
+/// several times as fast.
+pub const ENV_BULK_DELIVERY: &str = "FTE_BULK_DELIVERY";
 /// Directory of everything that is kept here. Default `fte-data`.
 pub const ENV_DATA: &str = "FTE_DATA";
 /// The `agents.toml`. Default: none, which means the built-in agents.
@@ -43,6 +50,9 @@ pub const ENV_CONNECTIONS_MAX: &str = "FTE_CONNECTIONS_MAX";
 pub const ENV_API_KEYS_FILE: &str = "FTE_API_KEYS_FILE";
 /// `true` lets anybody call who can reach the API's address, on whatever address it listens: for an API that stands behind something that asks.
 pub const ENV_ALLOW_ANONYMOUS: &str = "FTE_ALLOW_ANONYMOUS";
+
+/// How long a quick batch gathers.
+const QUICK_MS: u32 = 20;
 
 /// The ports a service has when nobody says otherwise.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +100,8 @@ pub struct Settings {
     pub app_token: Option<Secret>,
     /// Pub/sub component.
     pub pubsub: String,
+    /// Whether all events are asked for in quick batches.
+    pub bulk_delivery: bool,
     /// State store component.
     pub statestore: String,
     /// Directory of everything that is kept here.
@@ -135,6 +147,7 @@ impl Settings {
             sidecar_token: token(env, ENV_DAPR_API_TOKEN)?,
             app_token: token(env, ENV_APP_API_TOKEN)?,
             pubsub: component(env, ENV_PUBSUB, "pubsub")?,
+            bulk_delivery: env.parsed_or(ENV_BULK_DELIVERY, false)?,
             statestore: component(env, ENV_STATESTORE, "statestore")?,
             data_dir: env.parsed_or(ENV_DATA, PathBuf::from("fte-data"))?,
             agents_file,
@@ -145,6 +158,16 @@ impl Settings {
             connections_max: at_least(env, ENV_CONNECTIONS_MAX, 1024, 1)?,
             keys,
         })
+    }
+
+    /// How events are asked for that somebody waits for: in quick batches of so many at most, or one by one.
+    pub fn prompt(&self, max_count: u32) -> Option<Bulk> {
+        self.bulk_delivery.then_some(Bulk { max_count, max_await_ms: QUICK_MS })
+    }
+
+    /// How events are asked for that nobody waits for: in quick batches, or in those that gather for so many milliseconds.
+    pub fn patient(&self, max_count: u32, gather_ms: u32) -> Option<Bulk> {
+        Some(Bulk { max_count, max_await_ms: if self.bulk_delivery { QUICK_MS } else { gather_ms } })
     }
 }
 

@@ -1,9 +1,9 @@
-//! What the sidecar delivers: every topic but the audit actions, in batches. Acknowledged is what is durable.
+//! What the sidecar delivers: every topic but the audit actions. Acknowledged is what is durable.
 
 use std::time::Duration;
 
-use fte_bus::{Bulk, Delivery, Outcome, Record, SubscribeOptions, Subscriptions};
-use fte_events::{AgentName, dead_letters, subscribed_by};
+use fte_bus::{Delivery, Outcome, Record, SubscribeOptions, Subscriptions};
+use fte_events::{AgentName, dead_letters, results, status, subscribed_by};
 use fte_service::{Bus, Secret, Settings, chain};
 use jiff::Timestamp;
 
@@ -17,6 +17,8 @@ pub(crate) const SERVICE: &str = "status";
 /// This application's id, which is also its consumer group's.
 pub(crate) const APP_ID: &str = "fte-status";
 
+/// How long batches of what nobody waits for gather.
+const GATHER_MS: u32 = 200;
 /// Longest wait for the store. It is shorter than the handler's own limit, which would count as a fault of the event.
 const STORE_WAIT_MAX: Duration = Duration::from_secs(30);
 
@@ -31,13 +33,15 @@ enum NotNow {
 
 /// The subscriptions of the read model.
 pub(crate) fn subscriptions(store: &Store, settings: &Settings, bus: &Bus) -> Subscriptions {
-    let bulk = Some(Bulk { max_count: 512, max_await_ms: 20 });
     let mut subscriptions = Subscriptions::new(&settings.pubsub, APP_ID)
         .app_token(settings.app_token.as_ref().map(Secret::expose).map(str::to_owned))
         .dead_letters(bus.publisher.clone(), |rejected| dead_letters::letter(SERVICE, rejected));
     let agents: Vec<AgentName> = settings.agents.agents.keys().cloned().collect();
     for topic in &subscribed_by(SERVICE, &agents) {
         let store = store.clone();
+        // People wait for results, and for what their tasks are at; the rest only completes the picture.
+        let is_awaited = [status::TOPIC, results::TOPIC].contains(&&*topic.name);
+        let bulk = if is_awaited { settings.prompt(512) } else { settings.patient(512, GATHER_MS) };
         subscriptions = if topic.name.starts_with(dead_letters::TOPIC_PREFIX) {
             let options = SubscribeOptions { bulk, ..SubscribeOptions::default() };
             subscriptions.records(&topic.name, options, move |records| take_letters(store.clone(), records))

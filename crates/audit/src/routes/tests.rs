@@ -30,7 +30,8 @@ impl Audit {
 
     fn over(log: SqliteLog) -> Self {
         let log: App = Arc::new(log);
-        let settings = Settings::from_env(&MapEnv::of([("APP_API_TOKEN", "s3cret")]), crate::config::PORTS).unwrap();
+        let settings =
+            Settings::from_env(&MapEnv::of([("APP_API_TOKEN", "s3cret"), ("FTE_BULK_DELIVERY", "true")]), crate::config::PORTS).unwrap();
         let app = subscribe::subscriptions(&settings, &log).router();
         let readiness = Readiness::new(Vec::new());
         Self { app, api: api_router(vec![routes(&log)], &readiness, ApiOptions::new(&settings)) }

@@ -1,7 +1,12 @@
 //! What the sidecar delivers, through the routes that it calls.
 
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
 use fte_events::{TaskId, dead_letters};
+
+use fte_service::{Bus, MapEnv, Ports, Settings};
 use serde_json::{Value, json};
+use tower::ServiceExt;
 
 use super::Fixture;
 use crate::test_support::History;
@@ -11,7 +16,7 @@ fn json_of(history: &History) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn every_topic_in_use_but_the_audit_actions_is_subscribed_to_in_batches() {
+async fn every_topic_in_use_but_the_audit_actions_is_subscribed_to() {
     let status = Fixture::start().await;
     let list = status.subscriptions().await;
     let list = list.as_array().unwrap();
@@ -29,6 +34,22 @@ async fn every_topic_in_use_but_the_audit_actions_is_subscribed_to_in_batches() 
         assert_eq!(entry["bulkSubscribe"]["enabled"], true);
         assert_eq!(entry["metadata"]["rawPayload"], "true", "{entry}");
         assert!(entry["deadLetterTopic"].is_null(), "whatever is put aside has its reason: {entry}");
+    }
+}
+
+#[tokio::test]
+async fn beside_dapr_what_people_wait_for_comes_event_by_event_and_the_rest_in_slow_batches() {
+    let status = Fixture::start().await;
+    let env = MapEnv::of([("FTE_SIDECAR_URL", status.sidecar.url().as_str())]);
+    let settings = Settings::from_env(&env, Ports { app: 0, api: 0 }).unwrap();
+    let bus = Bus::connect(&settings, "status").unwrap();
+    let app = crate::subscriptions::subscriptions(&status.store, &settings, &bus).router();
+    let response = app.oneshot(Request::get("/dapr/subscribe").body(Body::empty()).unwrap()).await.unwrap();
+    let list: Vec<Value> = serde_json::from_slice(&to_bytes(response.into_body(), 1 << 20).await.unwrap()).unwrap();
+    for entry in list {
+        let awaited = ["fte.status.updates", "fte.results.completed"].contains(&entry["topic"].as_str().unwrap());
+        let expected = if awaited { Value::Null } else { json!({"enabled": true, "maxMessagesCount": 512, "maxAwaitDurationMs": 200}) };
+        assert_eq!(entry["bulkSubscribe"], expected, "{entry}");
     }
 }
 
