@@ -51,10 +51,11 @@ pub enum Error {
 pub async fn start(config: Config, settings: &Settings, bus: Bus) -> Result<Service, Error> {
     metrics::register();
     let path = settings.data_dir.clone();
+    let group_open = settings.group_open(sqlite::OPEN);
     let opening = tokio::task::spawn_blocking(move || {
         std::fs::create_dir_all(&path).map_err(|source| Error::Directory { path: path.clone(), source })?;
         let Config { cache_kib, readers_max } = config;
-        let options = SqliteOptions { cache_kib, readers_max, ..SqliteOptions::at(path.join("audit.sqlite")) };
+        let options = SqliteOptions { cache_kib, readers_max, group_open, ..SqliteOptions::at(path.join("audit.sqlite")) };
         SqliteLog::open(options).map_err(Error::from)
     });
     let log = opening.await.map_err(|_| Error::Ended)??;

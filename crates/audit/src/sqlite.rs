@@ -41,6 +41,9 @@ pub fn wall_clock() -> Clock {
     Arc::new(|| jiff::Timestamp::now().as_millisecond())
 }
 
+/// How long a group usually is open where deliveries are quick.
+pub(crate) const OPEN: Duration = Duration::from_millis(10);
+
 /// Where the log is and how much it may use.
 #[derive(Clone)]
 pub struct SqliteOptions {
@@ -71,7 +74,7 @@ impl SqliteOptions {
         Self {
             path: path.into(),
             queue_max: 256,
-            group_open: Duration::from_millis(10),
+            group_open: OPEN,
             group_entries_max: 4096,
             group_bytes_max: 8 * 1024 * 1024,
             cache_kib: 4096,

@@ -11,6 +11,9 @@ use jiff::Timestamp;
 use crate::document::SERVICE;
 use crate::protocol::{Admitted, Incoming, Runner};
 
+/// How long a batch of triggers gathers. In batches it is that they come, even beside Dapr: of a single record it makes the Kafka headers those of the
+/// HTTP request, and one that HTTP cannot carry would hold up its partition for ever. Anybody may write to this topic.
+const GATHER_MS: u32 = 10;
 /// This application's id, which is also its consumer group's.
 const APP_ID: &str = "fte-runner";
 
@@ -21,7 +24,7 @@ struct NotNow(String);
 
 /// The subscriptions of the runner.
 pub(crate) fn subscriptions(runner: &Arc<Runner>, settings: &Settings, bus: &Bus) -> Subscriptions {
-    let options = SubscribeOptions { bulk: settings.prompt(128), raw: true, ..SubscribeOptions::default() };
+    let options = SubscribeOptions { bulk: settings.patient(128, GATHER_MS), raw: true, ..SubscribeOptions::default() };
     let (triggers, poisoned, timers) = (Arc::clone(runner), Arc::clone(runner), Arc::clone(runner));
     Subscriptions::new(&settings.pubsub, APP_ID)
         .app_token(settings.app_token.as_ref().map(Secret::expose).map(str::to_owned))

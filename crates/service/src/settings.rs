@@ -165,6 +165,11 @@ impl Settings {
         self.bulk_delivery.then_some(Bulk { max_count, max_await_ms: QUICK_MS })
     }
 
+    /// How long a store keeps a transaction open for more events: not at all where they have gathered already, or come in many deliveries at a time.
+    pub fn group_open(&self, quick: Duration) -> Duration {
+        if self.bulk_delivery { quick } else { Duration::ZERO }
+    }
+
     /// How events are asked for that nobody waits for: in quick batches, or in those that gather for so many milliseconds.
     pub fn patient(&self, max_count: u32, gather_ms: u32) -> Option<Bulk> {
         Some(Bulk { max_count, max_await_ms: if self.bulk_delivery { QUICK_MS } else { gather_ms } })

@@ -76,12 +76,13 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus) -> Result<Serv
 
 async fn open(config: &Config, settings: &Settings) -> Result<Store, StoreError> {
     let (waiters, feed) = (Waiters::new(config.waiters_max), Feed::new(FEED_BYTES_MAX, config.feeds_max));
+    let group_open = settings.group_open(store::OPEN);
     #[cfg(feature = "postgres")]
     if let Some(url) = &config.database_url {
-        let options = store::PostgresOptions { readers_max: config.readers_max, ..store::PostgresOptions::at(url.clone()) };
+        let options = store::PostgresOptions { readers_max: config.readers_max, group_open, ..store::PostgresOptions::at(url.clone()) };
         return Store::connect(options, waiters, feed).await;
     }
-    let options = StoreOptions { readers_max: config.readers_max, ..StoreOptions::at(settings.data_dir.join(FILE)) };
+    let options = StoreOptions { readers_max: config.readers_max, group_open, ..StoreOptions::at(settings.data_dir.join(FILE)) };
     let opening = tokio::task::spawn_blocking(move || Store::open(options, waiters, feed));
     opening.await.map_err(|_| StoreError::Closed)?
 }

@@ -26,6 +26,7 @@ use fte_events::{Status, TaskId};
 use fte_service::keys::Scope;
 use rusqlite::ErrorCode;
 
+pub(crate) use self::groups::OPEN;
 pub(crate) use self::letters::{LetterRow, LetterState, NewLetter};
 #[cfg(feature = "postgres")]
 pub(crate) use self::postgres::{Postgres, PostgresOptions};

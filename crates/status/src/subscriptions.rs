@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fte_bus::{Delivery, Outcome, Record, SubscribeOptions, Subscriptions};
-use fte_events::{AgentName, dead_letters, results, status, subscribed_by};
+use fte_events::{AgentName, dead_letters, results, subscribed_by};
 use fte_service::{Bus, Secret, Settings, chain};
 use jiff::Timestamp;
 
@@ -39,9 +39,8 @@ pub(crate) fn subscriptions(store: &Store, settings: &Settings, bus: &Bus) -> Su
     let agents: Vec<AgentName> = settings.agents.agents.keys().cloned().collect();
     for topic in &subscribed_by(SERVICE, &agents) {
         let store = store.clone();
-        // People wait for results, and for what their tasks are at; the rest only completes the picture.
-        let is_awaited = [status::TOPIC, results::TOPIC].contains(&&*topic.name);
-        let bulk = if is_awaited { settings.prompt(512) } else { settings.patient(512, GATHER_MS) };
+        // Programs wait for results; what a task is at is for people.
+        let bulk = if topic.name == results::TOPIC { settings.prompt(512) } else { settings.patient(512, GATHER_MS) };
         subscriptions = if topic.name.starts_with(dead_letters::TOPIC_PREFIX) {
             let options = SubscribeOptions { bulk, ..SubscribeOptions::default() };
             subscriptions.records(&topic.name, options, move |records| take_letters(store.clone(), records))

@@ -1,9 +1,11 @@
 //! The topics of the catalogue on the real broker, and who may do what with them there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 
 use fte_events::catalogue;
-use fte_testkit::eventually;
+use fte_testkit::{built_binary, eventually};
 use fte_tests::infrastructure::Infrastructure;
 use fte_tests::trail::entries;
 use serde_json::{Value, json};
@@ -34,6 +36,23 @@ async fn the_script_of_fte_topics_makes_each_with_its_partitions_and_retention()
         .map(|topic| (topic.name.into_owned(), (topic.partitions.to_string(), topic.retention_ms.to_string())))
         .collect();
     assert_eq!(found, expected);
+
+    // What the doctor makes of what Kafka's own tool says.
+    assert_eq!(missed(&described), Vec::<String>::new());
+    let lacks: Vec<&str> = described.lines().filter(|line| !line.contains("fte.results.completed")).collect();
+    let missed = missed(&lacks.join("\n"));
+    assert!(missed.len() == 1 && missed[0].contains("fte.results.completed") && missed[0].contains("fte topics"), "{missed:?}");
+}
+
+/// What `fte doctor` finds wrong with the topics in such a text.
+fn missed(described: &str) -> Vec<String> {
+    let arguments = ["doctor", "--url", "http://127.0.0.1:1", "--topics", "-", "--json"];
+    let mut doctor = Command::new(built_binary()).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    doctor.stdin.take().unwrap().write_all(described.as_bytes()).unwrap();
+    let output = doctor.wait_with_output().unwrap();
+    let findings: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(findings.iter().any(|finding| finding["check"] == "topics"), "{findings:?}");
+    findings.iter().filter(|finding| finding["check"] == "topics" && finding["health"] == "bad").map(Value::to_string).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,8 +13,8 @@ use crate::model::Change;
 use crate::reading::Incoming;
 use crate::wake::Waiters;
 
-/// How long a group stays open, unless it has so many events.
-const OPEN: Duration = Duration::from_millis(8);
+/// How long a group usually stays open where deliveries are quick, unless it has so many events.
+pub(crate) const OPEN: Duration = Duration::from_millis(8);
 const EVENTS_ENOUGH: usize = 16;
 /// Most events in one transaction, and most bytes of theirs: bounds the time to the next answer and what the database keeps of it.
 const EVENTS_MAX: usize = 4096;
@@ -30,13 +30,14 @@ pub(super) trait Grouped {
 pub(super) struct Groups<C> {
     queue: mpsc::Receiver<C>,
     waiters: Arc<Waiters>,
+    open: Duration,
     /// What did not fit into the group before.
     held: Option<C>,
 }
 
 impl<C: Grouped> Groups<C> {
-    pub(super) fn new(queue: mpsc::Receiver<C>, waiters: Arc<Waiters>) -> Self {
-        Self { queue, waiters, held: None }
+    pub(super) fn new(queue: mpsc::Receiver<C>, waiters: Arc<Waiters>, open: Duration) -> Self {
+        Self { queue, waiters, open, held: None }
     }
 
     /// The next group, in order; none once all senders are gone.
@@ -45,7 +46,7 @@ impl<C: Grouped> Groups<C> {
             Some(first) => first,
             None => self.queue.recv().await?,
         };
-        let closes = Instant::now() + OPEN;
+        let closes = Instant::now() + self.open;
         let (mut events, mut bytes) = size(&first);
         let mut urgent = self.is_urgent(&first);
         let mut group = vec![first];
@@ -112,7 +113,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_nobody_waits_for_is_gathered_for_a_moment() {
         let (sender, queue) = mpsc::channel(8);
-        let mut groups = Groups::new(queue, Waiters::new(8));
+        let mut groups = Groups::new(queue, Waiters::new(8), OPEN);
         let task = History::of(TaskId::now()).requested("x").claimed();
         sender.send(events(&task)).await.unwrap();
         let later = tokio::spawn(async move {
@@ -132,7 +133,7 @@ mod tests {
     async fn an_awaited_result_an_awaited_answer_and_many_events_close_a_group_at_once() {
         let (sender, queue) = mpsc::channel(64);
         let waiters = Waiters::new(8);
-        let mut groups = Groups::new(queue, Arc::clone(&waiters));
+        let mut groups = Groups::new(queue, Arc::clone(&waiters), OPEN);
         let ended = History::of(TaskId::now()).requested("x").ended(ResultKind::Completed);
         sender.send(events(&ended)).await.unwrap();
         assert_eq!(next(&mut groups).await, (1, OPEN), "nobody waits for it yet");

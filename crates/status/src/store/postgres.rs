@@ -27,9 +27,9 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::connection::Lock;
 use self::connection::{Connector, Pool};
-use super::StoreError;
 use super::letters::{LetterRow, LetterState, NewLetter};
 use super::sweep::{Sweep, Swept};
+use super::{OPEN, StoreError};
 use crate::feed::Feed;
 use crate::reading::Incoming;
 use crate::wake::Waiters;
@@ -43,6 +43,8 @@ pub(crate) struct PostgresOptions {
     pub readers_max: usize,
     /// Batches that may wait for the writer before their senders are made to wait.
     pub queue_max: usize,
+    /// How long a transaction stays open for more events.
+    pub group_open: Duration,
     /// How often it is looked for what others committed, should their notices not come.
     pub look_every: Duration,
 }
@@ -50,7 +52,7 @@ pub(crate) struct PostgresOptions {
 impl PostgresOptions {
     /// The usual limits.
     pub(crate) fn at(url: Secret) -> Self {
-        Self { url, readers_max: 4, queue_max: 64, look_every: Duration::from_secs(1) }
+        Self { url, readers_max: 4, queue_max: 64, group_open: OPEN, look_every: Duration::from_secs(1) }
     }
 }
 
@@ -84,7 +86,8 @@ impl Postgres {
         let health = Arc::default();
         let (commands, queue) = mpsc::channel(options.queue_max);
         let tail = Arc::new(tail::Tail::start(Arc::clone(&connector), Arc::clone(&waiters), feed, options.look_every));
-        tokio::spawn(writer::Writer::new(Arc::clone(&connector), Arc::clone(&health), waiters, tail.handle()).run(queue));
+        let writer = writer::Writer::new(Arc::clone(&connector), Arc::clone(&health), waiters, tail.handle());
+        tokio::spawn(writer.run(queue, options.group_open));
         let pool = Arc::new(Pool::new(Arc::clone(&connector), options.readers_max));
         Ok(Self { commands, pool, connector, health, _tail: tail })
     }

@@ -15,10 +15,11 @@ mod writer;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::StoreError;
+use super::{OPEN, StoreError};
 use crate::feed::Feed;
 use crate::reading::Incoming;
 use crate::wake::Waiters;
@@ -32,6 +33,8 @@ pub(crate) struct StoreOptions {
     pub readers_max: usize,
     /// Batches that may wait for the writer before their senders are made to wait.
     pub queue_max: usize,
+    /// How long a transaction stays open for more events.
+    pub group_open: Duration,
     /// Most pages (4 KiB) of the database, 0 for no limit of ours. Read before each transaction, so that it can be raised while the service runs.
     pub pages_max: Arc<AtomicU32>,
 }
@@ -39,7 +42,7 @@ pub(crate) struct StoreOptions {
 impl StoreOptions {
     /// The usual limits, at `path`.
     pub(crate) fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), readers_max: 4, queue_max: 64, pages_max: Arc::default() }
+        Self { path: path.into(), readers_max: 4, queue_max: 64, group_open: OPEN, pages_max: Arc::default() }
     }
 }
 

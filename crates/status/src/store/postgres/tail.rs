@@ -109,7 +109,8 @@ async fn follow(
     loop {
         catch_up(&session, waiters, tail).await?;
         *is_known = false;
-        let _ = tokio::time::timeout(look_every, tail.news.notified()).await;
+        // Heard or not: it looks.
+        let _heard = tokio::time::timeout(look_every, tail.news.notified()).await;
     }
 }
 

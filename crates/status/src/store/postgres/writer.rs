@@ -5,7 +5,7 @@
 //! out when its events come again.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -43,8 +43,8 @@ impl Writer {
     }
 
     /// Writes until all senders of `queue` are gone.
-    pub(super) async fn run(mut self, queue: mpsc::Receiver<Command>) {
-        let mut groups = Groups::new(queue, Arc::clone(&self.waiters));
+    pub(super) async fn run(mut self, queue: mpsc::Receiver<Command>, open: Duration) {
+        let mut groups = Groups::new(queue, Arc::clone(&self.waiters), open);
         while let Some(commands) = groups.next().await {
             if let Some(commands) = self.write(commands).await {
                 for command in commands {

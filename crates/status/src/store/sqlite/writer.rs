@@ -49,7 +49,7 @@ pub(super) fn start(
     writer.open()?;
     writer.feed.start_at(writer.last_row);
     let runtime = Handle::current();
-    let mut groups = Groups::new(queue, Arc::clone(&writer.waiters));
+    let mut groups = Groups::new(queue, Arc::clone(&writer.waiters), writer.options.group_open);
     let work = move || {
         while let Some(commands) = runtime.block_on(groups.next()) {
             writer.write(commands);
