@@ -271,7 +271,12 @@ impl<const ON_SERVER: bool> Fixture<ON_SERVER> {
 
     /// The service around a store.
     pub(crate) fn around(store: Store, options: StoreOptions, config: Config, dir: Dir, sidecar: FakeSidecar) -> Self {
-        let env = MapEnv::of([("FTE_SIDECAR_URL", sidecar.url().as_str()), ("FTE_BULK_DELIVERY", "true")]);
+        Self::delivered(true, store, options, config, dir, sidecar)
+    }
+
+    /// The same, with events in quick batches or not.
+    pub(crate) fn delivered(quickly: bool, store: Store, options: StoreOptions, config: Config, dir: Dir, sidecar: FakeSidecar) -> Self {
+        let env = MapEnv::of([("FTE_SIDECAR_URL", sidecar.url().as_str()), ("FTE_BULK_DELIVERY", &quickly.to_string())]);
         let settings = Settings::from_env(&env, Ports { app: 0, api: 0 }).unwrap();
         let bus = Bus::connect(&settings, "status").unwrap();
         let mut service = crate::service(store.clone(), config, &settings, &bus);

@@ -56,6 +56,8 @@ pub(crate) struct Unusual<'a> {
     pub(crate) stack: &'a [&'a str],
     /// Kafka asks who comes: SASL/SCRAM over TLS, and access rules.
     pub(crate) secured: bool,
+    /// The read model is in PostgreSQL, which replicas of status share.
+    pub(crate) status_on_postgresql: bool,
 }
 
 impl World {
@@ -106,6 +108,9 @@ impl World {
             app.placement = infrastructure.address("placement");
             app.scheduler = infrastructure.address("scheduler");
             app.env.extend(unusual.env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+            if unusual.status_on_postgresql && app.id == "fte-status" {
+                app.env.insert("FTE_STATUS_DATABASE_URL".to_owned(), database_url(&infrastructure));
+            }
         }
         let mut world = Self { pairs: Vec::new(), infrastructure, apps, dir };
         for app in world.apps.clone() {
@@ -162,6 +167,13 @@ impl World {
         let api = |service: &str| -> Client { self.pairs.iter().find(|pair| pair.id == format!("fte-{service}")).unwrap().api.clone() };
         Doors { intake: api("intake"), runner: api("runner"), status: api("status"), audit: api("audit") }
     }
+}
+
+/// The stack's PostgreSQL, as status wants it named.
+fn database_url(infrastructure: &Infrastructure) -> String {
+    let (_, secret) = infrastructure.secrets().find(|(name, _)| *name == "FTE_SECRET_POSTGRES").unwrap();
+    let password = secret.split(' ').find_map(|part| part.strip_prefix("password=")).unwrap();
+    format!("postgres://fte:{password}@{}/postgres", infrastructure.address("postgres"))
 }
 
 /// Copies the resources; each address that stands in them must, and becomes that of the story's own stack.

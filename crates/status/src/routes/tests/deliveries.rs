@@ -1,14 +1,15 @@
 //! What the sidecar delivers, through the routes that it calls.
 
-use axum::body::{Body, to_bytes};
-use axum::http::Request;
 use fte_events::{TaskId, dead_letters};
-use fte_service::{Bus, MapEnv, Ports, Settings};
+use fte_testkit::{Dir, FakeSidecar};
 use serde_json::{Value, json};
-use tower::ServiceExt;
 
 use super::Fixture;
+use crate::Config;
+use crate::feed::Feed;
+use crate::store::{Store, StoreOptions};
 use crate::test_support::History;
+use crate::wake::Waiters;
 
 fn json_of(history: &History) -> Vec<Value> {
     history.events.iter().map(|event| serde_json::from_slice(&event.record.body).unwrap()).collect()
@@ -38,14 +39,12 @@ async fn every_topic_in_use_but_the_audit_actions_is_subscribed_to() {
 
 #[tokio::test]
 async fn beside_dapr_what_programs_wait_for_comes_event_by_event_and_the_rest_in_slow_batches() {
-    let status = Fixture::start().await;
-    let env = MapEnv::of([("FTE_SIDECAR_URL", status.sidecar.url().as_str())]);
-    let settings = Settings::from_env(&env, Ports { app: 0, api: 0 }).unwrap();
-    let bus = Bus::connect(&settings, "status").unwrap();
-    let app = crate::subscriptions::subscriptions(&status.store, &settings, &bus).router();
-    let response = app.oneshot(Request::get("/dapr/subscribe").body(Body::empty()).unwrap()).await.unwrap();
-    let list: Vec<Value> = serde_json::from_slice(&to_bytes(response.into_body(), 1 << 20).await.unwrap()).unwrap();
-    for entry in list {
+    let (dir, sidecar) = (Dir::new(), FakeSidecar::start().await);
+    let options = StoreOptions::at(dir.join("status.sqlite"));
+    let store = Store::open(options.clone(), Waiters::new(8), Feed::new(1024, 8)).unwrap();
+    let status = Fixture::delivered(false, store, options, Config::default(), dir, sidecar);
+    let list = status.subscriptions().await;
+    for entry in list.as_array().unwrap() {
         let expected = if entry["topic"] == "fte.results.completed" {
             Value::Null
         } else {
