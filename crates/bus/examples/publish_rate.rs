@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 /// How many callers publish, each one event after the other: as many requests of a busy service.
 const CALLERS: u64 = 2000;
+/// Calls to the sidecar at the same time.
+const LANES: usize = 4;
 
 #[derive(Serialize, Deserialize)]
 struct Measured {
@@ -36,7 +38,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     };
     let events: u64 = arguments.next().map_or(Ok(200_000), |text| text.parse())?;
     let config = SidecarConfig { api_token: std::env::var("DAPR_API_TOKEN").ok(), ..SidecarConfig::at(url) };
-    let publisher = Publisher::new(Sidecar::new(config)?, "/measure", PublishOptions::default());
+    let publisher = Publisher::new(Sidecar::new(config)?, "/measure", PublishOptions { lanes: LANES, ..PublishOptions::default() });
     let next = Arc::new(AtomicU64::new(0));
     let began = Instant::now();
     let callers = (0..CALLERS).map(|_| {

@@ -1,13 +1,14 @@
 //! Publishing: one call per event for the user, as few calls as possible to the sidecar.
 //!
-//! Always true: `Ok` means the broker acknowledged the event. Events of one topic leave in the order in which they were queued, one call in
-//! flight per topic. A failed call is repeated a bounded number of times with jitter, only for what failed; a repeat may double an event
+//! Always true: `Ok` means the broker acknowledged the event. Events of one topic and one key leave in the order in which they were queued: they share a
+//! lane, with one call in flight. A failed call is repeated a bounded number of times with jitter, only for what failed; a repeat may double an event
 //! (at-least-once), which its id reveals.
 
 mod bulk;
 mod obstacles;
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -45,8 +46,11 @@ pub struct PublishOptions {
     pub batch_max: usize,
     /// Most bytes in a bulk call, 2 MiB by default (a sidecar refuses 4 MiB).
     pub batch_bytes_max: usize,
-    /// Events that may wait per topic before callers are made to wait, 4 096 by default.
+    /// Events that may wait per lane before callers are made to wait, 4 096 by default.
     pub queue_max: usize,
+    /// Bulk calls of a topic that may be under way at the same time; events of one key travel in one of them, in order. 1 by default, which makes the largest
+    /// batches; more for who publishes as fast as a sidecar can take it, which parses one while the broker writes another.
+    pub lanes: usize,
     /// Topics one publisher may use, 1 024 by default.
     pub topics_max: usize,
     /// Tries per event, 3 by default.
@@ -63,6 +67,7 @@ impl Default for PublishOptions {
             batch_max: 512,
             batch_bytes_max: 2 * 1024 * 1024,
             queue_max: 4096,
+            lanes: 1,
             topics_max: 1024,
             tries_max: 3,
             retry_wait: Duration::from_millis(50),
@@ -82,7 +87,7 @@ struct Inner {
     source: String,
     options: Arc<PublishOptions>,
     obstacles: Obstacles,
-    lanes: Mutex<HashMap<Arc<str>, Lane<Message, ()>>>,
+    lanes: Mutex<HashMap<Arc<str>, Lanes>>,
 }
 
 impl Publisher {
@@ -117,7 +122,7 @@ impl Publisher {
             let (size, max) = (message.body.len(), options.event_bytes_max);
             return Err(Error::Invalid(format!("the event has {size} bytes, at most {max} are allowed; pass large data by reference")));
         }
-        self.lane(&message.topic)?.call(message).await
+        self.lane(&message)?.call(message).await
     }
 
     /// Topics that events do not reach until somebody mends something, and what: each as `topic: what to do`. Empty where all is well, or heals by itself.
@@ -131,29 +136,39 @@ impl Publisher {
         outcomes.into_iter().collect()
     }
 
-    fn lane(&self, topic: &Arc<str>) -> Result<Lane<Message, ()>, Error> {
-        let inner = &self.inner;
+    /// The lane of an event: events of one key are in one, and so in order.
+    fn lane(&self, message: &Message) -> Result<Lane<Message, ()>, Error> {
+        let (inner, topic) = (&self.inner, &message.topic);
         let mut lanes = inner.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lane) = lanes.get(topic) {
-            return Ok(lane.clone());
+        if let Some(lanes) = lanes.get(topic) {
+            return Ok(lanes.of(message));
         }
         if lanes.len() >= inner.options.topics_max {
             return Err(Error::Invalid(format!("more than {} topics in one publisher", inner.options.topics_max)));
         }
-        let limits = Arc::clone(&inner.options);
-        let fits = move |batch: &Batch<Message, ()>, next: &Message| {
-            let bytes: usize = batch.iter().map(|pending| pending.request.body.len()).sum();
-            batch.len() < limits.batch_max && bytes + next.body.len() <= limits.batch_bytes_max
-        };
         let sender = Sender {
             sidecar: inner.sidecar.clone(),
             options: Arc::clone(&inner.options),
             topic: Arc::clone(topic),
             obstacles: inner.obstacles.clone(),
         };
-        let lane = Lane::start(inner.options.queue_max, fits, move |batch| Box::pin(sender.clone().deliver(batch)));
-        lanes.insert(Arc::clone(topic), lane.clone());
+        let new = Lanes((0..inner.options.lanes.max(1)).map(|_| sender.clone().lane()).collect());
+        let lane = new.of(message);
+        lanes.insert(Arc::clone(topic), new);
         Ok(lane)
+    }
+}
+
+/// The lanes of one topic.
+#[derive(Debug)]
+struct Lanes(Vec<Lane<Message, ()>>);
+
+impl Lanes {
+    fn of(&self, message: &Message) -> Lane<Message, ()> {
+        let mut hash = DefaultHasher::new();
+        message.key.hash(&mut hash);
+        let at = usize::try_from(hash.finish()).unwrap_or(usize::MAX) % self.0.len();
+        self.0[at].clone()
     }
 }
 
@@ -167,6 +182,15 @@ struct Sender {
 }
 
 impl Sender {
+    fn lane(self) -> Lane<Message, ()> {
+        let limits = Arc::clone(&self.options);
+        let fits = move |batch: &Batch<Message, ()>, next: &Message| {
+            let bytes: usize = batch.iter().map(|pending| pending.request.body.len()).sum();
+            batch.len() < limits.batch_max && bytes + next.body.len() <= limits.batch_bytes_max
+        };
+        Lane::start(self.options.queue_max, fits, move |batch| Box::pin(self.clone().deliver(batch)))
+    }
+
     async fn deliver(self, mut batch: Batch<Message, ()>) {
         let mut wait = self.options.retry_wait;
         for try_number in 1.. {

@@ -32,6 +32,28 @@ async fn what_arrives_during_a_call_leaves_together_and_in_order() {
 }
 
 #[tokio::test]
+async fn with_several_lanes_calls_go_side_by_side_and_each_key_stays_in_order() {
+    let fake = FakeSidecar::start().await;
+    let options = PublishOptions { lanes: 4, batch_max: 8, retry_wait: std::time::Duration::from_millis(1), ..Default::default() };
+    let publisher = Publisher::new(sidecar(&fake), "/test", options);
+    let held = fake.hold(Call::Publish);
+    let all = tokio::spawn({
+        let publisher = publisher.clone();
+        async move { join_all((0..300).map(|number| publisher.send(message("t", number)))).await }
+    });
+    eventually(|| async { if fake.calls(Call::Publish) > 1 { Ok(()) } else { Err(fake.calls(Call::Publish)) } }).await;
+    drop(held);
+    assert!(all.await.unwrap().into_iter().all(|sent| sent.is_ok()));
+    let mut last = std::collections::BTreeMap::new();
+    for event in fake.published() {
+        let number: usize = event.id().parse().unwrap();
+        let before = last.insert(event.key.clone(), number);
+        assert!(before.is_none_or(|before| before < number), "{number} after {before:?}");
+    }
+    assert_eq!(last.len(), 3);
+}
+
+#[tokio::test]
 async fn a_passing_failure_is_repeated_and_a_lasting_one_is_told() {
     let fake = FakeSidecar::start().await;
     let publisher = publisher(&fake);
