@@ -36,7 +36,7 @@ pub(super) struct Drive {
     /// The turn it was taken up at: the same task at a later one is another driver's.
     turn: u32,
     hold: Option<Hold>,
-    _place: Option<Place>,
+    place: Option<Place>,
 }
 
 /// Takes up a task that is owned by this instance but not driven: a write whose answer was lost had made it so. The caller's hold on the index
@@ -56,11 +56,12 @@ pub(super) fn settle(instance: &Arc<Instance>, doc: TaskDoc, purpose: Purpose) {
     let this = Arc::clone(instance);
     instance.spawn(async move {
         pump.drain().await;
-        finish_timers(&this, &doc).await;
         this.index.remove(doc.task_id, purpose);
+        finish_timers(&this, &doc).await;
     });
 }
 
+/// After the task has left the index: nothing of it hangs on its timers any more, and whoever keeps them may be away.
 async fn finish_timers(instance: &Instance, doc: &TaskDoc) {
     if doc.ended() {
         timers::end(instance, &doc.timers).await;
@@ -95,7 +96,7 @@ impl Drive {
         let deadline = doc.request.as_ref().and_then(|request| request.deadline);
         let news = News::new(Arc::clone(&instance.ports.world), hold.poke(), deadline);
         let turn = doc.turn;
-        let drive = Self { instance: Arc::clone(instance), doc, etag: None, pump, news, slot, turn, hold: Some(hold), _place: place };
+        let drive = Self { instance: Arc::clone(instance), doc, etag: None, pump, news, slot, turn, hold: Some(hold), place };
         let this = Arc::clone(instance);
         instance.spawn(async move {
             if AssertUnwindSafe(drive.run()).catch_unwind().await.is_err() {
@@ -123,8 +124,9 @@ impl Drive {
         self.hold = None;
         timers::fire_overdue(&self.instance, &self.doc);
         self.pump.drain().await;
-        finish_timers(&self.instance, &self.doc).await;
         self.instance.index.remove(self.doc.task_id, Purpose::Run);
+        self.place = None;
+        finish_timers(&self.instance, &self.doc).await;
     }
 
     fn is_owned(&self) -> bool {

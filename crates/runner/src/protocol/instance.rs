@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fte_events::TaskId;
 use futures_util::future::{join, select};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::doubts::Doubts;
 use super::index::{Index, LeaseDoc, key as lease_key};
@@ -18,6 +18,9 @@ use super::runner::Stopping;
 use crate::document::{InstanceId, TaskDoc, key};
 use crate::ports::{Document, Guard, PortError, Ports, Save, Saved};
 use crate::settings::Settings;
+
+/// Tasks whose timers are ended at the same time.
+const ENDING_TIMERS: usize = 64;
 
 /// One life under one instance id.
 pub(super) struct Instance {
@@ -31,6 +34,8 @@ pub(super) struct Instance {
     /// its task moved on may still be there when the task comes back at a later turn.
     held: Mutex<BTreeMap<(TaskId, u32), Held>>,
     pub(super) doubts: Doubts,
+    /// Who ends timers.
+    pub(super) ending_timers: Semaphore,
     stamps: AtomicU64,
 }
 
@@ -80,6 +85,7 @@ impl Instance {
             stopping,
             held: Mutex::default(),
             doubts: Doubts::default(),
+            ending_timers: Semaphore::new(ENDING_TIMERS),
             stamps: AtomicU64::new(0),
         })
     }
