@@ -1,6 +1,6 @@
 //! The log on SQLite: one writer thread that commits everything that waits for it at once, and a few reading connections.
 //!
-//! A group is open for a few milliseconds, so that one task's events go together; a busy writer's groups grow by themselves. A group is one transaction with one sync (WAL,
+//! Where deliveries are quick, a group is open for a few milliseconds, so that one task's events go together; a busy writer's groups grow by themselves. A group is one transaction with one sync (WAL,
 //! `synchronous=FULL`), so an entry is whole or not there at all. The queue is bounded; a full one makes the caller wait.
 //!
 //! A group that fails by an entry that the database refuses is done again call by call, so that only who brought that entry gets the error.

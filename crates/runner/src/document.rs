@@ -34,7 +34,7 @@ pub struct InstanceId(pub String);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Waits for a sandbox; without an owner, for the delivery of its turn.
+    /// Waits for a sandbox, or for the timers with which it will be parked; without an owner, for the delivery of its turn.
     Queued,
     /// An agent works on it, or waits for a decision in its sandbox.
     Running,
@@ -327,7 +327,7 @@ impl TaskDoc {
         matches!(self.state, State::Running | State::ParkedForApproval) && self.open_question().is_some()
     }
 
-    /// It waits for a sandbox.
+    /// It waits for a sandbox, or for its time.
     pub fn queue(&mut self, now: Timestamp) {
         self.state = State::Queued;
         self.say_status(now, Status::Queued, |_| {});

@@ -39,7 +39,8 @@ pub(crate) fn subscriptions(store: &Store, settings: &Settings, bus: &Bus) -> Su
     let agents: Vec<AgentName> = settings.agents.agents.keys().cloned().collect();
     for topic in &subscribed_by(SERVICE, &agents) {
         let store = store.clone();
-        // Programs wait for results; what a task is at is for people.
+        // Programs wait for results; what a task is at is for people. A result that Dapr delivers by itself has its Kafka headers as HTTP headers, and one that
+        // HTTP cannot carry would hold up its partition: only runners may write there (publishing scopes, and Kafka's access rules), who send none such.
         let bulk = if topic.name == results::TOPIC { settings.prompt(512) } else { settings.patient(512, GATHER_MS) };
         subscriptions = if topic.name.starts_with(dead_letters::TOPIC_PREFIX) {
             let options = SubscribeOptions { bulk, ..SubscribeOptions::default() };

@@ -104,7 +104,7 @@ async fn two_statuses_share_a_database_and_a_stream_that_one_of_them_takes_to_it
         takes(status, "fte.results.completed").await;
     }
 
-    // Whoever waits is told at once, wherever the result was taken in; whoever reads a stream gets what the other took in.
+    // Whoever reads a stream gets what the other took in.
     let doors = story.world.doors();
     let show = json!({ "task": "show", "agent": "demo", "context": { "demo": { "step_ms": 500 } } });
     let task = post(&doors.intake, show).await;

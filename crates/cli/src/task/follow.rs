@@ -114,7 +114,7 @@ impl<F: FnMut(&Event, &[u8]) -> Result<(), Error>> Following<F> {
                         return Ok(ended);
                     }
                 }
-                Err(error) if !self.may_heal(error.exit()) => return Err(error),
+                Err(error) if !self.may_heal(&error) => return Err(error),
                 Err(error) => {
                     if away_since.get_or_insert_with(Instant::now).elapsed() > AWAY_MAX {
                         return Err(error);
@@ -127,11 +127,11 @@ impl<F: FnMut(&Event, &[u8]) -> Result<(), Error>> Following<F> {
     }
 
     /// Whether to ask again. The first call says what is wrong at once; later an instance may be restarting.
-    fn may_heal(&self, exit: Exit) -> bool {
-        match exit {
-            Exit::Unavailable => self.last_id.is_some() || self.known == Known::Accepted,
-            Exit::NotFound => self.last_id.is_none() && self.known == Known::Accepted,
-            _ => false,
+    fn may_heal(&self, error: &Error) -> bool {
+        let is_unheard = matches!(error, Error::Refused(problem) if problem.code == "task_not_found");
+        match self.known {
+            Known::Accepted if self.last_id.is_none() => is_unheard || error.exit() == Exit::Unavailable,
+            Known::Accepted | Known::Maybe => self.last_id.is_some() && error.exit() == Exit::Unavailable,
         }
     }
 

@@ -57,9 +57,9 @@ pub enum Admitted {
 
 /// What admitting a task comes to.
 enum Step {
-    /// It is owned, and has a sandbox or waits for one.
+    /// It is owned, and has a sandbox, waits for one, or is to be parked.
     Run(Option<Slot>),
-    /// It has no owner: it ended, or waits for a person or its time.
+    /// It has ended.
     Leave,
 }
 

@@ -36,7 +36,7 @@ pub(super) struct Drive {
     /// The turn it was taken up at: the same task at a later one is another driver's.
     turn: u32,
     hold: Option<Hold>,
-    place: Option<Place>,
+    pub(super) place: Option<Place>,
 }
 
 /// Takes up a task that is owned by this instance but not driven: a write whose answer was lost had made it so. The caller's hold on the index
@@ -63,7 +63,8 @@ pub(super) fn settle(instance: &Arc<Instance>, doc: TaskDoc, purpose: Purpose) {
 
 /// After the task has left the index: nothing of it hangs on its timers any more, and whoever keeps them may be away.
 async fn finish_timers(instance: &Instance, doc: &TaskDoc) {
-    if doc.ended() {
+    if doc.ended() && !doc.timers.is_empty() {
+        instance.ports.world.sleep(timers::ANSWERED).await;
         timers::end(instance, &doc.timers).await;
     }
 }

@@ -16,31 +16,32 @@ pub(super) struct News {
     poke: Arc<Notify>,
     world: Arc<dyn World>,
     deadline: Option<Timestamp>,
+    is_told: bool,
     /// Until the clock is looked at. Kept from one call to the next.
     look: Option<Pending<()>>,
 }
 
 impl News {
     pub(super) fn new(world: Arc<dyn World>, poke: Arc<Notify>, deadline: Option<Timestamp>) -> Self {
-        Self { poke, world, deadline, look: None }
+        Self { poke, world, deadline, is_told: false, look: None }
     }
 
-    /// Until there is news. The deadline is told once. Nothing is lost when this is dropped before its end.
+    /// Until there is news. A deadline that has passed is told now and then. Nothing is lost when this is dropped before its end.
     pub(super) async fn next(&mut self) {
-        while let Some(deadline) = self.deadline {
+        let Some(deadline) = self.deadline else { return self.poke.notified().await };
+        loop {
             let left = Duration::try_from(deadline.duration_since(self.world.now())).unwrap_or_default();
-            if left.is_zero() {
-                self.deadline = None;
+            if left.is_zero() && !self.is_told {
+                (self.is_told, self.look) = (true, None);
                 return;
             }
-            let world = &self.world;
-            let look = self.look.get_or_insert_with(|| world.sleep(left.min(LOOK_EVERY)));
+            let (world, wait) = (&self.world, if left.is_zero() { LOOK_EVERY } else { left.min(LOOK_EVERY) });
+            let look = self.look.get_or_insert_with(|| world.sleep(wait));
             tokio::select! {
                 biased;
                 () = self.poke.notified() => return,
-                () = look => self.look = None,
+                () = look => (self.is_told, self.look) = (false, None),
             }
         }
-        self.poke.notified().await;
     }
 }

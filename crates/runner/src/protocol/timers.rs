@@ -1,5 +1,5 @@
 //! Durable timers: approvals, delays and deadlines, by name. They may fire on any replica, early, late, again, and before the document that
-//! relies on them is there.
+//! relies on them says so.
 //!
 //! Only a task without an owner relies on them: its owner makes them, while it owns it, before the write that gives it up or that asks a question.
 //! (Making them at admission lost: with the scheduler down one delayed task held up the triggers of all others behind it.)
@@ -20,9 +20,9 @@ use crate::ports::PortError;
 
 /// A timer may fire early by so much, for clocks differ a little.
 const EARLY_MAX: Duration = Duration::from_secs(2);
-/// A timer that fired is deleted so long after. Until whoever fires it has the answer, Dapr 1.14 holds a lock on its name: a handler that waits for the
+/// A timer is deleted so long after it may have fired. Until whoever fires it has the answer, Dapr 1.14 holds a lock on its name: a handler that waits for the
 /// deletion waits for itself, and holds up the other timers with it.
-const ANSWERED: Duration = Duration::from_secs(1);
+pub(super) const ANSWERED: Duration = Duration::from_secs(1);
 
 /// What a timer's name says: whose it is and for what.
 pub(super) struct Timer {
@@ -98,6 +98,8 @@ enum Fired {
     Early(Duration),
     /// It fires again, should it still be needed.
     Keep,
+    /// It moved the task on, whose end will end it, too. (Two deletions of a name at a time can end the scheduler of Dapr 1.14.)
+    Moved,
     /// The document is past it.
     Over,
 }
@@ -110,8 +112,8 @@ pub(super) async fn timer_fired(instance: &Arc<Instance>, name: &str) -> Result<
     };
     loop {
         let fired = change(instance, timer.task, |doc, now| match doc {
-            // The write that relies on it may still come.
-            None => Plan::Leave(Fired::Keep),
+            // It was made for a document: one that is gone ended long ago.
+            None => Plan::Leave(Fired::Over),
             Some(doc) if doc.ended() => Plan::Leave(Fired::Over),
             Some(doc) => match timer.due(&doc).map(|due| Duration::try_from(due.duration_since(now)).unwrap_or_default()) {
                 Some(early) if !early.is_zero() && early <= EARLY_MAX => Plan::Leave(Fired::Early(early)),
@@ -125,7 +127,7 @@ pub(super) async fn timer_fired(instance: &Arc<Instance>, name: &str) -> Result<
         .await?;
         match fired {
             Fired::Early(early) => instance.ports.world.sleep(early).await,
-            Fired::Keep => return Ok(()),
+            Fired::Keep | Fired::Moved => return Ok(()),
             Fired::Over => {
                 end_once_answered(instance, name);
                 return Ok(());
@@ -180,7 +182,7 @@ fn approval_fired(mut doc: TaskDoc, ordinal: u32, now: Timestamp) -> Plan<Fired>
         return Plan::Leave(Fired::Keep);
     }
     doc.end(now, End::error(ResultKind::TimedOut, "approval_expired", "nobody decided before the approval ran out"));
-    Plan::Move(Box::new(doc), Fired::Over)
+    Plan::Move(Box::new(doc), Fired::Moved)
 }
 
 fn delay_fired(mut doc: TaskDoc, now: Timestamp) -> Plan<Fired> {
@@ -196,7 +198,7 @@ fn delay_fired(mut doc: TaskDoc, now: Timestamp) -> Plan<Fired> {
         return Plan::Leave(Fired::Keep);
     }
     doc.wake(now, ResumeReason::Timer);
-    Plan::Move(Box::new(doc), Fired::Over)
+    Plan::Move(Box::new(doc), Fired::Moved)
 }
 
 fn deadline_fired(mut doc: TaskDoc, now: Timestamp) -> Plan<Fired> {
@@ -210,5 +212,5 @@ fn deadline_fired(mut doc: TaskDoc, now: Timestamp) -> Plan<Fired> {
         return Plan::Note(Box::new(doc), Fired::Keep);
     }
     doc.end(now, deadline_end());
-    Plan::Move(Box::new(doc), Fired::Over)
+    Plan::Move(Box::new(doc), Fired::Moved)
 }

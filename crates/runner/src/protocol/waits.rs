@@ -1,5 +1,8 @@
 //! What a task waits for before it is worked at: its time, or a person's word. Its owner makes the timer that will move it on, and parks it.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::drive::{Drive, Lost, called_off};
@@ -7,7 +10,7 @@ use super::timers::Timer;
 use crate::document::{End, State, TaskDoc};
 
 /// How long after a timer could not be made it is tried again: whoever makes them is down for longer than a moment, and all who wait try.
-const AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What a task waits for.
 #[derive(Clone, Copy)]
@@ -29,18 +32,32 @@ impl Wait {
 }
 
 impl Drive {
-    /// Parks the task for what it waits for.
+    /// Parks the task for what it waits for; where its timer cannot be made, its owner waits with it until its time has come.
     pub(super) async fn park_for(&mut self, wait: Wait) -> Result<(), Lost> {
-        let expires_at = self.instance.ports.world.now() + self.instance.settings.approval_ttl;
-        let (timer, due) = match wait {
-            Wait::Time(due) => (Timer::delay(self.doc.task_id), due),
-            Wait::Person => (Timer::approval(self.doc.task_id, self.doc.next_approval()), expires_at),
+        // It will not run from here.
+        self.place = None;
+        let world = Arc::clone(&self.instance.ports.world);
+        let made = match wait {
+            Wait::Time(due) => {
+                let until_due = Duration::try_from(due.duration_since(world.now())).unwrap_or_default();
+                tokio::select! {
+                    biased;
+                    made = self.make_timers(Timer::delay(self.doc.task_id), due) => made?,
+                    () = world.sleep(until_due) => return Ok(()),
+                }
+            }
+            Wait::Person => {
+                let (timer, ttl) = (Timer::approval(self.doc.task_id, self.doc.next_approval()), self.instance.settings.approval_ttl);
+                self.make_timers(timer, world.now() + ttl).await?
+            }
         };
-        let made = match self.make_timers(timer, due).await? {
+        let made = match made {
             Ok(made) => made,
             Err(end) => return self.end(end).await,
         };
         let mut end = None;
+        // However long the timer took to be made: a person has all the time there is.
+        let ttl = self.instance.settings.approval_ttl;
         self.update(|doc, now| {
             end = called_off(doc, now);
             if end.is_some() || doc.state != State::Queued {
@@ -50,7 +67,7 @@ impl Drive {
             match wait {
                 Wait::Time(_) => doc.park_for_time(),
                 Wait::Person => {
-                    doc.ask(now, Some("approval is required before the start".to_owned()), None, expires_at);
+                    doc.ask(now, Some("approval is required before the start".to_owned()), None, now + ttl);
                     doc.park(now);
                 }
             }

@@ -269,11 +269,12 @@ impl Try {
 
     /// Writes the question down, its timers first; true when the try ended meanwhile.
     async fn write_question(&mut self, drive: &mut Drive, reason: Option<String>, data: Option<serde_json::Value>) -> Result<bool, Lost> {
-        let expires_at = drive.instance.ports.world.now() + drive.instance.settings.approval_ttl;
+        let ttl = drive.instance.settings.approval_ttl;
+        let due = drive.instance.ports.world.now() + ttl;
         let timer = Timer::approval(drive.doc.task_id, drive.doc.next_approval());
         let made = tokio::select! {
             biased;
-            made = drive.make_timers(timer, expires_at) => made?,
+            made = drive.make_timers(timer, due) => made?,
             () = &mut self.timeout => Err(timed_out()),
         };
         let made = match made {
@@ -285,7 +286,7 @@ impl Try {
         drive
             .update(|doc, now| {
                 doc.report(now, report.clone());
-                doc.ask(now, reason.clone(), data.clone(), expires_at);
+                doc.ask(now, reason.clone(), data.clone(), now + ttl);
                 past = doc.timers.extract_if(.., |timer| Timer::is_approval(timer)).collect();
                 doc.timers.extend(made.iter().cloned());
                 true

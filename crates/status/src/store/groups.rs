@@ -1,6 +1,6 @@
 //! Which commands share a transaction: what arrives while one is under way forms the next.
 //!
-//! A group stays open for a moment when there is little to do: the few events of a task then cost one commit instead of one each, and their fsyncs are not
+//! Where deliveries are quick, a group stays open for a moment when there is little to do: the few events of a task then cost one commit instead of one each, and their fsyncs are not
 //! in the way of those that move the task on. It closes at once when somebody waits for what is in it, or when there is much.
 
 use std::sync::Arc;
