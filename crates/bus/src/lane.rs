@@ -32,6 +32,15 @@ pub(crate) struct Lane<Q, R> {
     queue: mpsc::Sender<Pending<Q, R>>,
 }
 
+/// A request that is in its lane.
+pub(crate) struct Queued<R>(oneshot::Receiver<Result<R, Error>>);
+
+impl<R> Queued<R> {
+    pub(crate) async fn outcome(self) -> Result<R, Error> {
+        self.0.await.map_err(|_| Error::Closed)?
+    }
+}
+
 impl<Q, R> Clone for Lane<Q, R> {
     fn clone(&self) -> Self {
         Self { queue: self.queue.clone() }
@@ -75,8 +84,13 @@ impl<Q: Send + 'static, R: Send + 'static> Lane<Q, R> {
 
     /// Queues a request and waits for its outcome.
     pub(crate) async fn call(&self, request: Q) -> Result<R, Error> {
+        self.queue(request).await?.outcome().await
+    }
+
+    /// Queues a request; waits only while the queue is full.
+    pub(crate) async fn queue(&self, request: Q) -> Result<Queued<R>, Error> {
         let (reply, outcome) = oneshot::channel();
         self.queue.send(Pending { request, reply }).await.map_err(|_| Error::Closed)?;
-        outcome.await.map_err(|_| Error::Closed)?
+        Ok(Queued(outcome))
     }
 }

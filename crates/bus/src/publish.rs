@@ -20,7 +20,7 @@ use uuid::Uuid;
 use self::obstacles::Obstacles;
 use crate::error::Error;
 use crate::event::{CloudEvent, Event};
-use crate::lane::{Batch, Lane, Pending};
+use crate::lane::{Batch, Lane, Pending, Queued};
 use crate::metrics;
 use crate::sidecar::{Sidecar, encode};
 
@@ -117,12 +117,16 @@ impl Publisher {
 
     /// Publishes prepared bytes.
     pub async fn send(&self, message: Message) -> Result<(), Error> {
+        self.queue(message).await?.outcome().await
+    }
+
+    async fn queue(&self, message: Message) -> Result<Queued<()>, Error> {
         let options = &self.inner.options;
         if message.body.len() > options.event_bytes_max {
             let (size, max) = (message.body.len(), options.event_bytes_max);
             return Err(Error::Invalid(format!("the event has {size} bytes, at most {max} are allowed; pass large data by reference")));
         }
-        self.lane(&message)?.call(message).await
+        self.lane(&message)?.queue(message).await
     }
 
     /// Topics that events do not reach until somebody mends something, and what: each as `topic: what to do`. Empty where all is well, or heals by itself.
@@ -130,10 +134,22 @@ impl Publisher {
         self.inner.obstacles.list()
     }
 
-    /// Publishes several prepared events, topics side by side, and waits for all; the first error wins.
+    /// Publishes several prepared events, topics side by side and each in its order, and waits for all; the first error wins.
     pub async fn send_all(&self, messages: Vec<Message>) -> Result<(), Error> {
-        let outcomes = futures_util::future::join_all(messages.into_iter().map(|message| self.send(message))).await;
-        outcomes.into_iter().collect()
+        // One after the other into their lanes: futures that are joined are not always polled in their order.
+        let mut queued = Vec::with_capacity(messages.len());
+        for message in messages {
+            queued.push(self.queue(message).await);
+        }
+        let mut sent = Ok(());
+        for queued in queued {
+            let outcome = match queued {
+                Ok(queued) => queued.outcome().await,
+                Err(error) => Err(error),
+            };
+            sent = sent.and(outcome);
+        }
+        sent
     }
 
     /// The lane of an event: events of one key are in one, and so in order.

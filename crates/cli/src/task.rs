@@ -19,6 +19,8 @@ struct Task {
     #[serde(default)]
     status: String,
     #[serde(default)]
+    task: Option<String>,
+    #[serde(default)]
     agent: Option<String>,
     #[serde(default)]
     stage: Option<String>,

@@ -31,19 +31,27 @@ async fn what_arrives_during_a_call_leaves_together_and_in_order() {
     assert_eq!(fake.published()[1].key.as_deref(), Some("key-1"));
 }
 
+/// More than are polled in one go.
+const MANY: usize = 1000;
+
+#[tokio::test]
+async fn many_at_once_leave_in_order() {
+    let fake = FakeSidecar::start().await;
+    publisher(&fake).send_all((0..MANY).map(|number| message("t", number)).collect()).await.unwrap();
+    let ids: Vec<String> = fake.published().iter().map(|event| event.id()).collect();
+    assert_eq!(ids, (0..MANY).map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
 #[tokio::test]
 async fn with_several_lanes_calls_go_side_by_side_and_each_key_stays_in_order() {
     let fake = FakeSidecar::start().await;
     let options = PublishOptions { lanes: 4, batch_max: 8, retry_wait: std::time::Duration::from_millis(1), ..Default::default() };
     let publisher = Publisher::new(sidecar(&fake), "/test", options);
     let held = fake.hold(Call::Publish);
-    let all = tokio::spawn({
-        let publisher = publisher.clone();
-        async move { join_all((0..300).map(|number| publisher.send(message("t", number)))).await }
-    });
+    let all = tokio::spawn(async move { publisher.send_all((0..MANY).map(|number| message("t", number)).collect()).await });
     eventually(|| async { if fake.calls(Call::Publish) > 1 { Ok(()) } else { Err(fake.calls(Call::Publish)) } }).await;
     drop(held);
-    assert!(all.await.unwrap().into_iter().all(|sent| sent.is_ok()));
+    all.await.unwrap().unwrap();
     let mut last = std::collections::BTreeMap::new();
     for event in fake.published() {
         let number: usize = event.id().parse().unwrap();

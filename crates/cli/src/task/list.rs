@@ -35,16 +35,17 @@ impl List {
         let since = self.since.map(|since| since.to_string());
         let filters = [("status", self.status.map(Status::as_str)), ("agent", self.agent.as_deref()), ("since", since.as_deref())];
         let listing = Listing::read(&client, "/v1/tasks", &filters, ("cursor", self.cursor), self.limit).await?;
-        listing.print(output, ("tasks", "--cursor"), ["ID", "STATUS", "AGENT", "STAGE", "UPDATED"], row)
+        listing.print(output, ("tasks", "--cursor"), ["ID", "STATUS", "AGENT", "STAGE", "UPDATED", "TASK"], row)
     }
 }
 
-fn row(task: Task) -> [String; 5] {
+fn row(task: Task) -> [String; 6] {
     let stage = match (task.stage, task.progress_pct) {
         (None, None) => String::new(),
         (Some(stage), None) => stage,
         (None, Some(pct)) => format!("{pct} %"),
         (Some(stage), Some(pct)) => format!("{stage} {pct} %"),
     };
-    [task.task_id, task.status, task.agent.unwrap_or_default(), shortened(&stage, 40), task.updated_at.unwrap_or_default()]
+    let (agent, updated_at) = (task.agent.unwrap_or_default(), task.updated_at.unwrap_or_default());
+    [task.task_id, task.status, agent, shortened(&stage, 40), updated_at, shortened(task.task.as_deref().unwrap_or_default(), 40)]
 }

@@ -29,7 +29,7 @@ async fn submit_sends_every_option_and_prints_the_id() {
 #[tokio::test]
 async fn tasks_are_listed_as_a_table_or_as_they_came() {
     let task = format!(
-        r#"{{"task_id":"{ID}","status":"running","agent":"echo","stage":"draft","progress_pct":40,"updated_at":"2026-01-02T09:15:02Z"}}"#
+        r#"{{"task_id":"{ID}","status":"running","agent":"echo","stage":"draft","progress_pct":40,"updated_at":"2026-01-02T09:15:02Z","task":"a note\nabout rain, and about all that comes with it"}}"#
     );
     // The first page is short and not the last.
     let page = |items: &str, cursor: &str| json(200, &format!(r#"{{"items":[{items}],"next_cursor":{cursor}}}"#));
@@ -42,9 +42,9 @@ async fn tasks_are_listed_as_a_table_or_as_they_came() {
     let args = ["tasks", "--status", "running", "--agent", "echo", "--limit", "2"];
     let ran = fte(&fake.url, &args).await;
     let table = [
-        "ID                                    STATUS   AGENT  STAGE       UPDATED",
-        "01980000-0000-7000-8000-000000000001  running  echo   draft 40 %  2026-01-02T09:15:02Z",
-        "01980000-0000-7000-8000-000000000001  running  echo   draft 40 %  2026-01-02T09:15:02Z",
+        "ID                                    STATUS   AGENT  STAGE       UPDATED               TASK",
+        "01980000-0000-7000-8000-000000000001  running  echo   draft 40 %  2026-01-02T09:15:02Z  a note about rain, and about all that co…",
+        "01980000-0000-7000-8000-000000000001  running  echo   draft 40 %  2026-01-02T09:15:02Z  a note about rain, and about all that co…",
     ];
     ran.check(0, &table.join("\n"));
     assert!(ran.err.contains("--cursor c2"), "{}", ran.err);
