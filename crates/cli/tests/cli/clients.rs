@@ -43,8 +43,8 @@ async fn tasks_are_listed_as_a_table_or_as_they_came() {
     let ran = fte(&fake.url, &args).await;
     let table = [
         "ID                                    STATUS   AGENT  STAGE       UPDATED               TASK",
-        "01980000-0000-7000-8000-000000000001  running  echo   draft 40 %  2026-01-02T09:15:02Z  a note about rain, and about all that co…",
-        "01980000-0000-7000-8000-000000000001  running  echo   draft 40 %  2026-01-02T09:15:02Z  a note about rain, and about all that co…",
+        "01980000-0000-7000-8000-000000000001  running  echo   draft 40 %  2026-01-02T09:15:02Z  a note about rain, and about all that c…",
+        "01980000-0000-7000-8000-000000000001  running  echo   draft 40 %  2026-01-02T09:15:02Z  a note about rain, and about all that c…",
     ];
     ran.check(0, &table.join("\n"));
     assert!(ran.err.contains("--cursor c2"), "{}", ran.err);
