@@ -19,7 +19,7 @@ use crate::coverage::{Coverage, Met};
 use crate::executor::Task;
 use crate::jobs::Jobs;
 use crate::rng::Rng;
-use crate::scenario::{Micros, Sabotage, Scenario, wall_signed};
+use crate::scenario::{MS, Micros, Sabotage, Scenario, wall_signed};
 use crate::store::Store;
 
 /// Something that happens at its time.
@@ -268,8 +268,8 @@ impl World {
         }
         let left = self.sleeps[sleep].until.saturating_sub(self.monotonic(process));
         if left > 0 {
-            // Its clock stood still.
-            self.after(left, Happening::Wake(sleep));
+            // Its clock stood still, and may do so for long.
+            self.after(left.max(MS), Happening::Wake(sleep));
             return;
         }
         let it = &mut self.sleeps[sleep];
