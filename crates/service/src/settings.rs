@@ -257,10 +257,24 @@ mod tests {
         check(ENV_API_ADDR, "localhost");
         check(ENV_SIDECAR_URL, "https://sidecar");
         check(ENV_PUBSUB, "bulk");
+        check(ENV_BULK_DELIVERY, "perhaps");
         check(ENV_STATESTORE, "a/b");
         check(ENV_ALLOWED_HOSTS, "http://x");
         check(ENV_BODY_BYTES_MAX, "10");
         check(ENV_DRAIN_MS_MAX, "10s");
+    }
+
+    #[test]
+    fn events_come_in_quick_batches_only_where_that_is_asked_for() {
+        let read = |env: MapEnv| Settings::from_env(&env, PORTS).unwrap();
+        let ways = |settings: &Settings| {
+            let await_ms = |bulk: Option<Bulk>| bulk.map(|bulk| (bulk.max_count, bulk.max_await_ms));
+            let open = settings.group_open(Duration::from_millis(8));
+            (await_ms(settings.prompt(64)), await_ms(settings.patient(512, 500)), open)
+        };
+        assert_eq!(ways(&read(MapEnv::of([]))), (None, Some((512, 500)), Duration::ZERO));
+        let quick = read(MapEnv::of([(ENV_BULK_DELIVERY, "true")]));
+        assert_eq!(ways(&quick), (Some((64, 20)), Some((512, 20)), Duration::from_millis(8)));
     }
 
     #[test]

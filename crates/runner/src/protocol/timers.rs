@@ -3,7 +3,7 @@
 //!
 //! Only a task without an owner relies on them: its owner makes them, while it owns it, before the write that gives it up or that asks a question.
 //! (Making them at admission lost: with the scheduler down one delayed task held up the triggers of all others behind it.)
-//! While a task has an owner, that one looks at the clock itself (see `news`).
+//! While a task has an owner, that one looks at the clock itself (see `news`); while it waits for the delivery of its turn, that delivery does.
 
 use std::fmt;
 use std::sync::Arc;

@@ -34,7 +34,7 @@ impl Wait {
 impl Drive {
     /// Parks the task for what it waits for; where its timer cannot be made, its owner waits with it until its time has come.
     pub(super) async fn park_for(&mut self, wait: Wait) -> Result<(), Lost> {
-        // It will not run from here.
+        // Who waits needs no place. One that goes on from here after all does so without, as one that is adopted.
         self.place = None;
         let world = Arc::clone(&self.instance.ports.world);
         let made = match wait {
