@@ -30,6 +30,10 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // Before anything else: inside a sandbox this program is but the way to another.
+    if let Some(exit) = fte_sandbox::stage::run_if_asked() {
+        return exit;
+    }
     let cli = cli::Cli::from_command_line();
     let (output, hints) = (cli.output(), cli.hints());
     match cli.run() {

@@ -14,6 +14,7 @@ mod lacks;
 mod launch;
 mod limits;
 mod lines;
+mod measure;
 mod process;
 mod program;
 mod session;
@@ -32,7 +33,7 @@ use fte_service::agents::{self as config, AgentKind, Builtin};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-pub use self::launch::{Launch, Launcher, PlainProcess};
+pub use self::launch::Launcher;
 pub use self::limits::Limits;
 
 use self::artifacts::ArtifactStore;
@@ -62,7 +63,7 @@ enum Worker {
 struct Shared {
     artifacts: ArtifactStore,
     workspaces: PathBuf,
-    launcher: Box<dyn Launcher>,
+    launcher: Launcher,
     watchdog: Arc<Watchdog>,
     limits: Limits,
 }
@@ -70,26 +71,22 @@ struct Shared {
 impl AgentHost {
     /// The agents of the configuration. `beside` is the directory of `agents.toml`: arguments that are the names of files there become absolute, since an
     /// agent runs in its own workspace. `data` is where workspaces and artifacts go. `env` is read now and for the names on the agents' lists only.
-    pub fn new(agents: &config::Agents, beside: Option<&Path>, data: &Path, env: &impl Env, limits: Limits) -> io::Result<Self> {
-        Self::with_launcher(agents, beside, data, env, limits, Box::new(PlainProcess))
-    }
-
-    /// The same, with programs started by another launcher.
-    pub fn with_launcher(
+    pub fn new(
         agents: &config::Agents,
         beside: Option<&Path>,
         data: &Path,
         env: &impl Env,
         limits: Limits,
-        launcher: Box<dyn Launcher>,
+        launcher: Launcher,
     ) -> io::Result<Self> {
         let data = std::path::absolute(data)?;
         let beside = beside.map(std::path::absolute).transpose()?;
         let worker = |(name, agent): (&AgentName, &config::Agent)| {
             let program = |talk, command: &[String]| {
-                let command = command.iter().enumerate().map(|(at, argument)| absolute(at, argument, beside.as_deref())).collect();
+                let command: Vec<_> = command.iter().enumerate().map(|(at, argument)| absolute(at, argument, beside.as_deref())).collect();
+                let shown = launcher.shown(agent, &command, beside.as_deref());
                 let env = environment(&agent.env, env);
-                Worker::Program(Arc::new(ProgramAgent { name: name.to_string(), agent: agent.clone(), talk, command, env }))
+                Worker::Program(Arc::new(ProgramAgent { name: name.to_string(), agent: agent.clone(), talk, command, shown, env }))
             };
             let worker = match &agent.kind {
                 AgentKind::Builtin(Builtin::Echo) => Worker::Echo,
@@ -99,6 +96,7 @@ impl AgentHost {
             };
             (name.clone(), worker)
         };
+        let workers = agents.agents.iter().map(worker).collect();
         let shared = Shared {
             artifacts: ArtifactStore::new(data.join("artifacts"), limits.artifact_bytes_max),
             workspaces: data.join("workspaces"),
@@ -106,7 +104,7 @@ impl AgentHost {
             watchdog: Arc::default(),
             limits,
         };
-        Ok(Self { agents: agents.agents.iter().map(worker).collect(), shared: Arc::new(shared), deaf: mpsc::channel(1).0 })
+        Ok(Self { agents: workers, shared: Arc::new(shared), deaf: mpsc::channel(1).0 })
     }
 
     /// Finds out whether workspaces and artifacts can be made, before a task finds out. A full disk is no obstacle: that heals by itself.

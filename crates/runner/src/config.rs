@@ -29,6 +29,8 @@ pub struct Config {
     pub approval_ttl: Duration,
     /// See [`ENV_SEAT`].
     pub seat: Option<String>,
+    /// The program that is the first one inside a sandbox; without it none is made. Not of the environment: whoever composes the process knows.
+    pub stage: Option<fte_sandbox::Stage>,
 }
 
 impl Config {
@@ -44,6 +46,7 @@ impl Config {
             approval_stay: env.millis_or(ENV_APPROVAL_STAY_MS, defaults.approval_stay)?,
             approval_ttl: env.duration_or(ENV_APPROVAL_TTL, defaults.approval_ttl)?,
             seat: env.parsed(ENV_SEAT)?,
+            stage: None,
         })
     }
 

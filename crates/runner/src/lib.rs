@@ -23,6 +23,8 @@ pub mod settings;
 
 use std::sync::Arc;
 
+use fte_service::agents::Agent;
+use fte_service::agents::sandbox::Walls;
 use fte_service::{Bus, Env, Service, Settings, check};
 
 pub use config::Config;
@@ -38,6 +40,22 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// This machine cannot hold what shall be held, and nobody accepted that.
+    #[error("these agents would not be held as they should be: {}", agents.join(", "))]
+    Walls {
+        /// Whose programs they are.
+        agents: Vec<String>,
+        /// What is missing, and what to do about it.
+        source: Unheld,
+    },
+}
+
+/// What this machine lacks, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", missing.iter().map(|missing| format!("{missing}: {}", missing.advice())).collect::<Vec<_>>().join("; "))]
+pub struct Unheld {
+    /// What is missing.
+    pub missing: Vec<fte_sandbox::Missing>,
 }
 
 /// The runner as a service. It works once its background is running. `env` is where agents get the variables from that they are allowed.
@@ -46,7 +64,8 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus, env: &impl Env
     // A bare file name has a parent only once it is absolute.
     let agents_file = settings.agents_file.as_deref().map(std::path::absolute).transpose().map_err(failed)?;
     let beside = agents_file.as_deref().and_then(std::path::Path::parent);
-    let host = agents::AgentHost::new(&settings.agents, beside, &settings.data_dir, env, agents::Limits::default()).map_err(failed)?;
+    let launcher = launcher(&config, settings, env)?;
+    let host = agents::AgentHost::new(&settings.agents, beside, &settings.data_dir, env, agents::Limits::default(), launcher).map_err(failed)?;
     host.probe().map_err(failed)?;
     for lack in host.lacks() {
         let key = format!("agents.{}.command", lack.agent);
@@ -84,4 +103,23 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus, env: &impl Env
         Ok(())
     }));
     Ok(service)
+}
+
+/// Makes sandboxes where an agent asks for them, and refuses to go on where this machine cannot hold what it should.
+fn launcher(config: &Config, settings: &Settings, env: &impl Env) -> Result<agents::Launcher, Error> {
+    let held = |agent: &Agent| agent.kind.is_program() && agent.sandbox.walls == Walls::Bubblewrap;
+    let agents: Vec<_> = settings.agents.agents.iter().filter(|(_, agent)| held(agent)).map(|(name, _)| name.to_string()).collect();
+    let Some(stage) = config.stage.as_ref().filter(|_| !agents.is_empty()) else { return Ok(agents::Launcher::new(None)) };
+    let failed = |source| Error::Agents { data_dir: settings.data_dir.clone(), source };
+    let path = env.get("PATH").unwrap_or_default();
+    let sandboxes = fte_sandbox::Sandboxes::new(&settings.data_dir.join("sandbox"), stage, &path).map_err(failed)?;
+    let refused: Vec<_> = sandboxes.holds().refused(&settings.agents.accept).cloned().collect();
+    if !refused.is_empty() {
+        return Err(Error::Walls { agents, source: Unheld { missing: refused } });
+    }
+    for missing in &sandboxes.holds().missing {
+        tracing::warn!(%missing, advice = missing.advice(), "agents are held less well than they could be");
+    }
+    tracing::info!(walls = sandboxes.holds().standing.join("; "), "agents are held");
+    Ok(agents::Launcher::new(Some(sandboxes)))
 }

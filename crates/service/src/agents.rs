@@ -2,9 +2,11 @@
 //!
 //! A bad value names file, line, key and the accepted form. Unknown keys are refused, so that a misspelt limit is never ignored.
 
+pub mod sandbox;
+
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fte_events::AgentName;
@@ -12,6 +14,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer};
 use toml::Spanned;
 
+use self::sandbox::{ACCEPTABLE, RawNetwork, RawSandbox, RawWalls, Sandbox};
 use crate::env::{ConfigError, parse_duration};
 
 /// The configured agents.
@@ -21,6 +24,8 @@ pub struct Agents {
     pub default: AgentName,
     /// All of them.
     pub agents: BTreeMap<AgentName, Agent>,
+    /// What this machine may lack without agents being refused: some of [`ACCEPTABLE`].
+    pub accept: Vec<String>,
 }
 
 /// One agent and its limits.
@@ -40,10 +45,8 @@ pub struct Agent {
     pub timeout: Duration,
     /// Attempts in all. Default 3.
     pub attempts: u32,
-    /// Most memory, in bytes, where it can be enforced.
-    pub memory_bytes_max: Option<u64>,
-    /// Whether it may use the network. Default no.
-    pub network: bool,
+    /// What holds its program, and what that may use.
+    pub sandbox: Sandbox,
 }
 
 /// What an agent is.
@@ -55,6 +58,16 @@ pub enum AgentKind {
     Command(Vec<String>),
     /// A program that speaks JSON lines.
     Process(Vec<String>),
+}
+
+impl AgentKind {
+    /// Whether it is a program on this machine.
+    pub fn is_program(&self) -> bool {
+        match self {
+            Self::Builtin(_) => false,
+            Self::Command(_) | Self::Process(_) => true,
+        }
+    }
 }
 
 /// The agents inside this program.
@@ -70,7 +83,7 @@ impl Agents {
     /// The agents where nobody configured any: `echo` (the default) and `demo`.
     pub fn built_in() -> Self {
         let agents = [("echo", Builtin::Echo), ("demo", Builtin::Demo)].map(|(name, builtin)| (name_of(name), Agent::builtin(builtin)));
-        Self { default: name_of("echo"), agents: agents.into() }
+        Self { default: name_of("echo"), agents: agents.into(), accept: Vec::new() }
     }
 
     /// Reads the file; `variable` is what named it.
@@ -108,7 +121,14 @@ impl Agents {
             None if agents.len() == 1 => agents.keys().next().cloned().unwrap_or_else(|| name_of("echo")),
             None => return Err(fail(0, "default".to_owned(), format!("missing; expected one of {}", known()))),
         };
-        Ok(Self { default, agents })
+        let accept = file.sandbox.and_then(|sandbox| sandbox.accept);
+        if let Some(accept) = &accept
+            && let Some(unknown) = accept.get_ref().iter().find(|name| !ACCEPTABLE.contains(&name.as_str()))
+        {
+            let problem = format!("{unknown:?}: expected some of {}", ACCEPTABLE.map(|name| format!("{name:?}")).join(", "));
+            return Err(fail(accept.span().start, "sandbox.accept".to_owned(), problem));
+        }
+        Ok(Self { default, agents, accept: accept.map(Spanned::into_inner).unwrap_or_default() })
     }
 }
 
@@ -123,8 +143,7 @@ impl Agent {
             queue: 1000,
             timeout: Duration::from_secs(15 * 60),
             attempts: 3,
-            memory_bytes_max: None,
-            network: false,
+            sandbox: Sandbox::default(),
         }
     }
 }
@@ -139,6 +158,13 @@ struct RawFile {
     default: Option<Spanned<AgentName>>,
     #[serde(default)]
     agents: BTreeMap<AgentName, Spanned<RawAgent>>,
+    sandbox: Option<RawAccepted>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAccepted {
+    accept: Option<Spanned<Vec<String>>>,
 }
 
 #[derive(Deserialize)]
@@ -153,8 +179,15 @@ struct RawAgent {
     queue: Option<Spanned<u32>>,
     timeout: Option<Spanned<Span>>,
     attempts: Option<Spanned<u32>>,
-    memory: Option<Size>,
-    network: Option<bool>,
+    sandbox: Option<Spanned<RawWalls>>,
+    memory: Option<Spanned<Size>>,
+    cpus: Option<Spanned<f64>>,
+    processes: Option<Spanned<u32>>,
+    open_files: Option<Spanned<u32>>,
+    file_size: Option<Spanned<Size>>,
+    disk: Option<Spanned<Size>>,
+    network: Option<Spanned<RawNetwork>>,
+    read: Option<Spanned<Vec<PathBuf>>>,
 }
 
 /// A key of an agent that is wrong.
@@ -202,6 +235,20 @@ impl RawAgent {
             RawKind::Command => AgentKind::Command(program(self.command)?),
             RawKind::Process => AgentKind::Process(program(self.command)?),
         };
+        let sandbox = RawSandbox {
+            walls: self.sandbox,
+            memory: self.memory,
+            cpus: self.cpus,
+            processes: self.processes,
+            open_files: self.open_files,
+            file_size: self.file_size,
+            disk: self.disk,
+            network: self.network,
+            read: self.read,
+        };
+        if matches!(kind, AgentKind::Builtin(_)) {
+            sandbox.refuse("only for programs: a built-in agent is part of this one")?;
+        }
         let defaults = Agent::builtin(Builtin::Echo);
         let max_default = if matches!(kind, AgentKind::Builtin(_)) { defaults.max } else { 4 };
         let max = within("max", self.max, max_default, (1, 4096))?;
@@ -223,8 +270,7 @@ impl RawAgent {
                     None => env.into_inner(),
                 },
             },
-            memory_bytes_max: self.memory.map(|size| size.0),
-            network: self.network.unwrap_or(defaults.network),
+            sandbox: sandbox.check()?,
         };
         Ok(agent)
     }

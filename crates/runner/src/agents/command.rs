@@ -10,8 +10,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::limits::clip;
-use super::program::{Happening, in_words};
-use super::session::{Conversation, Gone, ProgramAgent, Variables, error, flood, result_too_large, silent};
+use super::program::Happening;
+use super::session::{Conversation, Gone, ProgramAgent, Variables, disk_full, error, flood, result_too_large, silent};
 use crate::ports::{Said, Start, Tell};
 
 const TASK: &str = "{task}";
@@ -53,17 +53,19 @@ pub(super) async fn talk(conversation: &mut Conversation) -> Result<Said, Gone> 
             // It asked nothing.
             Happening::Told(Tell::Decision { .. }) => {}
             Happening::Flood => return Ok(flood(shared)),
+            Happening::DiskFull => return Ok(disk_full(agent)),
             Happening::Silent => return Ok(silent(agent)),
             Happening::Ended(status) => break status,
         }
     };
     let failed = |code: &str, retryable| {
-        let words = format!("{} {}{}", agent.name, in_words(status), program.last_words(": "));
+        let words = format!("{} {}{}", agent.name, program.in_words(status), program.last_words(": "));
         error(code, clip(words, MESSAGE_BYTES_MAX), retryable)
     };
     Ok(match status.code() {
         Some(0) => Said::Result(value(&output)),
         _ if cancelled => failed("cancelled", false),
+        _ if program.out_of_memory() => failed("memory_exceeded", false),
         Some(_) => failed("exit_status", false),
         None => failed("agent_killed", true),
     })

@@ -1,52 +1,130 @@
-//! How a program is started: the seam for isolation. A [`Launcher`] turns what shall run into a command that is ready to be spawned.
+//! How a program is started: behind the walls that its agent asks for.
 //!
-//! [`PlainProcess`] gives it its own workspace and a short environment and nothing more: it can read what the runner's user can read. What holds an agent
-//! that must not be trusted (namespaces, limits) is another launcher.
+//! In a sandbox ([`fte_sandbox`]) it sees the system's programs, the files that its command names, what `read` lists, and its workspace. With `sandbox = "none"` it
+//! gets its own workspace and a short environment and nothing more: it can read what the runner's user can read.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use fte_events::Runtime;
+use fte_sandbox::view::Network as Reach;
+use fte_sandbox::{Cell, Holds, Plan, Sandboxes};
 use fte_service::agents::Agent;
+use fte_service::agents::sandbox::{Network, Walls};
 use tokio::process::Command;
 
 /// What shall run.
 #[derive(Debug)]
-pub struct Launch<'a> {
+pub(super) struct Launch<'a> {
     /// Whose program it is, with its limits.
-    pub agent: &'a Agent,
+    pub(super) agent: &'a Agent,
     /// The program and its arguments.
-    pub command: &'a [String],
+    pub(super) command: &'a [String],
     /// Its environment, all of it but what belongs to the workspace.
-    pub env: &'a [(String, String)],
+    pub(super) env: &'a [(String, String)],
+    /// What it is shown besides what all see.
+    pub(super) shown: &'a [PathBuf],
     /// Its own directory.
-    pub workspace: &'a Path,
+    pub(super) workspace: &'a Path,
 }
 
-/// Prepares programs for being spawned. Pipes and the process group are the caller's matter.
-pub trait Launcher: Send + Sync {
-    /// What a sandbox of this launcher is made of.
-    fn runtime(&self) -> Runtime;
-    /// The command that runs it.
-    fn command(&self, launch: &Launch<'_>) -> io::Result<Command>;
+/// A command that is ready to be spawned. Pipes and the process group are the caller's matter.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) command: Command,
+    /// What has to be written to its standard input before all else.
+    pub(super) first: Vec<u8>,
+    /// Its control groups, which it enters once it is spawned, and is held by as long as it runs.
+    pub(super) cell: Option<Cell>,
+    /// Whether the program runs inside of what is spawned.
+    pub(super) inside: bool,
 }
 
-/// A process like any other, in its own directory.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PlainProcess;
+/// Prepares programs for being spawned.
+#[derive(Debug, Default)]
+pub struct Launcher {
+    sandboxes: Option<Sandboxes>,
+}
 
-impl Launcher for PlainProcess {
-    fn runtime(&self) -> Runtime {
+impl Launcher {
+    /// Starts programs behind walls where their agents ask for it; without sandboxes, that is an error for those.
+    pub fn new(sandboxes: Option<Sandboxes>) -> Self {
+        Self { sandboxes }
+    }
+
+    /// What holds on this machine, where somebody asked for it.
+    pub fn holds(&self) -> Option<&Holds> {
+        self.sandboxes.as_ref().map(Sandboxes::holds)
+    }
+
+    /// What the sandboxes of programs are made of.
+    pub(super) fn runtime(&self) -> Runtime {
         Runtime::Process
     }
 
-    fn command(&self, launch: &Launch<'_>) -> io::Result<Command> {
-        let (program, arguments) = launch.command.split_first().ok_or_else(|| io::Error::other("no program is named"))?;
-        let mut command = Command::new(find(program, path(launch.env))?);
-        command.args(arguments).current_dir(launch.workspace).env_clear().envs(launch.env.iter().map(|(name, value)| (name, value)));
-        command.env("HOME", launch.workspace).env("TMPDIR", launch.workspace);
-        Ok(command)
+    /// The files that an agent's program is shown: those that its command names, and what it may read besides. What is not there is passed over: it may be
+    /// installed later. Taken from the configuration alone; the words of a task name no files.
+    pub(super) fn shown(&self, agent: &Agent, command: &[String], beside: Option<&Path>) -> Vec<PathBuf> {
+        let mut shown = Vec::new();
+        let Some(sandboxes) = &self.sandboxes else { return shown };
+        let named = command.iter().skip(1).map(PathBuf::from).filter(|path| path.is_absolute() && path.is_file());
+        let read = agent.sandbox.read.iter().map(|path| beside.map_or_else(|| path.clone(), |beside| beside.join(path)));
+        for path in named.chain(read) {
+            // A name that leads nowhere is not shown.
+            drop(show(&mut shown, sandboxes, &path));
+        }
+        shown
     }
+
+    /// The command that runs it.
+    pub(super) fn prepare(&self, launch: &Launch<'_>) -> io::Result<Prepared> {
+        let (program, arguments) = launch.command.split_first().ok_or_else(|| io::Error::other("no program is named"))?;
+        let program = find(program, path(launch.env))?;
+        let workspace = launch.workspace.to_string_lossy().into_owned();
+        let own = ["HOME", "TMPDIR"].map(|name| (name.to_owned(), workspace.clone()));
+        let env: Vec<(String, String)> = launch.env.iter().cloned().chain(own).collect();
+        let sandbox = &launch.agent.sandbox;
+        if sandbox.walls == Walls::None {
+            let mut command = Command::new(program);
+            command.args(arguments).current_dir(launch.workspace).env_clear().envs(env);
+            return Ok(Prepared { command, first: Vec::new(), cell: None, inside: false });
+        }
+        let sandboxes = self.sandboxes.as_ref().ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "this runner makes no sandboxes"))?;
+        let mut readable = launch.shown.to_vec();
+        show(&mut readable, sandboxes, &program)?;
+        let limits = fte_sandbox::Limits {
+            memory_bytes: sandbox.memory_bytes,
+            processes: sandbox.processes.into(),
+            file_bytes: sandbox.file_bytes.min(sandbox.disk_bytes),
+            open_files: sandbox.open_files.into(),
+            cpu_milli: sandbox.cpu_milli,
+            cpu_seconds: cpu_seconds(launch.agent),
+        };
+        let network = match sandbox.network {
+            Network::None | Network::Allowed(_) => Reach::None,
+            Network::Host => Reach::Host,
+        };
+        let plan = Plan { workspace: launch.workspace, program: &program, arguments, env: &env, readable: &readable, limits: &limits, network };
+        let fte_sandbox::Prepared { command, spec, cell } = sandboxes.prepare(&plan)?;
+        Ok(Prepared { command: command.into(), first: spec, cell, inside: true })
+    }
+}
+
+/// Shows a file under its own name, and under the one it has behind its links: programs look for what belongs to them beside either.
+fn show(readable: &mut Vec<PathBuf>, sandboxes: &Sandboxes, path: &Path) -> io::Result<()> {
+    let absolute = std::path::absolute(path)?;
+    for path in [absolute.canonicalize()?, absolute] {
+        if !sandboxes.shows(&path) && !readable.contains(&path) {
+            readable.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// No process can use more than all processors for as long as an attempt takes.
+fn cpu_seconds(agent: &Agent) -> u64 {
+    let processors = std::thread::available_parallelism().map_or(1, |processors| processors.get() as u64);
+    agent.timeout.as_secs().saturating_add(1).saturating_mul(processors)
 }
 
 /// Where programs are looked for in this environment.

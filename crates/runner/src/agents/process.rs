@@ -9,8 +9,8 @@ use fte_events::limits::json_bytes;
 
 use super::limits::{NAME_BYTES_MAX, TEXT_BYTES_MAX, clip};
 use super::lines::Lines;
-use super::program::{Happening, in_words};
-use super::session::{Conversation, Gone, error, flood, result_too_large, say, silent};
+use super::program::Happening;
+use super::session::{Conversation, Gone, disk_full, error, flood, result_too_large, say, silent};
 use super::wire::{self, BadLine, Level, Message};
 use crate::ports::{Said, Tell};
 
@@ -83,6 +83,7 @@ pub(super) async fn talk(conversation: &mut Conversation) -> Result<Said, Gone> 
                 }
             }
             Happening::Flood => return Ok(last.unwrap_or_else(|| flood(&conversation.shared))),
+            Happening::DiskFull => return Ok(last.unwrap_or_else(|| disk_full(&conversation.agent))),
             Happening::Silent => return Ok(last.unwrap_or_else(|| silent(&conversation.agent))),
             Happening::Ended(status) => break status,
         }
@@ -96,8 +97,12 @@ pub(super) async fn talk(conversation: &mut Conversation) -> Result<Said, Gone> 
         last = Some(word);
     }
     Ok(last.unwrap_or_else(|| {
-        let words = format!("{} {} without a result{}", conversation.agent.name, in_words(status), conversation.program.last_words(": "));
-        let (code, retryable) = if cancelled { ("cancelled", false) } else { ("agent_crashed", true) };
+        let words = format!("{} {} without a result{}", conversation.agent.name, conversation.program.in_words(status), conversation.program.last_words(": "));
+        let (code, retryable) = match () {
+            () if cancelled => ("cancelled", false),
+            () if conversation.program.out_of_memory() => ("memory_exceeded", false),
+            () => ("agent_crashed", true),
+        };
         error(code, clip(words, TEXT_BYTES_MAX), retryable)
     }))
 }

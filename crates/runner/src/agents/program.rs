@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use fte_events::TaskId;
+use fte_sandbox::Cell;
 use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
@@ -18,8 +19,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::group::Group;
-use super::launch::{Launch, Launcher};
+use super::launch::{Launch, Launcher, Prepared};
 use super::lines::Tail;
+use super::measure::Measured;
 use super::watchdog::Watchdog;
 use super::workspace::Workspace;
 use crate::ports::Tell;
@@ -41,6 +43,8 @@ pub(super) enum Happening {
     Told(Tell),
     /// It wrote more than it may.
     Flood,
+    /// Its workspace holds more than it may.
+    DiskFull,
     /// It wrote nothing for too long.
     Silent,
     /// It has ended and all it wrote was read.
@@ -65,6 +69,8 @@ pub(super) struct Program {
     group: Arc<Group>,
     /// Rings whenever some child of this process ends.
     children: Signals,
+    cell: Option<Cell>,
+    measured: Measured,
     workspace: Option<Workspace>,
     stdin: Option<ChildStdin>,
     unread: BytesMut,
@@ -88,6 +94,8 @@ pub(super) struct Terms {
     pub(super) agent: String,
     pub(super) task_id: TaskId,
     pub(super) output_bytes_max: u64,
+    pub(super) disk_bytes_max: u64,
+    pub(super) memory_bytes_max: u64,
     pub(super) silence_max: Duration,
     pub(super) leave: Duration,
 }
@@ -95,7 +103,7 @@ pub(super) struct Terms {
 impl Program {
     /// Starts it. Blocks for as long as that takes; needs the runtime's context.
     pub(super) fn spawn(
-        launcher: &dyn Launcher,
+        launcher: &Launcher,
         launch: &Launch<'_>,
         watchdog: &Arc<Watchdog>,
         workspace: Workspace,
@@ -103,18 +111,24 @@ impl Program {
     ) -> io::Result<Self> {
         watchdog.ready()?;
         let children = signal(SignalKind::child())?;
-        let mut command = launcher.command(launch)?;
+        let Prepared { mut command, first, cell, inside } = launcher.prepare(launch)?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
         let mut child = command.spawn()?;
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let group = Arc::new(Group::new(child, Arc::clone(watchdog))?);
+        let group = Arc::new(Group::new(child, inside, Arc::clone(watchdog))?);
+        if let Some(cell) = &cell {
+            // Before it is told what to run: nothing of the program is outside.
+            group.enter(cell)?;
+        }
         let alarms = Alarms { silent: Some(Instant::now() + terms.silence_max), ..Alarms::default() };
         Ok(Self {
             group,
             children,
+            cell,
+            measured: Measured::default(),
             workspace: Some(workspace),
             stdin,
-            unread: BytesMut::new(),
+            unread: first.as_slice().into(),
             close_stdin: false,
             stdout,
             stderr,
@@ -140,6 +154,19 @@ impl Program {
     /// Its last words on standard error, after `what`.
     pub(super) fn last_words(&self, what: &str) -> String {
         self.tail.after(what)
+    }
+
+    /// How it ended, in words.
+    pub(super) fn in_words(&self, status: ExitStatus) -> String {
+        match self.out_of_memory() {
+            true => format!("{}: there was no more memory for it than {} bytes (`memory` in agents.toml)", in_words(status), self.terms.memory_bytes_max),
+            false => in_words(status),
+        }
+    }
+
+    /// Whether something of it was killed because it needed more memory than it may have.
+    pub(super) fn out_of_memory(&self) -> bool {
+        self.cell.as_ref().is_some_and(|cell| cell.out_of_memory() > 0)
     }
 
     /// Writes to its standard input when it reads.
@@ -181,6 +208,7 @@ impl Program {
                 return Happening::Ended(status);
             }
             let alarm = self.alarms.next();
+            let workspace = self.workspace.as_ref().map(Workspace::path);
             // Output before alarms: what it wrote in time counts, however late we come to read it. A flood of output ends at its limit.
             tokio::select! {
                 biased;
@@ -213,6 +241,11 @@ impl Program {
                     }
                     return if self.count(read) { Happening::Flood } else { Happening::Output(chunk.freeze()) };
                 }
+                bytes = self.measured.next(workspace), if self.status.is_none() => {
+                    if bytes > self.terms.disk_bytes_max {
+                        return Happening::DiskFull;
+                    }
+                }
                 () = at(alarm), if alarm.is_some() => {
                     if self.ring() {
                         return Happening::Silent;
@@ -234,10 +267,9 @@ impl Program {
             let Terms { agent, task_id, .. } = &self.terms;
             tracing::warn!(agent, %task_id, "an agent's process does not end although it was killed");
         }
-        if let Some(workspace) = self.workspace.take() {
-            // Removing may take a while where there are many files.
-            drop(tokio::task::spawn_blocking(move || drop(workspace)).await);
-        }
+        let (workspace, cell) = (self.workspace.take(), self.cell.take());
+        // Removing may take a while where there are many files.
+        drop(tokio::task::spawn_blocking(move || drop((workspace, cell))).await);
     }
 
     fn look(&mut self) {
@@ -328,7 +360,7 @@ async fn write_some(pipe: &mut Option<ChildStdin>, bytes: &[u8]) -> io::Result<u
 }
 
 /// In words, as `exited with status 3`.
-pub(super) fn in_words(status: ExitStatus) -> String {
+fn in_words(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt;
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exited with status {code}"),

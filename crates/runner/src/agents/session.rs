@@ -51,6 +51,8 @@ pub(super) struct ProgramAgent {
     pub(super) agent: Agent,
     pub(super) talk: Talk,
     pub(super) command: Vec<String>,
+    /// Files that it is shown in its sandbox.
+    pub(super) shown: Vec<PathBuf>,
     pub(super) env: Variables,
 }
 
@@ -78,7 +80,11 @@ pub(super) async fn start(agent: Arc<ProgramAgent>, start: Start, shared: Arc<Sh
         // A program that is not there will not be there at the next try; a full disk or process table may heal.
         retryable: !matches!(
             error.kind(),
-            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput | io::ErrorKind::ArgumentListTooLong
+            io::ErrorKind::NotFound
+                | io::ErrorKind::PermissionDenied
+                | io::ErrorKind::InvalidInput
+                | io::ErrorKind::ArgumentListTooLong
+                | io::ErrorKind::Unsupported
         ),
     })?;
     let (said, hear) = mpsc::channel(CHANNEL);
@@ -96,7 +102,7 @@ fn spawn(agent: &ProgramAgent, start: &Start, shared: &Shared) -> io::Result<Pro
         Talk::Process => (agent.command.clone(), agent.env.clone()),
         Talk::Command => command::prepare(agent, start, &path)?,
     };
-    let launch = Launch { agent: &agent.agent, command: &command, env: &env, workspace: &path };
+    let launch = Launch { agent: &agent.agent, command: &command, env: &env, shown: &agent.shown, workspace: &path };
     let limits = &shared.limits;
     let (agent_name, task_id) = (agent.name.clone(), start.task_id);
     let terms = Terms {
@@ -104,9 +110,11 @@ fn spawn(agent: &ProgramAgent, start: &Start, shared: &Shared) -> io::Result<Pro
         task_id,
         output_bytes_max: limits.output_bytes_max,
         silence_max: agent.agent.timeout,
+        disk_bytes_max: agent.agent.sandbox.disk_bytes,
+        memory_bytes_max: agent.agent.sandbox.memory_bytes,
         leave: limits.leave,
     };
-    Program::spawn(shared.launcher.as_ref(), &launch, &shared.watchdog, workspace, terms)
+    Program::spawn(&shared.launcher, &launch, &shared.watchdog, workspace, terms)
 }
 
 /// Everything that a kind needs to talk with its program.
@@ -163,4 +171,10 @@ pub(super) fn result_too_large(shared: &Shared) -> Said {
 /// Silence past the agent's time-out.
 pub(super) fn silent(agent: &ProgramAgent) -> Said {
     error("agent_silent", format!("the agent wrote nothing for {} s", agent.agent.timeout.as_secs_f64()), true)
+}
+
+/// A workspace past its limit.
+pub(super) fn disk_full(agent: &ProgramAgent) -> Said {
+    let message = format!("the agent's workspace holds more than {} bytes (`disk` in agents.toml)", agent.agent.sandbox.disk_bytes);
+    error("disk_exceeded", message, false)
 }

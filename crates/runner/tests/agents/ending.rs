@@ -139,7 +139,7 @@ const VICTIM: &str = "FTE_TEST_AGENTS_VICTIM";
 #[tokio::test]
 async fn agents_die_with_a_killed_runner() {
     let agent = script(AgentKind::Process, &format!("{FAMILY}\nwhile :; do sleep 600; done"));
-    let agents = Agents { default: "agent".parse().unwrap(), agents: [("agent".parse().unwrap(), agent)].into() };
+    let agents = Agents { default: "agent".parse().unwrap(), agents: [("agent".parse().unwrap(), agent)].into(), accept: Vec::new() };
     if let Some(data) = ProcessEnv.get(VICTIM) {
         let host = host(&agents, None, Path::new(&data), Limits::default());
         let mut sessions = Vec::new();

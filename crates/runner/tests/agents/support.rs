@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fte_events::{AgentName, TaskId};
-use fte_runner::agents::{AgentHost, Limits};
+use fte_runner::agents::{AgentHost, Launcher, Limits};
 use fte_runner::ports::{Agents as _, Said, Session, Start, StartError, Tell};
 use fte_service::MapEnv;
+use fte_service::agents::sandbox::{Sandbox, Walls};
 use fte_service::agents::{Agent, AgentKind, Agents, Builtin};
 use serde_json::Map;
 use tempfile::TempDir;
@@ -24,7 +25,12 @@ pub(crate) struct Desk {
 pub(crate) fn script(kind: fn(Vec<String>) -> AgentKind, text: &str) -> Agent {
     let text = if matches!(kind(Vec::new()), AgentKind::Process(_)) { format!("IFS= read -r start\n{text}") } else { text.to_owned() };
     let command = ["sh", "-c", &text, "agent", "{task}"].map(str::to_owned).to_vec();
-    Agent { kind: kind(command), ..Agent::builtin(Builtin::Echo) }
+    Agent { kind: kind(command), sandbox: open(), ..Agent::builtin(Builtin::Echo) }
+}
+
+/// No walls: what they hold is shown on the whole program, which is the first one inside of them.
+pub(crate) fn open() -> Sandbox {
+    Sandbox { walls: Walls::None, ..Sandbox::default() }
 }
 
 impl Desk {
@@ -35,7 +41,7 @@ impl Desk {
 
     pub(crate) fn with(agent: Agent, limits: Limits) -> Self {
         let name: AgentName = "agent".parse().unwrap();
-        let agents = Agents { default: name.clone(), agents: [(name, agent)].into() };
+        let agents = Agents { default: name.clone(), agents: [(name, agent)].into(), accept: Vec::new() };
         Self::of(&agents, None, limits)
     }
 
@@ -91,7 +97,7 @@ pub(crate) fn host(agents: &Agents, beside: Option<&Path>, data: &Path, limits: 
     let path = fte_service::ProcessEnv.get("PATH").unwrap_or_default();
     let env = [("PATH", path.as_str()), ("ALLOWED", "yes"), ("SECRET", "no"), ("HOME", "/nowhere")];
     let env = MapEnv(env.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
-    AgentHost::new(agents, beside, data, &env, limits).unwrap()
+    AgentHost::new(agents, beside, data, &env, limits, Launcher::default()).unwrap()
 }
 
 pub(crate) fn start(task: &str) -> Start {

@@ -20,7 +20,7 @@ kind = "process"; command = ["python3", "writer.py"]; env = ["LANG"]; max = 4; m
     assert_eq!(writer.kind, AgentKind::Process(vec!["python3".to_owned(), "writer.py".to_owned()]));
     assert_eq!((writer.max, writer.min_warm, writer.queue), (4, 1, 100));
     assert_eq!(writer.timeout, Duration::from_secs(900));
-    assert_eq!(writer.memory_bytes_max, Some(512 * 1024 * 1024));
+    assert_eq!((writer.sandbox.memory_bytes, &writer.sandbox.network), (512 * 1024 * 1024, &sandbox::Network::None));
 }
 
 #[test]
@@ -44,7 +44,18 @@ fn a_bad_value_names_file_line_key_and_the_accepted_form() {
     };
     let echo = "[agents.echo]\nkind = \"builtin\"\n";
     check(&format!("{echo}timeout = \"soon\"\n"), "line 3, agents.echo.timeout:", r#"a duration such as "30s""#);
-    check(&format!("{echo}memory = \"lots\"\n"), "line 3, agents.echo.memory:", r#"a size such as "512MiB""#);
+    let cat = "[agents.x]\nkind = \"command\"\ncommand = [\"cat\"]\n";
+    check(&format!("{cat}memory = \"lots\"\n"), "line 4, agents.x.memory:", r#"a size such as "512MiB""#);
+    check(&format!("{cat}memory = \"1MiB\"\n"), "line 4, agents.x.memory:", r#"at least "16MiB""#);
+    check(&format!("{cat}cpus = 0.0\n"), "line 4, agents.x.cpus:", "expected 0.01 to 1024");
+    check(&format!("{cat}processes = 0\n"), "line 4, agents.x.processes:", "expected 1 to 100000");
+    check(&format!("{cat}sandbox = \"jail\"\n"), "line 4, agents.x.sandbox:", "`bubblewrap`");
+    check(&format!("{cat}network = \"all\"\n"), "line 4, agents.x.network:", r#"true, false, "host", or a list"#);
+    check(&format!("{cat}network = 7\n"), "line 4, agents.x.network:", r#"true, false, "host", or a list"#);
+    check(&format!("{cat}network = [\"example.com:0\"]\n"), "line 4, agents.x.network:", r#"such as "api.example.com:443""#);
+    check(&format!("{cat}network = [\"http://example.com\"]\n"), "line 4, agents.x.network:", r#"such as "api.example.com:443""#);
+    check(&format!("{echo}network = true\n"), "line 3, agents.echo.network:", "only for programs");
+    check(&format!("{cat}[sandbox]\naccept = [\"anything\"]\n"), "line 5, sandbox.accept:", r#"expected some of "landlock", "processes""#);
     check(&format!("{echo}max = 0\n"), "line 3, agents.echo.max:", "expected 1 to 4096");
     check(&format!("{echo}queue = 9\nmin_warm = 9999\n"), "line 4, agents.echo.min_warm:", "expected 0 to 512");
     check(&format!("{echo}\nattempts = 0\n"), "line 4, agents.echo.attempts:", "expected 1 to 100");
@@ -63,4 +74,19 @@ fn a_bad_value_names_file_line_key_and_the_accepted_form() {
     check("[agents.Bad_Name]\nkind = \"builtin\"\n", "line 1, agents.Bad_Name:", "a-z");
     check(&format!("default = \"nobody\"\n{echo}"), "line 1, default:", "expected one of echo");
     check("", "line 1, agents:", "at least one agent");
+}
+
+#[test]
+fn the_network_is_off_on_through_the_proxy_or_the_machines_own() {
+    use sandbox::{Allowed, Network};
+    let check = |value: &str, expected: Network| {
+        let text = format!("[agents.x]\nkind = \"command\"\ncommand = [\"cat\"]\nnetwork = {value}\n");
+        assert_eq!(parse(&text).unwrap().agents["x"].sandbox.network, expected, "{value}");
+    };
+    let host = |host: &str, port| Allowed { host: host.to_owned(), port };
+    check("false", Network::None);
+    check("true", Network::Allowed(vec![host("*", None)]));
+    check("\"host\"", Network::Host);
+    let hosts = vec![host("api.example.com", Some(443)), host("*.example.org", None), host("[::1]", Some(80)), host("10.0.0.7", Some(80))];
+    check(r#"["API.example.com:443", "*.example.org", "[::1]:80", "10.0.0.7:80"]"#, Network::Allowed(hosts));
 }
