@@ -17,6 +17,7 @@ mod lines;
 mod measure;
 mod process;
 mod program;
+mod proxy;
 mod session;
 mod watchdog;
 mod wire;

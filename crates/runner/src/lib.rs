@@ -109,10 +109,11 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus, env: &impl Env
 fn launcher(config: &Config, settings: &Settings, env: &impl Env) -> Result<agents::Launcher, Error> {
     let held = |agent: &Agent| agent.kind.is_program() && agent.sandbox.walls == Walls::Bubblewrap;
     let agents: Vec<_> = settings.agents.agents.iter().filter(|(_, agent)| held(agent)).map(|(name, _)| name.to_string()).collect();
-    let Some(stage) = config.stage.as_ref().filter(|_| !agents.is_empty()) else { return Ok(agents::Launcher::new(None)) };
+    let Some(stage) = config.stage.as_ref().filter(|_| !agents.is_empty()) else { return Ok(agents::Launcher::default()) };
     let failed = |source| Error::Agents { data_dir: settings.data_dir.clone(), source };
     let path = env.get("PATH").unwrap_or_default();
-    let sandboxes = fte_sandbox::Sandboxes::new(&settings.data_dir.join("sandbox"), stage, &path).map_err(failed)?;
+    let directory = std::path::absolute(settings.data_dir.join("sandbox")).map_err(failed)?;
+    let sandboxes = fte_sandbox::Sandboxes::new(&directory, stage, &path).map_err(failed)?;
     let refused: Vec<_> = sandboxes.holds().refused(&settings.agents.accept).cloned().collect();
     if !refused.is_empty() {
         return Err(Error::Walls { agents, source: Unheld { missing: refused } });
@@ -121,5 +122,5 @@ fn launcher(config: &Config, settings: &Settings, env: &impl Env) -> Result<agen
         tracing::warn!(%missing, advice = missing.advice(), "agents are held less well than they could be");
     }
     tracing::info!(walls = sandboxes.holds().standing.join("; "), "agents are held");
-    Ok(agents::Launcher::new(Some(sandboxes)))
+    Ok(agents::Launcher::new(Some(sandboxes), &directory))
 }

@@ -17,6 +17,7 @@
 //! | [`spec`], [`stage`] | what the stage is told, and the stage |
 //! | `limits`, `landlock`, `seccomp` | the walls that the stage puts up |
 //! | [`cgroup`] | control groups, of both versions |
+//! | [`way_out`] | the port inside behind which the runner answers |
 //!
 //! Rejected: a runtime for container images (Docker): needs a daemon with the powers of root, and half a second a start. `hakoniwa`, which does the namespaces
 //! inside the process: one person's project, where bubblewrap has been under attack in every Flatpak for ten years.
@@ -30,6 +31,7 @@ mod seccomp;
 pub mod spec;
 pub mod stage;
 pub mod view;
+pub mod way_out;
 
 pub use self::cgroup::Cell;
 pub use self::holds::{Holds, Missing};

@@ -13,7 +13,7 @@ use crate::holds::{Holds, Missing};
 use crate::limits::Limits;
 use crate::spec::Spec;
 use crate::view::{Network, STAGE, View};
-use crate::{landlock, stage};
+use crate::{landlock, stage, way_out};
 
 /// The oldest bubblewrap that keeps a sandbox from making namespaces.
 const OLDEST: (u32, u32) = (0, 8);
@@ -45,7 +45,7 @@ pub struct Plan<'a> {
     /// What it may use.
     pub limits: &'a Limits,
     /// What it may reach.
-    pub network: Network,
+    pub network: Network<'a>,
 }
 
 /// A sandbox that is ready to be spawned. Spawn the command as the leader of a process group, let its process [`Cell::enter`], then write the spec to its
@@ -131,6 +131,7 @@ impl Sandboxes {
             writable: vec![plan.workspace.to_owned(), PathBuf::from("/tmp")],
             limits: plan.limits.clone(),
             landlock: self.landlock,
+            way_out: matches!(plan.network, Network::WayOut(_)).then(|| PathBuf::from(way_out::INSIDE)),
         };
         let spec = serde_json::to_vec(&spec)?;
         let mut command = Command::new(&self.bubblewrap);

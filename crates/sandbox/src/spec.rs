@@ -27,4 +27,6 @@ pub struct Spec {
     pub limits: Limits,
     /// Whether landlock has to hold.
     pub landlock: bool,
+    /// Where the way out is handed over, if there is one: see [`crate::way_out`].
+    pub way_out: Option<PathBuf>,
 }

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 use crate::spec::{BYTES_MAX, Spec};
-use crate::{landlock, limits, seccomp};
+use crate::{landlock, limits, seccomp, way_out};
 
 /// The program that is the stage is called with this, and the length of the spec.
 pub const ARGUMENT: &str = "sandbox-stage";
@@ -21,6 +21,8 @@ pub const STATUS_NO_PROGRAM: u8 = 127;
 enum Error {
     #[error("the sandbox was not told what to run: {0}")]
     Spec(io::Error),
+    #[error("the sandbox has no way out to the network: {0}")]
+    WayOut(io::Error),
     #[error("the sandbox could not be closed: {0}")]
     Limits(#[from] io::Error),
     #[error("the sandbox could not be closed: {0}")]
@@ -53,6 +55,9 @@ fn run(length: Option<usize>) -> Result<std::convert::Infallible, Error> {
     let spec = read(length).map_err(Error::Spec)?;
     // Away from the terminal that the runner may have, and a group of its own for what it starts.
     rustix::process::setsid().map_err(io::Error::from)?;
+    if let Some(to) = &spec.way_out {
+        way_out::hand_over(to).map_err(Error::WayOut)?;
+    }
     limits::bind(&spec.limits)?;
     if spec.landlock {
         landlock::bind(&spec)?;

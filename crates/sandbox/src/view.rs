@@ -6,6 +6,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::way_out;
+
 /// Where the stage stands inside.
 pub(crate) const STAGE: &str = "/.fte/stage";
 /// Whom a program takes itself for.
@@ -43,9 +45,11 @@ const OWN: [(&str, &str); 4] = [
 
 /// What a sandbox may reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Network {
+pub enum Network<'a> {
     /// Only itself.
     None,
+    /// What the runner lets it reach, who waits for the way out at this Unix socket.
+    WayOut(&'a Path),
     /// All that this machine reaches, its own loopback services too.
     Host,
 }
@@ -108,13 +112,13 @@ impl View {
     }
 
     /// All arguments but the command.
-    pub(crate) fn arguments(&self, workspace: &Path, more: &[PathBuf], network: Network) -> Vec<OsString> {
+    pub(crate) fn arguments(&self, workspace: &Path, more: &[PathBuf], network: Network<'_>) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = Vec::with_capacity(self.arguments.len() + 64);
         let user = USER.to_string();
         let tmp = TMP_BYTES.to_string();
         let walls = ["--unshare-user", "--disable-userns", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try"];
         arguments.extend(walls.map(Into::into));
-        if network == Network::None {
+        if network != Network::Host {
             arguments.push("--unshare-net".into());
         }
         arguments.extend(["--uid", &user, "--gid", &user, "--cap-drop", "ALL", "--hostname", "sandbox"].map(Into::into));
@@ -126,6 +130,9 @@ impl View {
         };
         if network == Network::Host {
             bind(&mut arguments, "--ro-bind-try", Path::new("/etc/resolv.conf"));
+        }
+        if let Network::WayOut(socket) = network {
+            arguments.extend(["--ro-bind".into(), socket.into(), way_out::INSIDE.into()]);
         }
         for path in more {
             bind(&mut arguments, "--ro-bind", path);

@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use crate::trail::settled;
 use crate::world::Fte;
 
-/// Agents that are shell scripts beside the file that names them.
+/// Agents that are shell scripts beside the file that names them, and keep their own count there: without walls.
 async fn with_scripts(scripts: &[(&str, &str, &str)]) -> (Fte, Dir) {
     let dir = Dir::new();
     let mut agents = format!("default = \"{}\"\n", scripts[0].0);
     for (name, kind, script) in scripts {
         let file = dir.write(&format!("{name}.sh"), script.replace("DIR", dir.to_str().unwrap()));
-        agents.push_str(&format!("[agents.{name}]\nkind = \"{kind}\"\ncommand = [\"sh\", \"{}\"]\n", file.display()));
+        agents.push_str(&format!("[agents.{name}]\nkind = \"{kind}\"\ncommand = [\"sh\", \"{}\"]\nsandbox = \"none\"\n", file.display()));
     }
     (Fte::with_agents(&agents, &[]).await, dir)
 }

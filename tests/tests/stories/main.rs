@@ -18,6 +18,7 @@ mod pool;
 mod stopping;
 mod stream;
 mod tenants;
+mod walls;
 mod world;
 
 use fte_tests::{load, trail};

@@ -150,7 +150,8 @@ async fn a_runner_cut_off_for_longer_than_its_lease_ends_its_agents_and_starts_t
     let started = dir.join("started");
     // Stuck at its first start, and quick at its second.
     let script = dir.write("agent.sh", format!("if [ -e {0} ]; then cat; else echo $$ > {0}; sleep 600; fi", started.display()));
-    let agents = format!("[agents.stuck]\nkind = \"command\"\ncommand = [\"sh\", \"{}\"]\n", script.display());
+    // Without walls, since it tells of itself in a file outside.
+    let agents = format!("[agents.stuck]\nkind = \"command\"\ncommand = [\"sh\", \"{}\"]\nsandbox = \"none\"\n", script.display());
     let mut parts = Parts::start(&agents, &[&[]]).await;
     let doors = parts.doors();
     let task = post(&doors.intake, json!({ "task": "go on" })).await;

@@ -13,6 +13,8 @@ use fte_service::agents::Agent;
 use fte_service::agents::sandbox::{Network, Walls};
 use tokio::process::Command;
 
+use super::proxy::{self, Awaited};
+
 /// What shall run.
 #[derive(Debug)]
 pub(super) struct Launch<'a> {
@@ -38,18 +40,23 @@ pub(super) struct Prepared {
     pub(super) cell: Option<Cell>,
     /// Whether the program runs inside of what is spawned.
     pub(super) inside: bool,
+    /// Its way to the hosts that it may reach.
+    pub(super) way_out: Option<Awaited>,
 }
 
 /// Prepares programs for being spawned.
 #[derive(Debug, Default)]
 pub struct Launcher {
     sandboxes: Option<Sandboxes>,
+    /// Where sandboxes hand over their ways out.
+    ways_out: PathBuf,
 }
 
 impl Launcher {
     /// Starts programs behind walls where their agents ask for it; without sandboxes, that is an error for those.
-    pub fn new(sandboxes: Option<Sandboxes>) -> Self {
-        Self { sandboxes }
+    /// `directory` is for what is needed meanwhile.
+    pub fn new(sandboxes: Option<Sandboxes>, directory: &Path) -> Self {
+        Self { sandboxes, ways_out: directory.join("ways-out") }
     }
 
     /// What holds on this machine, where somebody asked for it.
@@ -79,18 +86,21 @@ impl Launcher {
     /// The command that runs it.
     pub(super) fn prepare(&self, launch: &Launch<'_>) -> io::Result<Prepared> {
         let (program, arguments) = launch.command.split_first().ok_or_else(|| io::Error::other("no program is named"))?;
-        let program = find(program, path(launch.env))?;
         let workspace = launch.workspace.to_string_lossy().into_owned();
         let own = ["HOME", "TMPDIR"].map(|name| (name.to_owned(), workspace.clone()));
-        let env: Vec<(String, String)> = launch.env.iter().cloned().chain(own).collect();
+        let mut env: Vec<(String, String)> = launch.env.iter().cloned().chain(own).collect();
         let sandbox = &launch.agent.sandbox;
         if sandbox.walls == Walls::None {
-            let mut command = Command::new(program);
+            let mut command = Command::new(find(program, path(launch.env))?);
             command.args(arguments).current_dir(launch.workspace).env_clear().envs(env);
-            return Ok(Prepared { command, first: Vec::new(), cell: None, inside: false });
+            return Ok(Prepared { command, first: Vec::new(), cell: None, inside: false, way_out: None });
         }
         let sandboxes = self.sandboxes.as_ref().ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "this runner makes no sandboxes"))?;
         let mut readable = launch.shown.to_vec();
+        // Of two programs of one name the one counts that can be seen inside: the other is often but a way to it, through files that cannot.
+        let seen = seen(path(launch.env), sandboxes, &readable);
+        let program = find(program, &seen).or_else(|_| find(program, path(launch.env)))?;
+        env.iter_mut().filter(|(name, _)| name == "PATH").for_each(|(_, path)| path.clone_from(&seen));
         show(&mut readable, sandboxes, &program)?;
         let limits = fte_sandbox::Limits {
             memory_bytes: sandbox.memory_bytes,
@@ -100,13 +110,21 @@ impl Launcher {
             cpu_milli: sandbox.cpu_milli,
             cpu_seconds: cpu_seconds(launch.agent),
         };
-        let network = match sandbox.network {
-            Network::None | Network::Allowed(_) => Reach::None,
-            Network::Host => Reach::Host,
+        let way_out = match &sandbox.network {
+            Network::Allowed(hosts) => {
+                env.extend(proxy::variables(hosts));
+                Some(Awaited::new(&self.ways_out)?)
+            }
+            Network::None | Network::Host => None,
+        };
+        let network = match (&sandbox.network, &way_out) {
+            (Network::Host, _) => Reach::Host,
+            (_, Some(awaited)) => Reach::WayOut(awaited.socket()),
+            (_, None) => Reach::None,
         };
         let plan = Plan { workspace: launch.workspace, program: &program, arguments, env: &env, readable: &readable, limits: &limits, network };
         let fte_sandbox::Prepared { command, spec, cell } = sandboxes.prepare(&plan)?;
-        Ok(Prepared { command: command.into(), first: spec, cell, inside: true })
+        Ok(Prepared { command: command.into(), first: spec, cell, inside: true, way_out })
     }
 }
 
@@ -119,6 +137,13 @@ fn show(readable: &mut Vec<PathBuf>, sandboxes: &Sandboxes, path: &Path) -> io::
         }
     }
     Ok(())
+}
+
+/// The directories of a search path that can be seen inside.
+fn seen(path: &str, sandboxes: &Sandboxes, readable: &[PathBuf]) -> String {
+    let is_seen = |directory: &PathBuf| sandboxes.shows(directory) || readable.iter().any(|shown| directory.starts_with(shown));
+    let seen = std::env::join_paths(std::env::split_paths(path).filter(is_seen)).unwrap_or_default();
+    seen.to_string_lossy().into_owned()
 }
 
 /// No process can use more than all processors for as long as an attempt takes.

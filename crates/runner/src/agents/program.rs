@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use fte_events::TaskId;
 use fte_sandbox::Cell;
+use fte_service::agents::sandbox::Network;
 use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
@@ -22,6 +23,7 @@ use super::group::Group;
 use super::launch::{Launch, Launcher, Prepared};
 use super::lines::Tail;
 use super::measure::Measured;
+use super::proxy::{Ear, Proxy};
 use super::watchdog::Watchdog;
 use super::workspace::Workspace;
 use crate::ports::Tell;
@@ -70,6 +72,9 @@ pub(super) struct Program {
     /// Rings whenever some child of this process ends.
     children: Signals,
     cell: Option<Cell>,
+    /// Ends with it.
+    #[expect(dead_code, reason = "ends the proxy when dropped")]
+    proxy: Option<Proxy>,
     measured: Measured,
     workspace: Option<Workspace>,
     stdin: Option<ChildStdin>,
@@ -108,10 +113,11 @@ impl Program {
         watchdog: &Arc<Watchdog>,
         workspace: Workspace,
         terms: Terms,
+        ear: Ear,
     ) -> io::Result<Self> {
         watchdog.ready()?;
         let children = signal(SignalKind::child())?;
-        let Prepared { mut command, first, cell, inside } = launcher.prepare(launch)?;
+        let Prepared { mut command, first, cell, inside, way_out } = launcher.prepare(launch)?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
         let mut child = command.spawn()?;
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
@@ -120,11 +126,16 @@ impl Program {
             // Before it is told what to run: nothing of the program is outside.
             group.enter(cell)?;
         }
+        let proxy = match (way_out, &launch.agent.sandbox.network) {
+            (Some(way_out), Network::Allowed(hosts)) => Some(way_out.serve(hosts.clone(), ear)?),
+            _ => None,
+        };
         let alarms = Alarms { silent: Some(Instant::now() + terms.silence_max), ..Alarms::default() };
         Ok(Self {
             group,
             children,
             cell,
+            proxy,
             measured: Measured::default(),
             workspace: Some(workspace),
             stdin,

@@ -12,6 +12,7 @@ use super::group::Group;
 use super::launch::Launch;
 use super::limits::CHANNEL;
 use super::program::{Program, Terms};
+use super::proxy::Ear;
 use super::workspace::Workspace;
 use super::{Shared, command, process};
 use crate::ports::{Said, Session, Start, StartError};
@@ -69,9 +70,11 @@ impl Drop for EndOnDrop {
 }
 
 pub(super) async fn start(agent: Arc<ProgramAgent>, start: Start, shared: Arc<Shared>) -> Result<Session, StartError> {
+    let (said, hear) = mpsc::channel(CHANNEL);
     let spawn = {
         let (agent, start, shared) = (Arc::clone(&agent), start.clone(), Arc::clone(&shared));
-        move || spawn(&agent, &start, &shared)
+        let ear = Ear(said.downgrade());
+        move || spawn(&agent, &start, &shared, ear)
     };
     let program = tokio::task::spawn_blocking(spawn).await.map_err(io::Error::other).flatten();
     let program = program.map_err(|error| StartError {
@@ -87,7 +90,6 @@ pub(super) async fn start(agent: Arc<ProgramAgent>, start: Start, shared: Arc<Sh
                 | io::ErrorKind::Unsupported
         ),
     })?;
-    let (said, hear) = mpsc::channel(CHANNEL);
     let (tell, told) = mpsc::channel(CHANNEL);
     let (held, dropped) = oneshot::channel();
     let guard = EndOnDrop { group: program.group(), _held: held };
@@ -95,7 +97,7 @@ pub(super) async fn start(agent: Arc<ProgramAgent>, start: Start, shared: Arc<Sh
     Ok(Session { said: hear, tell, guard: Box::new(guard) })
 }
 
-fn spawn(agent: &ProgramAgent, start: &Start, shared: &Shared) -> io::Result<Program> {
+fn spawn(agent: &ProgramAgent, start: &Start, shared: &Shared, ear: Ear) -> io::Result<Program> {
     let workspace = Workspace::create(&shared.workspaces, start.task_id, start.attempt)?;
     let path: PathBuf = workspace.path().to_owned();
     let (command, env) = match agent.talk {
@@ -114,7 +116,7 @@ fn spawn(agent: &ProgramAgent, start: &Start, shared: &Shared) -> io::Result<Pro
         memory_bytes_max: agent.agent.sandbox.memory_bytes,
         leave: limits.leave,
     };
-    Program::spawn(&shared.launcher, &launch, &shared.watchdog, workspace, terms)
+    Program::spawn(&shared.launcher, &launch, &shared.watchdog, workspace, terms, ear)
 }
 
 /// Everything that a kind needs to talk with its program.

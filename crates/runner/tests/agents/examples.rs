@@ -8,7 +8,7 @@ use fte_runner::ports::{Agents as _, Said, Start, Tell};
 use fte_service::agents::Agents;
 use serde_json::{Value, json};
 
-use crate::support::{Desk, all, next, start, yes};
+use crate::support::{Desk, all, next, open, start, yes};
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/agents").canonicalize().unwrap()
@@ -16,7 +16,9 @@ fn directory() -> PathBuf {
 
 fn desk() -> Desk {
     let directory = directory();
-    let agents = Agents::read("FTE_AGENTS", &directory.join("agents.toml")).unwrap();
+    let mut agents = Agents::read("FTE_AGENTS", &directory.join("agents.toml")).unwrap();
+    // Their words are the matter here; that they work behind walls is shown on the whole program.
+    agents.agents.values_mut().for_each(|agent| agent.sandbox = open());
     Desk::of(&agents, Some(&directory), Limits::default())
 }
 
