@@ -48,6 +48,9 @@ pub(crate) struct Up {
     /// The agents; without it `echo` and `demo`
     #[arg(long, env = "FTE_AGENTS", hide_env_values = true, value_name = "FILE")]
     agents: Option<PathBuf>,
+    /// Secrets that agents may be given, as a JSON object of names and values
+    #[arg(long, env = "FTE_SECRETS_FILE", hide_env_values = true, value_name = "FILE")]
+    secrets: Option<PathBuf>,
     /// Say nothing when all is well
     #[arg(long)]
     quiet: bool,
@@ -160,6 +163,8 @@ impl Up {
         })?;
         options.pubsub.clone_from(&settings.pubsub);
         options.statestore.clone_from(&settings.statestore);
+        options.secretstore.clone_from(&settings.secretstore);
+        options.secrets_file.clone_from(&self.secrets);
         let agents: Vec<AgentName> = settings.agents.agents.keys().cloned().collect();
         options.topics.extend(fte_events::topics(&agents).into_iter().map(|topic| TopicSpec {
             name: topic.name.into_owned(),

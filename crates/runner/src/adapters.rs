@@ -1,11 +1,13 @@
 //! The protocol's ports on the real world: the sidecar's state, topics and jobs, and tokio's clock.
 
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use fte_bus::{Document, Error, Job, Jobs, Message, Publisher, Save, Saved, StateStore};
 use jiff::Timestamp;
 
+use crate::agents::{SecretError, Secrets};
 use crate::ports::{Outlet, Pending, PortError, Store, Timers, World};
 
 /// A timer fires again this often until it is deleted.
@@ -89,5 +91,21 @@ impl World for Tokio {
 
     fn spawn(&self, future: Pending<()>) {
         drop(tokio::spawn(future));
+    }
+}
+
+/// The secret store behind the sidecar.
+pub(crate) struct SidecarSecrets(pub(crate) fte_bus::Secrets);
+
+impl Secrets for SidecarSecrets {
+    fn get(&self, name: String) -> Pending<Result<BTreeMap<String, String>, SecretError>> {
+        let store = self.0.clone();
+        Box::pin(async move {
+            store.get(&name).await.map_err(|error| {
+                // Denied or not configured stays so; most stores do not tell a secret that is not there from one that is out of reach just now.
+                let retryable = !matches!(error, Error::Answered { status: 400..=499, .. });
+                SecretError { reason: fte_service::chain(&error), retryable }
+            })
+        })
     }
 }

@@ -18,6 +18,7 @@ mod measure;
 mod process;
 mod program;
 mod proxy;
+mod secrets;
 mod session;
 mod watchdog;
 mod wire;
@@ -36,6 +37,7 @@ use uuid::Uuid;
 
 pub use self::launch::Launcher;
 pub use self::limits::Limits;
+pub use self::secrets::{NoSecrets, SecretError, Secrets};
 
 use self::artifacts::ArtifactStore;
 use self::session::{ProgramAgent, Talk, Variables};
@@ -60,11 +62,27 @@ enum Worker {
     Program(Arc<ProgramAgent>),
 }
 
+/// What programs are started with.
+pub struct Means {
+    /// Starts them.
+    pub launcher: Launcher,
+    /// Where their secrets come from.
+    pub secrets: Box<dyn Secrets>,
+}
+
+impl Default for Means {
+    /// No walls, no secrets.
+    fn default() -> Self {
+        Self { launcher: Launcher::default(), secrets: Box::new(NoSecrets) }
+    }
+}
+
 /// What all sessions use.
 struct Shared {
     artifacts: ArtifactStore,
     workspaces: PathBuf,
     launcher: Launcher,
+    secrets: Box<dyn Secrets>,
     watchdog: Arc<Watchdog>,
     limits: Limits,
 }
@@ -78,8 +96,9 @@ impl AgentHost {
         data: &Path,
         env: &impl Env,
         limits: Limits,
-        launcher: Launcher,
+        means: Means,
     ) -> io::Result<Self> {
+        let Means { launcher, secrets } = means;
         let data = std::path::absolute(data)?;
         let beside = beside.map(std::path::absolute).transpose()?;
         let worker = |(name, agent): (&AgentName, &config::Agent)| {
@@ -102,6 +121,7 @@ impl AgentHost {
             artifacts: ArtifactStore::new(data.join("artifacts"), limits.artifact_bytes_max),
             workspaces: data.join("workspaces"),
             launcher,
+            secrets,
             watchdog: Arc::default(),
             limits,
         };
@@ -127,6 +147,11 @@ impl AgentHost {
             Worker::Echo | Worker::Demo => None,
         });
         programs.filter_map(|program| lacks::of(program)).collect()
+    }
+
+    /// What holds programs here, where one asks for it.
+    pub(crate) fn holds(&self) -> Option<&fte_sandbox::Holds> {
+        self.shared.launcher.holds()
     }
 
     /// Removes what a killed predecessor left in the data directory. Only for who knows that no other runner uses it: before the first start, under the

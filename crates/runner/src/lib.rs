@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use fte_service::agents::Agent;
 use fte_service::agents::sandbox::Walls;
+use fte_service::diagnosis::Note;
 use fte_service::{Bus, Env, Service, Settings, check};
 
 pub use config::Config;
@@ -65,10 +66,14 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus, env: &impl Env
     let agents_file = settings.agents_file.as_deref().map(std::path::absolute).transpose().map_err(failed)?;
     let beside = agents_file.as_deref().and_then(std::path::Path::parent);
     let launcher = launcher(&config, settings, env)?;
-    let host = agents::AgentHost::new(&settings.agents, beside, &settings.data_dir, env, agents::Limits::default(), launcher).map_err(failed)?;
+    let means = agents::Means { launcher, secrets: Box::new(adapters::SidecarSecrets(bus.secrets.clone())) };
+    let host = agents::AgentHost::new(&settings.agents, beside, &settings.data_dir, env, agents::Limits::default(), means).map_err(failed)?;
     host.probe().map_err(failed)?;
+    let mut notes = notes(settings, &host);
     for lack in host.lacks() {
         let key = format!("agents.{}.command", lack.agent);
+        let found = format!("{} cannot start: {}", lack.agent, lack.problem);
+        notes.push(Note { about: "agents".to_owned(), found, advice: Some(lack.advice.to_owned()) });
         tracing::warn!(agent = lack.agent, key, problem = lack.problem, advice = lack.advice, "an agent cannot start; its tasks will fail");
     }
     if config.seat.is_some() {
@@ -84,6 +89,7 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus, env: &impl Env
     };
     let runner = protocol::Runner::new(ports, config.protocol(&settings.agents));
     let mut service = Service::new("runner", &bus);
+    service.notes = notes;
     service.app = app::subscriptions(&runner, settings, &bus).router();
     service.api = routes::router(routes::AppState { runner: Arc::clone(&runner), agents: Arc::clone(&settings.agents) });
     let live = Arc::clone(&runner);
@@ -103,6 +109,27 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus, env: &impl Env
         Ok(())
     }));
     Ok(service)
+}
+
+/// What holds agents here, and what does not.
+fn notes(settings: &Settings, host: &agents::AgentHost) -> Vec<Note> {
+    let note = |found: String, advice: Option<&str>| Note { about: "sandbox".to_owned(), found, advice: advice.map(str::to_owned) };
+    let mut notes = Vec::new();
+    if let Some(holds) = host.holds() {
+        notes.push(note(format!("agents are held by {}", holds.standing.join("; ")), None));
+        notes.extend(holds.missing.iter().map(|missing| note(missing.to_string(), Some(missing.advice()))));
+        if rustix::process::getuid().is_root() {
+            let advice = "run it as a user of its own: what gets through a hole in the walls is root then";
+            notes.push(note("the runner is root".to_owned(), Some(advice)));
+        }
+    }
+    let open = settings.agents.agents.iter().filter(|(_, agent)| agent.kind.is_program() && agent.sandbox.walls == Walls::None);
+    let open: Vec<_> = open.map(|(name, _)| name.as_str()).collect();
+    if !open.is_empty() {
+        let advice = "they can read what the runner's user can read: take sandbox = \"none\" out where it is not needed";
+        notes.push(note(format!("without walls: {}", open.join(", ")), Some(advice)));
+    }
+    notes
 }
 
 /// Makes sandboxes where an agent asks for them, and refuses to go on where this machine cannot hold what it should.

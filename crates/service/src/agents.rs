@@ -3,6 +3,7 @@
 //! A bad value names file, line, key and the accepted form. Unknown keys are refused, so that a misspelt limit is never ignored.
 
 pub mod sandbox;
+pub mod secrets;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer};
 use toml::Spanned;
 
+use self::secrets::SecretVariable;
 use self::sandbox::{ACCEPTABLE, RawNetwork, RawSandbox, RawWalls, Sandbox};
 use crate::env::{ConfigError, parse_duration};
 
@@ -45,6 +47,8 @@ pub struct Agent {
     pub timeout: Duration,
     /// Attempts in all. Default 3.
     pub attempts: u32,
+    /// Values of the secret store that its program gets.
+    pub secrets: Vec<SecretVariable>,
     /// What holds its program, and what that may use.
     pub sandbox: Sandbox,
 }
@@ -143,6 +147,7 @@ impl Agent {
             queue: 1000,
             timeout: Duration::from_secs(15 * 60),
             attempts: 3,
+            secrets: Vec::new(),
             sandbox: Sandbox::default(),
         }
     }
@@ -179,6 +184,7 @@ struct RawAgent {
     queue: Option<Spanned<u32>>,
     timeout: Option<Spanned<Span>>,
     attempts: Option<Spanned<u32>>,
+    secrets: Option<Spanned<Vec<String>>>,
     sandbox: Option<Spanned<RawWalls>>,
     memory: Option<Spanned<Size>>,
     cpus: Option<Spanned<f64>>,
@@ -248,6 +254,9 @@ impl RawAgent {
         };
         if matches!(kind, AgentKind::Builtin(_)) {
             sandbox.refuse("only for programs: a built-in agent is part of this one")?;
+            if self.secrets.is_some() {
+                return Err(wrong("secrets", self.secrets.as_ref(), "only for programs: a built-in agent is part of this one"));
+            }
         }
         let defaults = Agent::builtin(Builtin::Echo);
         let max_default = if matches!(kind, AgentKind::Builtin(_)) { defaults.max } else { 4 };
@@ -270,6 +279,7 @@ impl RawAgent {
                     None => env.into_inner(),
                 },
             },
+            secrets: secrets::check(self.secrets)?,
             sandbox: sandbox.check()?,
         };
         Ok(agent)

@@ -1,6 +1,6 @@
 //! The sidecar as a service uses it.
 
-use fte_bus::{Jobs, PublishOptions, Publisher, Sidecar, SidecarConfig, StateStore};
+use fte_bus::{Jobs, PublishOptions, Publisher, Secrets, Sidecar, SidecarConfig, StateStore};
 
 use crate::settings::{Secret, Settings};
 
@@ -15,6 +15,8 @@ pub struct Bus {
     pub state: StateStore,
     /// Jobs.
     pub jobs: Jobs,
+    /// The secret store.
+    pub secrets: Secrets,
 }
 
 impl Bus {
@@ -28,6 +30,7 @@ impl Bus {
             publisher: Publisher::new(sidecar.clone(), format!("/fte/{service}"), options),
             state: StateStore::new(sidecar.clone(), &settings.statestore),
             jobs: Jobs::new(sidecar.clone()),
+            secrets: Secrets::new(sidecar.clone(), &settings.secretstore),
             sidecar,
         })
     }

@@ -38,6 +38,21 @@ pub struct Diagnosis {
     /// Why that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sidecar_error: Option<String>,
+    /// What else it found at its start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<Note>,
+}
+
+/// Something that a service found at its start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// What it is about, as `sandbox`.
+    pub about: String,
+    /// What was found.
+    pub found: String,
+    /// What to do about it; none where all is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
 }
 
 /// What a sidecar says of itself.
@@ -67,13 +82,13 @@ pub struct Component {
 }
 
 /// The route of one service.
-pub(crate) fn routes(service: &'static str, sidecar: Sidecar, settings: &Settings) -> ApiRoutes {
+pub(crate) fn routes(service: &'static str, sidecar: Sidecar, notes: Vec<Note>, settings: &Settings) -> ApiRoutes {
     let settings = settings.clone();
     ApiRoutes::default().route(
         &format!("/v1/services/{service}"),
         get(move || {
-            let (sidecar, settings) = (sidecar.clone(), settings.clone());
-            async move { Json(diagnose(service, &sidecar, &settings).await) }
+            let (sidecar, settings, notes) = (sidecar.clone(), settings.clone(), notes.clone());
+            async move { Json(Diagnosis { notes, ..diagnose(service, &sidecar, &settings).await }) }
         }),
     )
 }
@@ -95,6 +110,7 @@ async fn diagnose(service: &str, sidecar: &Sidecar, settings: &Settings) -> Diag
         sidecar_url: sidecar.url().to_owned(),
         sidecar: seen,
         sidecar_error: error,
+        notes: Vec::new(),
     }
 }
 

@@ -55,6 +55,8 @@ pub struct Service {
     pub stop: Option<Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>>,
     /// Where the API port records whom it refused.
     pub denials: Option<AuditTrail>,
+    /// What it found at its start, for its diagnosis.
+    pub notes: Vec<diagnosis::Note>,
     /// Its sidecar, for its diagnosis.
     sidecar: Sidecar,
 }
@@ -73,6 +75,7 @@ impl Service {
             api: ApiRoutes::default(),
             checks: vec![("sidecar", Readiness::sidecar(&bus.sidecar)), ("topics", topics)],
             background: Vec::new(),
+            notes: Vec::new(),
             stop: None,
             denials: None,
             sidecar: bus.sidecar.clone(),
@@ -104,7 +107,7 @@ pub async fn run(
         servings.push(serve(listener, app_router(service.app, &readiness), Limits::app()));
         readinesses.push(readiness);
         routes.push(service.api);
-        routes.push(diagnosis::routes(name, service.sidecar, settings));
+        routes.push(diagnosis::routes(name, service.sidecar, service.notes, settings));
         stops.extend(service.stop);
         options.denials = options.denials.or(service.denials);
         for work in service.background {

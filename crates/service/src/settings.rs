@@ -28,6 +28,8 @@ pub const ENV_APP_API_TOKEN: &str = "APP_API_TOKEN";
 pub const ENV_PUBSUB: &str = "FTE_PUBSUB";
 /// State store component. Default `statestore`.
 pub const ENV_STATESTORE: &str = "FTE_STATESTORE";
+/// Secret store component. Default `secretstore`.
+pub const ENV_SECRETSTORE: &str = "FTE_SECRETSTORE";
 /// `true` asks the sidecar for every event in quick batches; default `false`. In Dapr one lock per Kafka component guards all batches of a sidecar, over
 /// all topics and partitions. Quick ones, of many partitions, stand in each other's way until each has an event or two; so what somebody waits for is
 /// asked for event by event there, each partition by itself, and the rest in slow batches. The embedded sidecar has no such lock, and quick batches are
@@ -104,6 +106,8 @@ pub struct Settings {
     pub bulk_delivery: bool,
     /// State store component.
     pub statestore: String,
+    /// Secret store component.
+    pub secretstore: String,
     /// Directory of everything that is kept here.
     pub data_dir: PathBuf,
     /// Where `agents` came from.
@@ -149,6 +153,7 @@ impl Settings {
             pubsub: component(env, ENV_PUBSUB, "pubsub")?,
             bulk_delivery: env.parsed_or(ENV_BULK_DELIVERY, false)?,
             statestore: component(env, ENV_STATESTORE, "statestore")?,
+            secretstore: component(env, ENV_SECRETSTORE, "secretstore")?,
             data_dir: env.parsed_or(ENV_DATA, PathBuf::from("fte-data"))?,
             agents_file,
             agents: Arc::new(agents),

@@ -432,6 +432,58 @@ async fn the_examples_work_behind_walls() {
     }
 }
 
+#[tokio::test]
+async fn secrets_are_given_by_name_and_repeated_nowhere() {
+    let dir = Dir::new();
+    let secrets = dir.write("secrets.json", json!({ "API_KEY": SECRET, "db": { "password": "swordfish" } }).to_string());
+    let agents = dir.write(
+        "agents.toml",
+        r#"
+        default = "trusted"
+        [agents.trusted]
+        kind = "command"
+        command = ["sh"]
+        attempts = 1
+        secrets = ["API_KEY", "PASSWORD=db/password"]
+        [agents.other]
+        kind = "command"
+        command = ["sh"]
+        [agents.mistaken]
+        kind = "command"
+        command = ["sh"]
+        attempts = 1
+        secrets = ["PASSWORD=db/nothing"]
+    "#,
+    );
+    let args = ["--agents", agents.to_str().unwrap(), "--secrets", secrets.to_str().unwrap()];
+    let fte = FteProcess::start_with(built_binary(), dir.join("data"), args, [("FTE_LOG", "debug")]).await;
+    let end = |agent: &'static str, script: &'static str| {
+        let api = fte.api();
+        async move { result(&api, &post(&api, json!({ "task": script, "agent": agent })).await).await }
+    };
+    let given = end("trusted", "[ ${#API_KEY} = 11 ] && [ ${#PASSWORD} = 9 ] && echo given").await;
+    assert_eq!(given["result"], "given", "{given}");
+    // What it complains of with the secret in it is passed on without.
+    let failed = end("trusted", r#"echo "no entry with $API_KEY" >&2; exit 3"#).await;
+    assert!(failed["error"]["message"].as_str().unwrap().ends_with("no entry with ***"), "{failed}");
+    let without = end("other", r#"echo "<$API_KEY$PASSWORD>""#).await;
+    assert_eq!(without["result"], "<>", "{without}");
+    let mistaken = end("mistaken", "true").await;
+    assert!(mistaken["error"]["message"].as_str().unwrap().contains("no value by the key nothing"), "{mistaken}");
+    let log = fte.log();
+    assert!(!log.contains(SECRET) && !log.contains("swordfish"));
+    for file in walk(fte.data()) {
+        let bytes = fs::read(&file).unwrap_or_default();
+        let holds = |word: &str| bytes.windows(word.len()).any(|window| window == word.as_bytes());
+        assert!(!holds(SECRET) && !holds("swordfish"), "{}", file.display());
+    }
+}
+
+fn walk(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.flat_map(|entry| if entry.path().is_dir() { walk(&entry.path()) } else { vec![entry.path()] }).collect()
+}
+
 /// A server on this machine that says the same to everybody.
 async fn greeter() -> u16 {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -68,6 +68,13 @@ fn judge(diagnosis: &Diagnosis, answer_took: Duration, findings: &mut Vec<Findin
     components(diagnosis, sidecar, findings);
     subscriptions(service, sidecar, findings);
     tokens(diagnosis, sidecar, findings);
+    findings.extend(diagnosis.notes.iter().map(|note| {
+        let found = format!("{}: {}", note.about, note.found);
+        match &note.advice {
+            Some(advice) => Finding::warning(service, found, advice.as_str()),
+            None => Finding::ok(service, found),
+        }
+    }));
 }
 
 /// How far two clocks are apart at least, when the answer took this long.
@@ -136,6 +143,7 @@ mod tests {
             capabilities: capabilities.iter().map(|it| (*it).to_owned()).collect(),
         };
         Diagnosis {
+            notes: Vec::new(),
             service: "runner".into(),
             version: "1".into(),
             now: Timestamp::now(),

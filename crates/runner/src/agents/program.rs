@@ -24,6 +24,7 @@ use super::launch::{Launch, Launcher, Prepared};
 use super::lines::Tail;
 use super::measure::Measured;
 use super::proxy::{Ear, Proxy};
+use super::secrets;
 use super::watchdog::Watchdog;
 use super::workspace::Workspace;
 use crate::ports::Tell;
@@ -93,7 +94,6 @@ pub(super) struct Program {
 }
 
 /// How a program is dealt with.
-#[derive(Debug)]
 pub(super) struct Terms {
     /// Whose program it is, and the task it works on: for the log.
     pub(super) agent: String,
@@ -103,6 +103,14 @@ pub(super) struct Terms {
     pub(super) memory_bytes_max: u64,
     pub(super) silence_max: Duration,
     pub(super) leave: Duration,
+    /// Values that it was given and that we do not repeat.
+    pub(super) secrets: Vec<String>,
+}
+
+impl std::fmt::Debug for Terms {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Terms").field("agent", &self.agent).field("task_id", &self.task_id).finish_non_exhaustive()
+    }
 }
 
 impl Program {
@@ -164,7 +172,7 @@ impl Program {
 
     /// Its last words on standard error, after `what`.
     pub(super) fn last_words(&self, what: &str) -> String {
-        self.tail.after(what)
+        secrets::without(self.tail.after(what), &self.terms.secrets)
     }
 
     /// How it ended, in words.
@@ -235,7 +243,8 @@ impl Program {
                         self.stderr = None;
                     }
                     self.tail.push(&chunk);
-                    if read > 0 {
+                    // A secret may be cut in two between chunks: of who has any, nothing is logged.
+                    if read > 0 && self.terms.secrets.is_empty() {
                         let Terms { agent, task_id, .. } = &self.terms;
                         tracing::debug!(agent, %task_id, text = %String::from_utf8_lossy(&chunk).trim_end(), "agent's standard error");
                     }

@@ -14,7 +14,7 @@ use super::limits::CHANNEL;
 use super::program::{Program, Terms};
 use super::proxy::Ear;
 use super::workspace::Workspace;
-use super::{Shared, command, process};
+use super::{Shared, command, process, secrets};
 use crate::ports::{Said, Session, Start, StartError};
 
 /// Nobody listens any more.
@@ -70,11 +70,12 @@ impl Drop for EndOnDrop {
 }
 
 pub(super) async fn start(agent: Arc<ProgramAgent>, start: Start, shared: Arc<Shared>) -> Result<Session, StartError> {
+    let secrets = secrets::fetch(&agent.name, &agent.agent.secrets, shared.secrets.as_ref()).await?;
     let (said, hear) = mpsc::channel(CHANNEL);
     let spawn = {
         let (agent, start, shared) = (Arc::clone(&agent), start.clone(), Arc::clone(&shared));
         let ear = Ear(said.downgrade());
-        move || spawn(&agent, &start, &shared, ear)
+        move || spawn(&agent, &start, secrets, &shared, ear)
     };
     let program = tokio::task::spawn_blocking(spawn).await.map_err(io::Error::other).flatten();
     let program = program.map_err(|error| StartError {
@@ -97,13 +98,15 @@ pub(super) async fn start(agent: Arc<ProgramAgent>, start: Start, shared: Arc<Sh
     Ok(Session { said: hear, tell, guard: Box::new(guard) })
 }
 
-fn spawn(agent: &ProgramAgent, start: &Start, shared: &Shared, ear: Ear) -> io::Result<Program> {
+fn spawn(agent: &ProgramAgent, start: &Start, secrets: Variables, shared: &Shared, ear: Ear) -> io::Result<Program> {
     let workspace = Workspace::create(&shared.workspaces, start.task_id, start.attempt)?;
     let path: PathBuf = workspace.path().to_owned();
-    let (command, env) = match agent.talk {
+    let (command, mut env) = match agent.talk {
         Talk::Process => (agent.command.clone(), agent.env.clone()),
         Talk::Command => command::prepare(agent, start, &path)?,
     };
+    let values = secrets.iter().map(|(_, value)| value.clone()).collect();
+    env.extend(secrets);
     let launch = Launch { agent: &agent.agent, command: &command, env: &env, shown: &agent.shown, workspace: &path };
     let limits = &shared.limits;
     let (agent_name, task_id) = (agent.name.clone(), start.task_id);
@@ -115,6 +118,7 @@ fn spawn(agent: &ProgramAgent, start: &Start, shared: &Shared, ear: Ear) -> io::
         disk_bytes_max: agent.agent.sandbox.disk_bytes,
         memory_bytes_max: agent.agent.sandbox.memory_bytes,
         leave: limits.leave,
+        secrets: values,
     };
     Program::spawn(&shared.launcher, &launch, &shared.watchdog, workspace, terms, ear)
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fte_events::{AgentName, TaskId};
-use fte_runner::agents::{AgentHost, Launcher, Limits};
+use fte_runner::agents::{AgentHost, Limits, Means};
 use fte_runner::ports::{Agents as _, Said, Session, Start, StartError, Tell};
 use fte_service::MapEnv;
 use fte_service::agents::sandbox::{Sandbox, Walls};
@@ -97,7 +97,7 @@ pub(crate) fn host(agents: &Agents, beside: Option<&Path>, data: &Path, limits: 
     let path = fte_service::ProcessEnv.get("PATH").unwrap_or_default();
     let env = [("PATH", path.as_str()), ("ALLOWED", "yes"), ("SECRET", "no"), ("HOME", "/nowhere")];
     let env = MapEnv(env.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
-    AgentHost::new(agents, beside, data, &env, limits, Launcher::default()).unwrap()
+    AgentHost::new(agents, beside, data, &env, limits, Means::default()).unwrap()
 }
 
 pub(crate) fn start(task: &str) -> Start {

@@ -54,6 +54,9 @@ fn a_bad_value_names_file_line_key_and_the_accepted_form() {
     check(&format!("{cat}network = 7\n"), "line 4, agents.x.network:", r#"true, false, "host", or a list"#);
     check(&format!("{cat}network = [\"example.com:0\"]\n"), "line 4, agents.x.network:", r#"such as "api.example.com:443""#);
     check(&format!("{cat}network = [\"http://example.com\"]\n"), "line 4, agents.x.network:", r#"such as "api.example.com:443""#);
+    check(&format!("{cat}secrets = [\"A-B\"]\n"), "line 4, agents.x.secrets:", r#"or "VARIABLE=secret/key""#);
+    check(&format!("{cat}secrets = [\"A=\"]\n"), "line 4, agents.x.secrets:", r#"or "VARIABLE=secret/key""#);
+    check(&format!("{echo}secrets = [\"A\"]\n"), "line 3, agents.echo.secrets:", "only for programs");
     check(&format!("{echo}network = true\n"), "line 3, agents.echo.network:", "only for programs");
     check(&format!("{cat}[sandbox]\naccept = [\"anything\"]\n"), "line 5, sandbox.accept:", r#"expected some of "landlock", "processes""#);
     check(&format!("{echo}max = 0\n"), "line 3, agents.echo.max:", "expected 1 to 4096");
@@ -89,4 +92,12 @@ fn the_network_is_off_on_through_the_proxy_or_the_machines_own() {
     check("\"host\"", Network::Host);
     let hosts = vec![host("api.example.com", Some(443)), host("*.example.org", None), host("[::1]", Some(80)), host("10.0.0.7", Some(80))];
     check(r#"["API.example.com:443", "*.example.org", "[::1]:80", "10.0.0.7:80"]"#, Network::Allowed(hosts));
+}
+
+#[test]
+fn a_secret_is_named_by_itself_or_with_its_variable_and_key() {
+    let text = "[agents.x]\nkind = \"command\"\ncommand = [\"cat\"]\nsecrets = [\"API_KEY\", \"A=b-c\", \"D=e.f/g\"]\n";
+    let secrets = &parse(text).unwrap().agents["x"].secrets;
+    let told: Vec<_> = secrets.iter().map(|it| (it.variable.as_str(), it.secret.as_str(), it.key.as_str())).collect();
+    assert_eq!(told, [("API_KEY", "API_KEY", "API_KEY"), ("A", "b-c", "b-c"), ("D", "e.f", "g")]);
 }
