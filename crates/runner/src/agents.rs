@@ -20,6 +20,7 @@ mod program;
 mod proxy;
 mod secrets;
 mod session;
+mod warm;
 mod watchdog;
 mod wire;
 mod workspace;
@@ -106,7 +107,7 @@ impl AgentHost {
                 let command: Vec<_> = command.iter().enumerate().map(|(at, argument)| absolute(at, argument, beside.as_deref())).collect();
                 let shown = launcher.shown(agent, &command, beside.as_deref());
                 let env = environment(&agent.env, env);
-                Worker::Program(Arc::new(ProgramAgent { name: name.to_string(), agent: agent.clone(), talk, command, shown, env }))
+                Worker::Program(Arc::new(ProgramAgent { name: name.to_string(), agent: agent.clone(), talk, command, shown, env, warm: Arc::default() }))
             };
             let worker = match &agent.kind {
                 AgentKind::Builtin(Builtin::Echo) => Worker::Echo,
@@ -142,16 +143,35 @@ impl AgentHost {
 
     /// What agents lack that would keep them from starting.
     pub(crate) fn lacks(&self) -> Vec<lacks::Lack> {
-        let programs = self.agents.values().filter_map(|worker| match worker {
-            Worker::Program(program) => Some(program),
-            Worker::Echo | Worker::Demo => None,
-        });
-        programs.filter_map(|program| lacks::of(program)).collect()
+        self.programs().filter_map(|program| lacks::of(program)).collect()
     }
 
     /// What holds programs here, where one asks for it.
     pub(crate) fn holds(&self) -> Option<&fte_sandbox::Holds> {
         self.shared.launcher.holds()
+    }
+
+    /// Keeps programs ready that were asked for ahead of their tasks, for as long as it is polled.
+    pub fn keep_warm(&self) -> impl Future<Output = ()> + Send + use<> {
+        let programs: Vec<_> = self.programs().filter(|program| program.agent.min_warm > 0).cloned().collect();
+        let shared = Arc::clone(&self.shared);
+        async move {
+            let keep = programs.iter().map(|program| {
+                let (min, max) = (program.agent.min_warm, program.agent.max);
+                program.warm.keep(min, max, || async {
+                    let started = session::spawn(program, None, &shared).await;
+                    started.inspect_err(|error| tracing::warn!(%error, "an agent cannot be started ahead of its tasks")).ok()
+                })
+            });
+            futures_util::future::join_all(keep).await;
+        }
+    }
+
+    fn programs(&self) -> impl Iterator<Item = &Arc<ProgramAgent>> {
+        self.agents.values().filter_map(|worker| match worker {
+            Worker::Program(program) => Some(program),
+            Worker::Echo | Worker::Demo => None,
+        })
     }
 
     /// Removes what a killed predecessor left in the data directory. Only for who knows that no other runner uses it: before the first start, under the
@@ -171,6 +191,10 @@ impl AgentHost {
 }
 
 impl Agents for AgentHost {
+    fn is_warm(&self, agent: &str) -> bool {
+        matches!(self.agents.get(agent), Some(Worker::Program(program)) if program.warm.is_ready())
+    }
+
     fn start(&self, agent: &str, start: Start) -> Pending<Result<Session, StartError>> {
         match self.agents.get(agent) {
             Some(Worker::Echo) => Box::pin(std::future::ready(Ok(echo::start(start, &self.deaf)))),

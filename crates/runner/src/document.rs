@@ -63,6 +63,9 @@ pub struct Claim {
     pub in_use: u32,
     /// Sandboxes the pool may have.
     pub capacity: u32,
+    /// Whether one stood ready.
+    #[serde(default)]
+    pub warm: bool,
 }
 
 /// A question to a person.

@@ -80,6 +80,7 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus, env: &impl Env
         // Whoever holds the seat is alone on this directory: what lies there is a dead predecessor's.
         host.sweep().map_err(failed)?;
     }
+    let warm = host.keep_warm();
     let ports = ports::Ports {
         store: Arc::new(adapters::SidecarStore(bus.state.clone())),
         outlet: Arc::new(adapters::SidecarOutlet(bus.publisher.clone())),
@@ -105,7 +106,11 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus, env: &impl Env
     let stopping = Arc::clone(&runner);
     service.stop = Some(Box::new(move || Box::pin(async move { stopping.stop(patience).await })));
     service.background.push(Box::pin(async move {
-        runner.run().await;
+        // What waits for tasks ends with the runner.
+        tokio::select! {
+            () = runner.run() => {}
+            () = async { warm.await; std::future::pending().await } => {}
+        }
         Ok(())
     }));
     Ok(service)

@@ -78,6 +78,10 @@ pub trait World: Send + Sync {
 pub trait Agents: Send + Sync {
     /// Starts the agent for one try at a task. Everything it runs is gone when the session is dropped.
     fn start(&self, agent: &str, start: Start) -> Pending<Result<Session, StartError>>;
+    /// Whether a sandbox of this agent stands ready.
+    fn is_warm(&self, _agent: &str) -> bool {
+        false
+    }
 }
 
 /// What an agent is told at its start.

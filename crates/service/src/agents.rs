@@ -258,13 +258,19 @@ impl RawAgent {
                 return Err(wrong("secrets", self.secrets.as_ref(), "only for programs: a built-in agent is part of this one"));
             }
         }
+        let kind_waits = matches!(kind, AgentKind::Process(_));
         let defaults = Agent::builtin(Builtin::Echo);
         let max_default = if matches!(kind, AgentKind::Builtin(_)) { defaults.max } else { 4 };
         let max = within("max", self.max, max_default, (1, 4096))?;
         let agent = Agent {
             kind,
             max,
-            min_warm: within("min_warm", self.min_warm, defaults.min_warm, (0, max))?,
+            min_warm: match (kind_waits, self.min_warm) {
+                (false, Some(min_warm)) if *min_warm.get_ref() > 0 => {
+                    return Err(wrong("min_warm", Some(&min_warm), "only for kind = \"process\": others get their task with their start"));
+                }
+                (_, min_warm) => within("min_warm", min_warm, defaults.min_warm, (0, max))?,
+            },
             queue: within("queue", self.queue, defaults.queue, (1, 100_000))?,
             attempts: within("attempts", self.attempts, defaults.attempts, (1, 100))?,
             timeout: match self.timeout {

@@ -27,7 +27,7 @@ use super::proxy::{Ear, Proxy};
 use super::secrets;
 use super::watchdog::Watchdog;
 use super::workspace::Workspace;
-use crate::ports::Tell;
+use crate::ports::{Said, Tell};
 
 const READ_BYTES: usize = 16 << 10;
 /// A buffer with less room gets a new one.
@@ -73,6 +73,7 @@ pub(super) struct Program {
     /// Rings whenever some child of this process ends.
     children: Signals,
     cell: Option<Cell>,
+    ear: Ear,
     /// Ends with it.
     #[expect(dead_code, reason = "ends the proxy when dropped")]
     proxy: Option<Proxy>,
@@ -95,9 +96,9 @@ pub(super) struct Program {
 
 /// How a program is dealt with.
 pub(super) struct Terms {
-    /// Whose program it is, and the task it works on: for the log.
+    /// Whose program it is, and the task it works on, if there is one yet: for the log.
     pub(super) agent: String,
-    pub(super) task_id: TaskId,
+    pub(super) task_id: Option<TaskId>,
     pub(super) output_bytes_max: u64,
     pub(super) disk_bytes_max: u64,
     pub(super) memory_bytes_max: u64,
@@ -121,9 +122,9 @@ impl Program {
         watchdog: &Arc<Watchdog>,
         workspace: Workspace,
         terms: Terms,
-        ear: Ear,
     ) -> io::Result<Self> {
         watchdog.ready()?;
+        let ear = Ear::default();
         let children = signal(SignalKind::child())?;
         let Prepared { mut command, first, cell, inside, way_out } = launcher.prepare(launch)?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
@@ -135,7 +136,7 @@ impl Program {
             group.enter(cell)?;
         }
         let proxy = match (way_out, &launch.agent.sandbox.network) {
-            (Some(way_out), Network::Allowed(hosts)) => Some(way_out.serve(hosts.clone(), ear)?),
+            (Some(way_out), Network::Allowed(hosts)) => Some(way_out.serve(hosts.clone(), ear.clone())?),
             _ => None,
         };
         let alarms = Alarms { silent: Some(Instant::now() + terms.silence_max), ..Alarms::default() };
@@ -143,6 +144,7 @@ impl Program {
             group,
             children,
             cell,
+            ear,
             proxy,
             measured: Measured::default(),
             workspace: Some(workspace),
@@ -160,6 +162,19 @@ impl Program {
             terms,
             deaf: false,
         })
+    }
+
+    /// Whether it has not ended.
+    pub(super) fn lives(&mut self) -> bool {
+        self.look();
+        self.status.is_none()
+    }
+
+    /// From now on it works on this task; `said` is where its session speaks.
+    pub(super) fn begin(&mut self, task_id: TaskId, said: &mpsc::Sender<Said>) {
+        self.terms.task_id = Some(task_id);
+        self.ear.lend(said);
+        self.may_be_silent(false);
     }
 
     pub(super) fn group(&self) -> Arc<Group> {
@@ -246,7 +261,7 @@ impl Program {
                     // A secret may be cut in two between chunks: of who has any, nothing is logged.
                     if read > 0 && self.terms.secrets.is_empty() {
                         let Terms { agent, task_id, .. } = &self.terms;
-                        tracing::debug!(agent, %task_id, text = %String::from_utf8_lossy(&chunk).trim_end(), "agent's standard error");
+                        tracing::debug!(agent, ?task_id, text = %String::from_utf8_lossy(&chunk).trim_end(), "agent's standard error");
                     }
                     if self.count(read) {
                         return Happening::Flood;
@@ -285,7 +300,7 @@ impl Program {
         };
         if tokio::time::timeout(GONE, gone).await.is_err() {
             let Terms { agent, task_id, .. } = &self.terms;
-            tracing::warn!(agent, %task_id, "an agent's process does not end although it was killed");
+            tracing::warn!(agent, ?task_id, "an agent's process does not end although it was killed");
         }
         let (workspace, cell) = (self.workspace.take(), self.cell.take());
         // Removing may take a while where there are many files.

@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use fte_sandbox::way_out;
@@ -59,9 +59,17 @@ pub(super) struct Proxy {
     _open: watch::Sender<()>,
 }
 
-/// Whom a denied host is told.
-#[derive(Clone, Debug)]
-pub(super) struct Ear(pub(super) mpsc::WeakSender<Said>);
+/// Whom a denied host is told: the session, once there is one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ear(Arc<OnceLock<mpsc::WeakSender<Said>>>);
+
+impl Ear {
+    /// From now on the session hears.
+    pub(super) fn lend(&self, said: &mpsc::Sender<Said>) {
+        // A program serves one session.
+        drop(self.0.set(said.downgrade()));
+    }
+}
 
 struct Rules {
     allowed: Vec<Allowed>,
@@ -256,7 +264,7 @@ impl Rules {
         let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
         if denied.len() < DENIED_TOLD_MAX
             && denied.insert(target.clone())
-            && let Some(ear) = self.ear.0.upgrade()
+            && let Some(ear) = self.ear.0.get().and_then(mpsc::WeakSender::upgrade)
         {
             let data = Map::from_iter([("target".to_owned(), Value::from(target))]);
             // An ear that is full hears enough already.

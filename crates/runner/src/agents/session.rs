@@ -12,7 +12,7 @@ use super::group::Group;
 use super::launch::Launch;
 use super::limits::CHANNEL;
 use super::program::{Program, Terms};
-use super::proxy::Ear;
+use super::warm::{Warm, Working};
 use super::workspace::Workspace;
 use super::{Shared, command, process, secrets};
 use crate::ports::{Said, Session, Start, StartError};
@@ -55,6 +55,8 @@ pub(super) struct ProgramAgent {
     /// Files that it is shown in its sandbox.
     pub(super) shown: Vec<PathBuf>,
     pub(super) env: Variables,
+    /// Its programs that wait for a task.
+    pub(super) warm: Arc<Warm>,
 }
 
 /// Kills all of it at once. What remains (waiting for it, its workspace) is done behind it.
@@ -70,15 +72,29 @@ impl Drop for EndOnDrop {
 }
 
 pub(super) async fn start(agent: Arc<ProgramAgent>, start: Start, shared: Arc<Shared>) -> Result<Session, StartError> {
-    let secrets = secrets::fetch(&agent.name, &agent.agent.secrets, shared.secrets.as_ref()).await?;
+    let working = agent.warm.work();
+    let mut program = match agent.warm.take() {
+        Some(warm) => warm,
+        None => spawn(&agent, Some(&start), &shared).await?,
+    };
     let (said, hear) = mpsc::channel(CHANNEL);
+    let (tell, told) = mpsc::channel(CHANNEL);
+    let (held, dropped) = oneshot::channel();
+    program.begin(start.task_id, &said);
+    let guard = EndOnDrop { group: program.group(), _held: held };
+    tokio::spawn(Conversation { agent, start, shared, program, told, said, working }.run(dropped));
+    Ok(Session { said: hear, tell, guard: Box::new(guard) })
+}
+
+/// Starts the program: for a task, or ahead of one.
+pub(super) async fn spawn(agent: &Arc<ProgramAgent>, start: Option<&Start>, shared: &Arc<Shared>) -> Result<Program, StartError> {
+    let secrets = secrets::fetch(&agent.name, &agent.agent.secrets, shared.secrets.as_ref()).await?;
     let spawn = {
-        let (agent, start, shared) = (Arc::clone(&agent), start.clone(), Arc::clone(&shared));
-        let ear = Ear(said.downgrade());
-        move || spawn(&agent, &start, secrets, &shared, ear)
+        let (agent, start, shared) = (Arc::clone(agent), start.cloned(), Arc::clone(shared));
+        move || spawn_now(&agent, start.as_ref(), secrets, &shared)
     };
     let program = tokio::task::spawn_blocking(spawn).await.map_err(io::Error::other).flatten();
-    let program = program.map_err(|error| StartError {
+    program.map_err(|error| StartError {
         agent: agent.name.clone(),
         reason: error.to_string(),
         // A program that is not there will not be there at the next try; a full disk or process table may heal.
@@ -90,29 +106,26 @@ pub(super) async fn start(agent: Arc<ProgramAgent>, start: Start, shared: Arc<Sh
                 | io::ErrorKind::ArgumentListTooLong
                 | io::ErrorKind::Unsupported
         ),
-    })?;
-    let (tell, told) = mpsc::channel(CHANNEL);
-    let (held, dropped) = oneshot::channel();
-    let guard = EndOnDrop { group: program.group(), _held: held };
-    tokio::spawn(Conversation { agent, start, shared, program, told, said }.run(dropped));
-    Ok(Session { said: hear, tell, guard: Box::new(guard) })
+    })
 }
 
-fn spawn(agent: &ProgramAgent, start: &Start, secrets: Variables, shared: &Shared, ear: Ear) -> io::Result<Program> {
-    let workspace = Workspace::create(&shared.workspaces, start.task_id, start.attempt)?;
+fn spawn_now(agent: &ProgramAgent, start: Option<&Start>, secrets: Variables, shared: &Shared) -> io::Result<Program> {
+    let workspace = match start {
+        Some(start) => Workspace::create(&shared.workspaces, start.task_id, start.attempt)?,
+        None => Workspace::ahead(&shared.workspaces)?,
+    };
     let path: PathBuf = workspace.path().to_owned();
-    let (command, mut env) = match agent.talk {
-        Talk::Process => (agent.command.clone(), agent.env.clone()),
-        Talk::Command => command::prepare(agent, start, &path)?,
+    let (command, mut env) = match (agent.talk, start) {
+        (Talk::Command, Some(start)) => command::prepare(agent, start, &path)?,
+        (Talk::Command, None) | (Talk::Process, _) => (agent.command.clone(), agent.env.clone()),
     };
     let values = secrets.iter().map(|(_, value)| value.clone()).collect();
     env.extend(secrets);
     let launch = Launch { agent: &agent.agent, command: &command, env: &env, shown: &agent.shown, workspace: &path };
     let limits = &shared.limits;
-    let (agent_name, task_id) = (agent.name.clone(), start.task_id);
     let terms = Terms {
-        agent: agent_name,
-        task_id,
+        agent: agent.name.clone(),
+        task_id: None,
         output_bytes_max: limits.output_bytes_max,
         silence_max: agent.agent.timeout,
         disk_bytes_max: agent.agent.sandbox.disk_bytes,
@@ -120,7 +133,7 @@ fn spawn(agent: &ProgramAgent, start: &Start, secrets: Variables, shared: &Share
         leave: limits.leave,
         secrets: values,
     };
-    Program::spawn(&shared.launcher, &launch, &shared.watchdog, workspace, terms, ear)
+    Program::spawn(&shared.launcher, &launch, &shared.watchdog, workspace, terms)
 }
 
 /// Everything that a kind needs to talk with its program.
@@ -131,6 +144,8 @@ pub(super) struct Conversation {
     pub(super) program: Program,
     pub(super) told: mpsc::Receiver<crate::ports::Tell>,
     pub(super) said: mpsc::Sender<Said>,
+    /// Until its program is gone.
+    pub(super) working: Working,
 }
 
 impl Conversation {
@@ -150,9 +165,10 @@ impl Conversation {
             () = talk => {}
         }
         // The runner goes on with the last word while the rest is cleared away.
-        let Self { program, said, .. } = self;
+        let Self { program, said, working, .. } = self;
         drop(said);
         program.finish().await;
+        drop(working);
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use fte_events::TaskId;
 
@@ -17,10 +18,19 @@ pub(super) struct Workspace {
 }
 
 impl Workspace {
+    /// For a task that is not known yet, `<data>/workspaces/ahead/<number>`.
+    pub(super) fn ahead(workspaces: &Path) -> io::Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        Self::in_directory(&workspaces.join("ahead"), NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
     pub(super) fn create(workspaces: &Path, task: TaskId, attempt: u32) -> io::Result<Self> {
-        let of_task = workspaces.join(task.to_string());
+        Self::in_directory(&workspaces.join(task.to_string()), attempt)
+    }
+
+    fn in_directory(of_task: &Path, attempt: u32) -> io::Result<Self> {
         for n in 0..SAME_ATTEMPT_MAX {
-            std::fs::create_dir_all(&of_task)?;
+            std::fs::create_dir_all(of_task)?;
             let path = of_task.join(format!("{attempt}.{n}"));
             match DirBuilder::new().mode(0o700).create(&path) {
                 // Without symbolic links on the way, so that the names an agent sees and ours are the same.

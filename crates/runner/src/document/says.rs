@@ -71,7 +71,7 @@ impl TaskDoc {
                 pool: self.agent.clone(),
                 agent: self.agent.clone(),
                 runtime: claim.runtime.clone(),
-                warm: false,
+                warm: claim.warm,
                 waited_ms: claim.waited_ms,
                 held_ms,
                 reason,

@@ -280,6 +280,7 @@ pub(super) fn claim(instance: &Instance, doc: &TaskDoc, slot: &Slot, waited_ms: 
         waited_ms,
         in_use: slot.in_use,
         capacity: limits.map_or(0, |limits| limits.max),
+        warm: instance.ports.agents.is_warm(&doc.agent),
     }
 }
 

@@ -60,7 +60,9 @@ fn a_bad_value_names_file_line_key_and_the_accepted_form() {
     check(&format!("{echo}network = true\n"), "line 3, agents.echo.network:", "only for programs");
     check(&format!("{cat}[sandbox]\naccept = [\"anything\"]\n"), "line 5, sandbox.accept:", r#"expected some of "landlock", "processes""#);
     check(&format!("{echo}max = 0\n"), "line 3, agents.echo.max:", "expected 1 to 4096");
-    check(&format!("{echo}queue = 9\nmin_warm = 9999\n"), "line 4, agents.echo.min_warm:", "expected 0 to 512");
+    let process = "[agents.x]\nkind = \"process\"\ncommand = [\"cat\"]\n";
+    check(&format!("{process}min_warm = 9999\n"), "line 4, agents.x.min_warm:", "expected 0 to 4");
+    check(&format!("{echo}queue = 9\nmin_warm = 1\n"), "line 4, agents.echo.min_warm:", "only for kind = \"process\"");
     check(&format!("{echo}\nattempts = 0\n"), "line 4, agents.echo.attempts:", "expected 1 to 100");
     check(&format!("{echo}timeout = \"0s\"\n"), "line 3, agents.echo.timeout:", "more than nothing");
     check(&format!("{echo}max = 1\nenv = [\n  \"LANG\",\n  \"A=B\",\n]\n"), "line 4, agents.echo.env:", r#""A=B""#);
