@@ -115,10 +115,20 @@ impl Cgroups {
     /// New groups with these limits.
     pub fn cell(&self, limits: &Limits) -> io::Result<Cell> {
         self.clear();
-        let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+        loop {
+            let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+            match self.cell_named(&name, limits) {
+                // One that a predecessor of our number left, and that is still busy.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => return made,
+            }
+        }
+    }
+
+    fn cell_named(&self, name: &str, limits: &Limits) -> io::Result<Cell> {
         let mut cell = Cell { directories: Vec::new(), leftover: Arc::clone(&self.leftover) };
         for hierarchy in &self.hierarchies {
-            let directory = hierarchy.directory.join(&name);
+            let directory = hierarchy.directory.join(name);
             fs::create_dir(&directory).map_err(|error| at(&directory, error))?;
             cell.directories.push((directory.clone(), hierarchy.version));
             for control in &hierarchy.controls {
@@ -275,8 +285,13 @@ fn make(parent: &Path, name: &str) -> io::Result<PathBuf> {
     sweep(parent);
     let directory = parent.join(name);
     match fs::create_dir(&directory) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(at(&directory, error)),
-        _ => Ok(directory),
+        // Of a predecessor that had our number, as in a container, or of another part of this process.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            remove_cells(&directory);
+            Ok(directory)
+        }
+        Err(error) => Err(at(&directory, error)),
+        Ok(()) => Ok(directory),
     }
 }
 
@@ -285,11 +300,16 @@ fn sweep(parent: &Path) {
     for entry in entries.flatten() {
         let owner = entry.file_name().to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok());
         if owner.is_some_and(|owner| !Path::new(&format!("/proc/{owner}")).exists()) {
-            for cell in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
-                drop(fs::remove_dir(cell.path()));
-            }
+            remove_cells(&entry.path());
             drop(fs::remove_dir(entry.path()));
         }
+    }
+}
+
+/// Those without processes; the kernel keeps the others.
+fn remove_cells(directory: &Path) {
+    for cell in fs::read_dir(directory).into_iter().flatten().flatten() {
+        drop(fs::remove_dir(cell.path()));
     }
 }
 
@@ -310,4 +330,56 @@ fn write(file: &Path, value: &str) -> io::Result<()> {
 
 fn at(file: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Where no groups can be made there is nothing to see; the whole program says so in its own tests.
+    fn cgroups() -> Option<Cgroups> {
+        Cgroups::find().inspect_err(|error| println!("NOTICE: no control groups can be made here: {error}")).ok()
+    }
+
+    #[test]
+    fn a_cell_holds_a_process_with_all_it_started_and_goes_with_it() {
+        let Some(cgroups) = cgroups() else { return };
+        let cell = cgroups.cell(&Limits::default()).unwrap();
+        let mut shell = Command::new("sh").args(["-c", "sleep 600 & read line"]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let pid = Pid::from_child(&shell);
+        let started = std::iter::repeat_with(|| children(pid).unwrap()).find(|children| !children.is_empty()).unwrap();
+        cell.enter(pid).unwrap();
+        for (directory, _) in &cell.directories {
+            let inside = fs::read_to_string(directory.join("cgroup.procs")).unwrap();
+            for process in started.iter().chain([&pid]) {
+                assert!(inside.lines().any(|line| line == process.as_raw_nonzero().to_string()), "{process:?} is not in {inside}");
+            }
+        }
+        let directories = cell.directories.clone();
+        for process in started {
+            rustix::process::kill_process(process, rustix::process::Signal::KILL).unwrap();
+        }
+        shell.kill().unwrap();
+        shell.wait().unwrap();
+        drop(cell);
+        // The kernel may need a moment more; the next cell finds what was left.
+        while directories.iter().any(|(directory, _)| directory.exists()) {
+            cgroups.clear();
+        }
+        // One that is gone already may be entered by nobody, and that is no error.
+        cgroups.cell(&Limits::default()).unwrap().enter(pid).unwrap();
+    }
+
+    #[test]
+    fn what_a_predecessor_left_is_in_nobodys_way() {
+        let Some(cgroups) = cgroups() else { return };
+        let next = cgroups.next.load(Ordering::Relaxed);
+        let left: Vec<_> = cgroups.hierarchies.iter().map(|hierarchy| hierarchy.directory.join(next.to_string())).collect();
+        left.iter().for_each(|directory| fs::create_dir(directory).unwrap());
+        let cell = cgroups.cell(&Limits::default()).unwrap();
+        assert!(cell.directories.iter().all(|(directory, _)| !left.contains(directory)));
+        left.iter().for_each(|directory| fs::remove_dir(directory).unwrap());
+    }
 }
