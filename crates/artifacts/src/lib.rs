@@ -198,11 +198,6 @@ impl Artifacts {
         }
     }
 
-    /// Whether the store is on this machine, or mounted as if it were.
-    pub fn is_directory(&self) -> bool {
-        matches!(self.shared.home, Home::Directory(_))
-    }
-
     /// Removes what a killed predecessor left half-written. Only for who knows that no other process uses this data directory.
     pub fn sweep(&self) -> io::Result<()> {
         spool::sweep(&self.shared.tmp, self.shared.alone)

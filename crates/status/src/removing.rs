@@ -33,8 +33,8 @@ pub(crate) enum Error {
 }
 
 /// One pass. The caller holds the right to sweep.
-pub(crate) async fn remove(store: &Store, artifacts: &Artifacts) -> Result<(), Error> {
-    let due_ms = Timestamp::now().as_millisecond();
+pub(crate) async fn remove(store: &Store, artifacts: &Artifacts, now: Timestamp) -> Result<(), Error> {
+    let due_ms = now.as_millisecond();
     let mut looked_at = 0;
     while looked_at < PASS_MAX {
         let unnamed = store.unnamed(due_ms, STEP_MAX).await?;

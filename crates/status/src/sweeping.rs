@@ -29,7 +29,7 @@ async fn sweep_all(store: &Store, artifacts: Option<&Artifacts>, retention: Dura
     let Some(_alone) = store.sweeping_alone().await? else { return Ok(()) };
     sweep(store, retention).await?;
     match artifacts {
-        Some(artifacts) => removing::remove(store, artifacts).await,
+        Some(artifacts) => removing::remove(store, artifacts, Timestamp::now()).await,
         None => Ok(()),
     }
 }
