@@ -56,8 +56,10 @@ mod s3 {
 
     use super::{ENV_ALLOW_HTTP, ENV_ARTIFACTS, ENV_PATH_STYLE, EXPECTED};
 
-    const ENDPOINTS: [&str; 2] = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"];
-    const REGIONS: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
+    const ENDPOINT_OF_S3: &str = "AWS_ENDPOINT_URL_S3";
+    const ENDPOINT: &str = "AWS_ENDPOINT_URL";
+    const REGION: &str = "AWS_REGION";
+    const REGION_BY_DEFAULT: &str = "AWS_DEFAULT_REGION";
     const KEY: &str = "AWS_ACCESS_KEY_ID";
     const SECRET: &str = "AWS_SECRET_ACCESS_KEY";
     /// What else says who we are, passed on as it is.
@@ -99,10 +101,10 @@ mod s3 {
                 return Err(ConfigError::variable(ENV_ARTIFACTS, text, expected));
             }
             let first = |names: [&'static str; 2]| names.into_iter().find_map(|name| Some((name, env.get(name)?)));
-            let endpoint = first(ENDPOINTS);
+            let endpoint = first([ENDPOINT_OF_S3, ENDPOINT]);
             let path_style = env.parsed_or(ENV_PATH_STYLE, endpoint.is_some())?;
             let allow_http = env.parsed_or(ENV_ALLOW_HTTP, false)?;
-            let region = first(REGIONS).map_or(Ok("us-east-1".to_owned()), |(name, region)| {
+            let region = first([REGION, REGION_BY_DEFAULT]).map_or(Ok("us-east-1".to_owned()), |(name, region)| {
                 if plain(&region, b"-") { Ok(region) } else { Err(ConfigError::variable(name, region, "a region such as eu-central-1")) }
             })?;
             let endpoint = endpoint.map(|(name, url)| endpoint_of(name, &url, allow_http, path_style, bucket)).transpose()?;
