@@ -108,14 +108,7 @@ mod s3 {
                 if plain(&region, b"-") { Ok(region) } else { Err(ConfigError::variable(name, region, "a region such as eu-central-1")) }
             })?;
             let endpoint = endpoint.map(|(name, url)| endpoint_of(name, &url, allow_http, path_style, bucket)).transpose()?;
-            Ok(Self {
-                bucket: bucket.to_owned(),
-                prefix: prefix.to_owned(),
-                region,
-                endpoint,
-                path_style,
-                identity: identity(env)?,
-            })
+            Ok(Self { bucket: bucket.to_owned(), prefix: prefix.to_owned(), region, endpoint, path_style, identity: identity(env)? })
         }
     }
 
@@ -202,7 +195,7 @@ mod tests {
             assert!(error.starts_with(&format!("{name}=")) && error.contains("expected"), "{error}");
             assert!(!error.contains("hunter2"), "{error}");
         };
-        for place in ["gs://bucket", "s3://", "s3://b/../c", "s3://b//c", "s3://b/ü", "s3://b?x=1"] {
+        for place in ["gs://bucket", "s3://", "s3://b/../c", "s3://b/c//d", "s3://b/ü", "s3://b?x=1"] {
             check(ENV_ARTIFACTS, &[(ENV_ARTIFACTS, place)]);
         }
         check("AWS_SECRET_ACCESS_KEY", &[("AWS_ACCESS_KEY_ID", "id")]);

@@ -44,7 +44,9 @@ impl Directory {
         let entries = match std::fs::read_dir(self.shelf(digest)) {
             Ok(entries) => entries,
             // An empty shelf is no store that is away; without its root there is none.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return std::fs::metadata(&self.root).map(|_| Vec::new()).map_err(failed),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return std::fs::metadata(&self.root).map(|_| Vec::new()).map_err(failed);
+            }
             Err(error) => return Err(failed(error)),
         };
         let mut copies = Vec::new();

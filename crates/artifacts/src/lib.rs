@@ -113,7 +113,9 @@ pub enum OpenError {
     #[error("the S3 store of FTE_ARTIFACTS cannot be set up")]
     Object(#[source] object_store::Error),
     /// There is nobody to trust.
-    #[error("the S3 store of FTE_ARTIFACTS needs TLS, and this system has no CA certificates: install ca-certificates, or set SSL_CERT_FILE")]
+    #[error(
+        "the S3 store of FTE_ARTIFACTS needs TLS, and this system has no CA certificates: install ca-certificates, or set SSL_CERT_FILE"
+    )]
     NoAuthorities,
 }
 
@@ -276,7 +278,11 @@ impl Artifacts {
     async fn newest(&self, digest: Digest, size: u64) -> Result<Copy, ReadError> {
         let copies = self.copies(digest).await?;
         let newest = copies.into_iter().max_by_key(|copy| (copy.epoch, copy.named)).ok_or(ReadError::Missing { digest })?;
-        if newest.size == size { Ok(newest) } else { Err(ReadError::Corrupt { digest, why: format!("it has {} bytes instead of {size}", newest.size) }) }
+        if newest.size == size {
+            Ok(newest)
+        } else {
+            Err(ReadError::Corrupt { digest, why: format!("it has {} bytes instead of {size}", newest.size) })
+        }
     }
 
     async fn copies(&self, digest: Digest) -> Result<Vec<Copy>, Away> {

@@ -91,7 +91,8 @@ impl S3 {
 
     pub(crate) async fn copies(&self, digest: Digest) -> Result<Vec<Copy>, Away> {
         let directory = Path::from(self.directory(digest));
-        let objects: Vec<_> = futures_util::StreamExt::take(self.store.list(Some(&directory)), COPIES_MAX).try_collect().await.map_err(Away::Object)?;
+        let objects: Vec<_> =
+            futures_util::StreamExt::take(self.store.list(Some(&directory)), COPIES_MAX).try_collect().await.map_err(Away::Object)?;
         let copy = |object: &object_store::ObjectMeta| {
             let epoch = object.location.filename()?.parse().ok()?;
             Some(Copy { epoch: Epoch(epoch), named: true, size: object.size })
@@ -173,4 +174,3 @@ impl fmt::Debug for S3 {
         write!(f, "s3://{}/{}", self.place.bucket, self.place.prefix)
     }
 }
-

@@ -56,7 +56,8 @@ impl Downloads {
         let reading = self.artifacts.read(named.digest, named.size.unsigned_abs(), wanted).await.map_err(NotGiven::Unread)?;
         let (give, take) = mpsc::channel(CHUNKS_MAX);
         tokio::spawn(pass_on(reading, give, place));
-        let chunks = futures_util::stream::unfold(take, async |mut take: mpsc::Receiver<Result<Bytes, BrokenOff>>| Some((take.recv().await?, take)));
+        let chunks =
+            futures_util::stream::unfold(take, async |mut take: mpsc::Receiver<Result<Bytes, BrokenOff>>| Some((take.recv().await?, take)));
         Ok(Body::from_stream(chunks))
     }
 }

@@ -31,10 +31,10 @@ pub mod metrics;
 mod model;
 mod naming;
 mod reading;
+mod removing;
 #[cfg(test)]
 #[cfg(feature = "postgres")]
 mod replicas_tests;
-mod removing;
 mod routes;
 mod sse;
 mod store;

@@ -6,8 +6,8 @@ use fte_artifacts::Artifacts;
 use fte_service::{ServiceError, chain};
 use jiff::Timestamp;
 
-use crate::{metrics, removing};
 use crate::store::{Store, StoreError, Sweep};
+use crate::{metrics, removing};
 
 /// Between two steps, so that a sweep takes a small part of the writer's time.
 const PAUSE: Duration = Duration::from_millis(50);

@@ -10,7 +10,7 @@ use axum::{Extension, Router};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use fte_artifacts::Artifacts;
+use fte_artifacts::{Artifacts, Digest};
 use fte_bus::{Delivery, RawEvent, Record};
 use fte_events::{
     ClaimId, EventName, Origin, Outgoing, Payload, ReleaseReason, ResultKind, SandboxChange, SandboxClaim, SandboxKind, Status,
@@ -150,6 +150,15 @@ impl History {
     pub(crate) fn ids(&self) -> Vec<String> {
         self.events.iter().map(|delivery| delivery.event.id.clone()).collect()
     }
+}
+
+/// A task that made `a.txt`, and its content.
+pub(crate) fn made() -> (History, Digest) {
+    let digest = Digest::new([0xab; 32]);
+    let uri = format!("artifact:sha256/{digest}");
+    let artifact = json!({"name": "a.txt", "content_type": "text/plain", "size_bytes": 3, "uri": uri, "sha256": digest.to_string()});
+    let history = History::of(TaskId::now()).requested("make");
+    (history.step_with(Status::Running, |event| drop(event.details.insert("artifact".to_owned(), artifact))), digest)
 }
 
 pub(crate) fn delivery(topic: &str, body: Bytes) -> Delivery {

@@ -61,7 +61,8 @@ async fn a_report_is_fetched_by_who_may_see_the_task_and_by_nobody_else() {
     let poster = fte_with_keys.somebody(&["poster", "--tenant", "acme", "--role", "submit"]).await;
     let task = post(&ada, json!({ "task": "rain", "agent": "demo", "context": { "demo": { "step_ms": 1 } } })).await;
     eventually(|| async {
-        let answer = ada.post(&format!("/v1/tasks/{task}/approval"), &json!({ "approved": true })).await.map_err(|error| error.to_string())?;
+        let answer =
+            ada.post(&format!("/v1/tasks/{task}/approval"), &json!({ "approved": true })).await.map_err(|error| error.to_string())?;
         if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
     })
     .await;

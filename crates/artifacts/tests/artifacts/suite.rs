@@ -79,13 +79,8 @@ async fn what_is_too_large_leaves_nothing_behind(kit: Kit) {
 
 async fn a_damaged_content_is_never_given_to_its_end(kit: Kit) {
     let content = bytes(400 << 10);
-    let damages: [fn(&mut Vec<u8>); 5] = [
-        |bytes| bytes[0] ^= 1,
-        |bytes| *bytes.last_mut().unwrap() ^= 1,
-        |bytes| bytes.truncate(100),
-        |bytes| bytes.push(0),
-        Vec::clear,
-    ];
+    let damages: [fn(&mut Vec<u8>); 5] =
+        [|bytes| bytes[0] ^= 1, |bytes| *bytes.last_mut().unwrap() ^= 1, |bytes| bytes.truncate(100), |bytes| bytes.push(0), Vec::clear];
     for damage in damages {
         let kept = kit.keep(&content).await.unwrap();
         let file = &kit.copies(kept.digest)[0];
@@ -207,4 +202,34 @@ async fn a_sweep_takes_what_a_killed_process_left() {
     kit.store.sweep().unwrap();
     assert_eq!((kit.leftovers().len(), kit.whole(kept).await.as_slice()), (0, b"whole".as_slice()));
     kit.store.sweep().unwrap();
+}
+
+/// Tells the second process of this test from the first.
+const WITHOUT_ROOM: &str = "FTE_TEST_ARTIFACTS_WITHOUT_ROOM";
+
+/// This test runs itself in a second process, whose files may not grow for a while: what a full disk is to a file.
+#[tokio::test]
+async fn a_directory_without_room_keeps_nothing_and_heals_by_itself() {
+    use fte_service::Env as _;
+    if fte_service::ProcessEnv.get(WITHOUT_ROOM).is_none() {
+        let mut again = std::process::Command::new("sh");
+        again.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"]).arg(std::env::current_exe().unwrap());
+        again.args(["--exact", "suite::a_directory_without_room_keeps_nothing_and_heals_by_itself"]);
+        let ran = again.env(WITHOUT_ROOM, "yes").output().unwrap();
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stdout));
+        assert!(String::from_utf8_lossy(&ran.stdout).contains("1 passed"));
+        return;
+    }
+    let (kit, content) = (Kit::directory(), bytes(300 << 10));
+    let room = |bytes: Option<u64>| {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize);
+        rustix::process::setrlimit(rustix::process::Resource::Fsize, rustix::process::Rlimit { current: bytes, ..limit }).unwrap();
+    };
+    room(Some(200 << 10));
+    let error = kit.keep(&content).await.unwrap_err();
+    assert!(matches!(error, KeepError::Local(_)), "{error:?}");
+    assert_eq!((kit.all().len(), kit.leftovers().len()), (0, 0));
+    room(None);
+    let kept = kit.keep(&content).await.unwrap();
+    assert!(kit.whole(kept).await == content);
 }

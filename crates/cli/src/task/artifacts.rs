@@ -108,7 +108,9 @@ impl Artifacts {
         if let Some(output) = &self.output {
             return Ok(output.clone());
         }
-        let is_plain = !artifact.name.contains(['/', '\\']) && !artifact.name.chars().any(char::is_control) && ![".", ".."].contains(&artifact.name.as_str());
+        let is_plain = !artifact.name.contains(['/', '\\'])
+            && !artifact.name.chars().any(char::is_control)
+            && ![".", ".."].contains(&artifact.name.as_str());
         let name = Some(PathBuf::from(&artifact.name)).filter(|_| is_plain);
         name.ok_or_else(|| Error::usage(format!("{:?} cannot be the name of a file", artifact.name), "name one with -o"))
     }
@@ -117,7 +119,9 @@ impl Artifacts {
 /// Saves it under a name that nobody has, and then under its own.
 async fn save(client: &Client, path: &str, artifact: &Artifact, target: &Path, force: bool) -> Result<(), Error> {
     let free = || match target.symlink_metadata() {
-        Ok(_) if !force => Err(Error::usage(format!("{} is there already", target.display()), "overwrite it with --force, or name another with -o")),
+        Ok(_) if !force => {
+            Err(Error::usage(format!("{} is there already", target.display()), "overwrite it with --force, or name another with -o"))
+        }
         _ => Ok(()),
     };
     free()?;

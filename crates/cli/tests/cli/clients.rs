@@ -227,7 +227,8 @@ async fn completions_come_for_every_shell_without_an_instance() {
 async fn artifacts_are_listed_and_one_that_is_not_what_it_should_be_is_not_saved() {
     // The SHA-256 of `abc`.
     let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-    let item = |name: &str, size: u32| format!(r#"{{"name":"{name}","content_type":"text/plain","size_bytes":{size},"sha256":"{sha256}"}}"#);
+    let item =
+        |name: &str, size: u32| format!(r#"{{"name":"{name}","content_type":"text/plain","size_bytes":{size},"sha256":"{sha256}"}}"#);
     let list = format!(r#"{{"items":[{},{}]}}"#, item("a.txt", 3), item("../up", 3));
     let (path, one) = (format!("GET /v1/tasks/{ID}/artifacts"), format!("GET /v1/tasks/{ID}/artifacts/{sha256}"));
     let missing = format!("GET /v1/tasks/{ID}/artifacts/b.txt");

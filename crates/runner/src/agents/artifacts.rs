@@ -65,9 +65,8 @@ impl ArtifactStore {
         name: Option<String>,
         media: Option<String>,
     ) -> Result<Artifact, ArtifactError> {
-        let name = name.unwrap_or_else(|| {
-            Path::new(&path).file_name().map_or_else(|| path.clone(), |name| name.to_string_lossy().into_owned())
-        });
+        let name =
+            name.unwrap_or_else(|| Path::new(&path).file_name().map_or_else(|| path.clone(), |name| name.to_string_lossy().into_owned()));
         let opening = tokio::task::spawn_blocking(move || open_inside(&workspace, &path));
         let broken_off = |_| ArtifactError::NotKept { name: name.clone(), source: KeepError::Away(Away::Stopped) };
         let file = opening.await.map_err(broken_off)??;
@@ -76,12 +75,24 @@ impl ArtifactStore {
     }
 
     /// Keeps what can be read.
-    pub(super) async fn keep(&self, name: &str, content_type: &str, content: impl Read + Send + 'static) -> Result<Artifact, ArtifactError> {
+    pub(super) async fn keep(
+        &self,
+        name: &str,
+        content_type: &str,
+        content: impl Read + Send + 'static,
+    ) -> Result<Artifact, ArtifactError> {
         let kept = self.artifacts.keep(content, self.bytes_max).await;
         let kept = kept.map_err(|source| ArtifactError::NotKept { name: name.to_owned(), source })?;
         let sha256 = kept.digest.to_string();
         let uri = format!("artifact:sha256/{sha256}");
-        Ok(Artifact { name: name.to_owned(), content_type: content_type.to_owned(), size_bytes: kept.size, sha256, uri, extra: Extra::default() })
+        Ok(Artifact {
+            name: name.to_owned(),
+            content_type: content_type.to_owned(),
+            size_bytes: kept.size,
+            sha256,
+            uri,
+            extra: Extra::default(),
+        })
     }
 }
 

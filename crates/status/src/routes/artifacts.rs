@@ -151,7 +151,10 @@ fn not_given(named: &Named, error: NotGiven) -> Problem {
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_downloads", detail).retry_after(Duration::from_secs(1))
         }
         NotGiven::Unread(error @ ReadError::Missing { .. }) => {
-            let detail = format!("{:?} was made, but is not in the artifacts' store: it was removed there, or the store is another one ({same}).", named.name);
+            let detail = format!(
+                "{:?} was made, but is not in the artifacts' store: it was removed there, or the store is another one ({same}).",
+                named.name
+            );
             Problem::new(StatusCode::NOT_FOUND, "artifact_missing", detail).caused_by(&error)
         }
         NotGiven::Unread(error @ ReadError::Corrupt { .. }) => {

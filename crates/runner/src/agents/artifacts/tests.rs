@@ -75,6 +75,9 @@ async fn a_file_past_the_limit_leaves_nothing_behind() {
     std::fs::write(fixture.workspace().join("fits"), vec![0; 100]).unwrap();
     std::fs::write(fixture.workspace().join("large"), vec![0; 101]).unwrap();
     assert_eq!(fixture.keep("fits").await.unwrap().size_bytes, 100);
-    assert!(matches!(fixture.keep("large").await.unwrap_err(), ArtifactError::NotKept { source: KeepError::TooLarge { bytes_max: 100 }, .. }));
+    assert!(matches!(
+        fixture.keep("large").await.unwrap_err(),
+        ArtifactError::NotKept { source: KeepError::TooLarge { bytes_max: 100 }, .. }
+    ));
     assert_eq!(fixture.leftovers(), 0);
 }

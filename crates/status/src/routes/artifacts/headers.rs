@@ -109,7 +109,9 @@ mod tests {
         for beyond in ["bytes=10-", "bytes=10-12", "bytes=-0"] {
             check(beyond, Part::Beyond);
         }
-        for odd in ["bytes=3-1", "bytes=0-1,4-5", "bytes=", "bytes=-", "bytes=a-b", "bytes=+1-2", "pages=1-2", "bytes=99999999999999999999-"] {
+        for odd in
+            ["bytes=3-1", "bytes=0-1,4-5", "bytes=", "bytes=-", "bytes=a-b", "bytes=+1-2", "pages=1-2", "bytes=99999999999999999999-"]
+        {
             check(odd, Part::Whole);
         }
         assert_eq!(super::part(&with(&[(RANGE, "bytes=0-")]), "\"t\"", 0), Part::Beyond);
@@ -119,7 +121,9 @@ mod tests {
 
     #[test]
     fn what_may_hold_a_script_is_saved_and_not_shown() {
-        for odd in ["text/html", "TEXT/HTML; charset=utf-8", "image/svg+xml", "text/xml", "application/xhtml+xml", "text/javascript", "", "x"] {
+        for odd in
+            ["text/html", "TEXT/HTML; charset=utf-8", "image/svg+xml", "text/xml", "application/xhtml+xml", "text/javascript", "", "x"]
+        {
             assert_eq!(shown_as(odd), ("application/octet-stream", false), "{odd}");
         }
         assert_eq!(shown_as("Text/Plain; charset=x"), ("text/plain; charset=utf-8", true));

@@ -90,7 +90,10 @@ async fn what_is_known_is_not_sent_again_and_parts_are_sent_alone() {
     assert!(bytes(known).await.unwrap().is_empty());
 
     let part = status.open(&one, &[("range", "bytes=2-4")]).await;
-    assert_eq!((part.status().as_u16(), header(&part, "content-range"), header(&part, "content-length")), (206, Some("bytes 2-4/10"), Some("3")));
+    assert_eq!(
+        (part.status().as_u16(), header(&part, "content-range"), header(&part, "content-length")),
+        (206, Some("bytes 2-4/10"), Some("3"))
+    );
     assert_eq!(bytes(part).await.unwrap(), b"234");
     let beyond = status.open(&one, &[("range", "bytes=10-")]).await;
     assert_eq!((beyond.status().as_u16(), header(&beyond, "content-range")), (416, Some("bytes */10")));
@@ -151,7 +154,10 @@ async fn of_two_with_one_name_the_last_made_is_under_it_in_whatever_order_the_ev
             status.record([history.events[place].clone()]).await;
         }
         let listed = status.get(&path).await.expect(200);
-        assert_eq!(listed["items"].as_array().unwrap().iter().map(|item| item["sha256"].as_str().unwrap().to_owned()).collect::<Vec<_>>(), [last.digest.to_string(), first.digest.to_string()]);
+        assert_eq!(
+            listed["items"].as_array().unwrap().iter().map(|item| item["sha256"].as_str().unwrap().to_owned()).collect::<Vec<_>>(),
+            [last.digest.to_string(), first.digest.to_string()]
+        );
         assert_eq!(status.get(&format!("{path}/a.txt")).await.body, "last");
         assert_eq!(status.get(&format!("{path}/{}", first.digest)).await.body, "first");
     }
@@ -173,7 +179,11 @@ async fn the_result_names_them_too_and_the_task_says_where_they_are() {
     let mut with_href = named.clone();
     with_href["href"] = json!(format!("/v1/tasks/{task}/artifacts/{}", kept.digest));
     assert_eq!(shown["artifacts"], json!([with_href, elsewhere]));
-    assert_eq!(status.get(&format!("/v1/tasks/{task}/result")).await.expect(200)["artifacts"], json!([named, elsewhere]), "an event stays as it is");
+    assert_eq!(
+        status.get(&format!("/v1/tasks/{task}/result")).await.expect(200)["artifacts"],
+        json!([named, elsewhere]),
+        "an event stays as it is"
+    );
     assert_eq!(status.get(with_href["href"].as_str().unwrap()).await.body, "made");
 }
 

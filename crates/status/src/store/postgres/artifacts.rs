@@ -173,3 +173,26 @@ impl Postgres {
         self.ask(|reply| Command::Settle { settled, now_ms, reply }).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fte_artifacts::Digest;
+
+    use crate::test_support::{cluster, connect, incoming, made};
+
+    #[tokio::test]
+    async fn a_database_from_before_artifacts_were_named_names_those_of_its_events() {
+        let name = cluster::shared().database().await;
+        let (history, digest) = made();
+        let store = connect(cluster::shared().url(&name)).await;
+        store.record(incoming(history.events.clone())).await.unwrap();
+        drop(store);
+        let before = "DROP TABLE fte_status.artifact, fte_status.unnamed; UPDATE fte_status.head SET version = 1";
+        cluster::shared().run(&name, before).await.unwrap();
+        for _ in 0..2 {
+            let store = connect(cluster::shared().url(&name)).await;
+            let named = store.artifacts_of(history.task, "default".into()).await.unwrap();
+            assert_eq!(named.iter().map(|named| (named.name.as_str(), named.digest)).collect::<Vec<(&str, Digest)>>(), [("a.txt", digest)]);
+        }
+    }
+}

@@ -2,8 +2,8 @@
 
 use fte_events::Status;
 
-use super::artifacts;
 use super::apply::{record_of, task_of};
+use super::artifacts;
 use super::connection::Session;
 use crate::store::sweep::{ROWS_MAX, Sweep, Swept, TASKS_MAX};
 use crate::store::{StoreError, status_code};

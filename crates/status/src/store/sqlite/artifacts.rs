@@ -65,7 +65,9 @@ pub(super) fn fill(connection: &Connection) -> rusqlite::Result<()> {
 pub(super) fn forget(connection: &Connection, task: &[u8], tenant: &str) -> rusqlite::Result<()> {
     let now_ms = jiff::Timestamp::now().as_millisecond();
     connection
-        .prepare_cached("INSERT OR REPLACE INTO unnamed (sha256, due) SELECT DISTINCT sha256, ?3 FROM artifact WHERE task = ?1 AND tenant = ?2")?
+        .prepare_cached(
+            "INSERT OR REPLACE INTO unnamed (sha256, due) SELECT DISTINCT sha256, ?3 FROM artifact WHERE task = ?1 AND tenant = ?2",
+        )?
         .execute(params![task, tenant, now_ms])?;
     connection.prepare_cached("DELETE FROM artifact WHERE task = ?1 AND tenant = ?2")?.execute(params![task, tenant])?;
     Ok(())
@@ -95,7 +97,8 @@ impl Sqlite {
                  WHERE due <= ?1 ORDER BY due LIMIT ?2",
             )?;
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            let rows = statement.query_map(params![due_ms, limit], |row| Ok(Unnamed { digest: Digest::new(row.get(0)?), is_named: row.get(1)? }))?;
+            let rows = statement
+                .query_map(params![due_ms, limit], |row| Ok(Unnamed { digest: Digest::new(row.get(0)?), is_named: row.get(1)? }))?;
             rows.collect()
         })
         .await

@@ -3,9 +3,9 @@
 use fte_events::{Status, TaskId};
 use rusqlite::{Connection, params};
 
-use super::{Sqlite, artifacts};
 use super::apply::record_of;
 use super::reads::tenant_after;
+use super::{Sqlite, artifacts};
 use crate::store::sweep::{ROWS_MAX, Sweep, Swept, TASKS_MAX};
 use crate::store::{StoreError, status_code};
 
