@@ -104,9 +104,11 @@ mod s3 {
             let endpoint = first([ENDPOINT_OF_S3, ENDPOINT]);
             let path_style = env.parsed_or(ENV_PATH_STYLE, endpoint.is_some())?;
             let allow_http = env.parsed_or(ENV_ALLOW_HTTP, false)?;
-            let region = first([REGION, REGION_BY_DEFAULT]).map_or(Ok("us-east-1".to_owned()), |(name, region)| {
-                if plain(&region, b"-") { Ok(region) } else { Err(ConfigError::variable(name, region, "a region such as eu-central-1")) }
-            })?;
+            let region = match first([REGION, REGION_BY_DEFAULT]) {
+                None => "us-east-1".to_owned(),
+                Some((_, region)) if plain(&region, b"-") => region,
+                Some((name, region)) => return Err(ConfigError::variable(name, region, "a region such as eu-central-1")),
+            };
             let endpoint = endpoint.map(|(name, url)| endpoint_of(name, &url, allow_http, path_style, bucket)).transpose()?;
             Ok(Self { bucket: bucket.to_owned(), prefix: prefix.to_owned(), region, endpoint, path_style, identity: identity(env)? })
         }

@@ -95,7 +95,12 @@ pub(super) async fn talk(conversation: &mut Conversation) -> Result<Said, Gone> 
         last = Some(word);
     }
     Ok(last.unwrap_or_else(|| {
-        let words = format!("{} {} without a result{}", conversation.agent.name, conversation.program.in_words(status), conversation.program.last_words(": "));
+        let words = format!(
+            "{} {} without a result{}",
+            conversation.agent.name,
+            conversation.program.in_words(status),
+            conversation.program.last_words(": ")
+        );
         let (code, retryable) = match () {
             () if cancelled => ("cancelled", false),
             () if conversation.program.out_of_memory() => ("memory_exceeded", false),
