@@ -71,6 +71,8 @@ enum Command {
     Watch(On<task::watch::Watch>),
     /// Print a task's result
     Result(On<task::result::Show>),
+    /// List or fetch what a task made
+    Artifacts(On<task::artifacts::Artifacts>),
     /// List tasks, newest first
     Tasks(On<task::list::List>),
     /// Decide on a task that awaits approval
@@ -122,6 +124,7 @@ impl Cli {
             Command::Submit(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
             Command::Watch(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
             Command::Result(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
+            Command::Artifacts(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
             Command::Tasks(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
             Command::Approve(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
             Command::Cancel(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),

@@ -19,7 +19,7 @@ use crate::error::{Error, Problem};
 use crate::hints::Hints;
 
 const ANSWER_BYTES_MAX: usize = 64 << 20;
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Where an instance is, and who asks.
@@ -131,6 +131,15 @@ impl Client {
         }
         let is_stream = response.headers().get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
         if is_stream { Ok(response.into_body()) } else { Err(Error::Foreign { url, what: "it is not an event stream".to_owned() }) }
+    }
+
+    /// A successful answer whose body is still to be read.
+    pub(crate) async fn open(&self, path: &str) -> Result<Incoming, Error> {
+        let response = self.send(Method::GET, path, None::<&()>, &[]).await?;
+        if response.status().is_success() {
+            return Ok(response.into_body());
+        }
+        Err(self.finish(self.url(path), response).await.err().unwrap_or_else(|| Error::Failed("the answer makes no sense".to_owned())))
     }
 
     fn url(&self, path: &str) -> String {

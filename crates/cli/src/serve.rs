@@ -14,7 +14,7 @@ use crate::signals::Shutdown;
 
 const AFTER_HELP: &str = "\
 Everything else is read from the environment: APP_PORT, FTE_API_ADDR, DAPR_HTTP_PORT or FTE_SIDECAR_URL,
-DAPR_API_TOKEN, APP_API_TOKEN, FTE_DATA, FTE_AGENTS, FTE_LOG, FTE_LOG_FORMAT.";
+DAPR_API_TOKEN, APP_API_TOKEN, FTE_DATA, FTE_ARTIFACTS, FTE_AGENTS, FTE_LOG, FTE_LOG_FORMAT.";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]

@@ -1,6 +1,7 @@
 //! The verbs on tasks.
 
 pub(crate) mod approve;
+pub(crate) mod artifacts;
 pub(crate) mod cancel;
 mod follow;
 mod lines;

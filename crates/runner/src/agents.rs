@@ -30,6 +30,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use fte_artifacts::{Artifacts, Away};
 use fte_events::{AgentName, Runtime};
 use fte_service::Env;
 use fte_service::agents::{self as config, AgentKind, Builtin};
@@ -90,11 +91,12 @@ struct Shared {
 
 impl AgentHost {
     /// The agents of the configuration. `beside` is the directory of `agents.toml`: arguments that are the names of files there become absolute, since an
-    /// agent runs in its own workspace. `data` is where workspaces and artifacts go. `env` is read now and for the names on the agents' lists only.
+    /// agent runs in its own workspace. `data` is where workspaces go. `env` is read now and for the names on the agents' lists only.
     pub fn new(
         agents: &config::Agents,
         beside: Option<&Path>,
         data: &Path,
+        artifacts: Artifacts,
         env: &impl Env,
         limits: Limits,
         means: Means,
@@ -119,7 +121,7 @@ impl AgentHost {
         };
         let workers = agents.agents.iter().map(worker).collect();
         let shared = Shared {
-            artifacts: ArtifactStore::new(data.join("artifacts"), limits.artifact_bytes_max),
+            artifacts: ArtifactStore::new(artifacts, limits.artifact_bytes_max),
             workspaces: data.join("workspaces"),
             launcher,
             secrets,
@@ -129,14 +131,23 @@ impl AgentHost {
         Ok(Self { agents: workers, shared: Arc::new(shared), deaf: mpsc::channel(1).0 })
     }
 
-    /// Finds out whether workspaces and artifacts can be made, before a task finds out. A full disk is no obstacle: that heals by itself.
-    pub fn probe(&self) -> io::Result<()> {
-        for directory in [&self.shared.workspaces, self.shared.artifacts.directory()] {
-            let probe = directory.join(format!("probe-{}", Uuid::new_v4().simple()));
-            match std::fs::create_dir_all(&probe).and_then(|()| std::fs::remove_dir(&probe)) {
-                Err(error) if error.kind() != io::ErrorKind::StorageFull => return Err(error),
-                _ => {}
+    /// Finds out whether workspaces can be made and artifacts kept, before a task finds out. A full disk is no obstacle, nor is a store on the network
+    /// that is away: that heals by itself.
+    pub async fn probe(&self) -> io::Result<()> {
+        let probe = self.shared.workspaces.join(format!("probe-{}", Uuid::new_v4().simple()));
+        match std::fs::create_dir_all(&probe).and_then(|()| std::fs::remove_dir(&probe)) {
+            Err(error) if error.kind() != io::ErrorKind::StorageFull => return Err(error),
+            _ => {}
+        }
+        let artifacts = self.shared.artifacts.kept();
+        match artifacts.probe().await {
+            Err(Away::Directory { source, .. }) => return Err(source),
+            Err(away) => {
+                let error = fte_service::chain(&away);
+                let advice = "check FTE_ARTIFACTS, the endpoint, the bucket and its rights; tasks that make artifacts fail until then";
+                tracing::warn!(store = ?artifacts, error, advice, "the artifacts' store cannot be used now");
             }
+            Ok(()) => {}
         }
         Ok(())
     }
@@ -178,7 +189,7 @@ impl AgentHost {
     /// directory's lock.
     pub fn sweep(&self) -> io::Result<()> {
         workspace::sweep(&self.shared.workspaces)?;
-        self.shared.artifacts.sweep()
+        self.shared.artifacts.kept().sweep()
     }
 
     /// What the sandboxes of an agent are made of; `None` where there is no such agent.

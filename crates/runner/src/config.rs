@@ -31,6 +31,8 @@ pub struct Config {
     pub seat: Option<String>,
     /// The program that is the first one inside a sandbox; without it none is made. Not of the environment: whoever composes the process knows.
     pub stage: Option<fte_sandbox::Stage>,
+    /// See [`fte_artifacts::ENV_ARTIFACTS`].
+    pub artifacts: fte_artifacts::Place,
 }
 
 impl Config {
@@ -47,6 +49,7 @@ impl Config {
             approval_ttl: env.duration_or(ENV_APPROVAL_TTL, defaults.approval_ttl)?,
             seat: env.parsed(ENV_SEAT)?,
             stage: None,
+            artifacts: fte_artifacts::Place::from_env(env)?,
         })
     }
 

@@ -33,8 +33,8 @@ pub use config::Config;
 /// Why the runner did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The data directory cannot hold artifacts and workspaces.
-    #[error("the agents' directories in {} cannot be written", data_dir.display())]
+    /// The data directory cannot hold workspaces, or the artifacts' directory no artifacts.
+    #[error("the agents' directories in {}, or that of FTE_ARTIFACTS, cannot be written", data_dir.display())]
     Agents {
         /// The data directory.
         data_dir: std::path::PathBuf,
@@ -49,6 +49,9 @@ pub enum Error {
         /// What is missing, and what to do about it.
         source: Unheld,
     },
+    /// Artifacts cannot be kept with this configuration.
+    #[error("artifacts cannot be kept")]
+    Artifacts(#[source] fte_artifacts::OpenError),
 }
 
 /// What this machine lacks, and what to do about it.
@@ -67,8 +70,10 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus, env: &impl Env
     let beside = agents_file.as_deref().and_then(std::path::Path::parent);
     let launcher = launcher(&config, settings, env)?;
     let means = agents::Means { launcher, secrets: Box::new(adapters::SidecarSecrets(bus.secrets.clone())) };
-    let host = agents::AgentHost::new(&settings.agents, beside, &settings.data_dir, env, agents::Limits::default(), means).map_err(failed)?;
-    host.probe().map_err(failed)?;
+    let artifacts = fte_artifacts::Artifacts::open(&config.artifacts, &settings.data_dir).map_err(Error::Artifacts)?;
+    let limits = agents::Limits::default();
+    let host = agents::AgentHost::new(&settings.agents, beside, &settings.data_dir, artifacts, env, limits, means).map_err(failed)?;
+    host.probe().await.map_err(failed)?;
     let mut notes = notes(settings, &host);
     for lack in host.lacks() {
         let key = format!("agents.{}.command", lack.agent);

@@ -33,6 +33,8 @@ pub struct Config {
     pub readers_max: usize,
     /// See [`ENV_DATABASE_URL`].
     pub database_url: Option<Secret>,
+    /// See [`fte_artifacts::ENV_ARTIFACTS`].
+    pub artifacts: fte_artifacts::Place,
 }
 
 impl Default for Config {
@@ -44,6 +46,7 @@ impl Default for Config {
             feeds_max: 256,
             readers_max: 4,
             database_url: None,
+            artifacts: fte_artifacts::Place::Data,
         }
     }
 }
@@ -59,6 +62,7 @@ impl Config {
             feeds_max: between(env, ENV_FEEDS_MAX, defaults.feeds_max, 1, 10_000)?,
             readers_max: between(env, ENV_READERS_MAX, defaults.readers_max, 1, 64)?,
             database_url: database_url(env)?,
+            artifacts: fte_artifacts::Place::from_env(env)?,
         })
     }
 }

@@ -18,16 +18,20 @@
 //! | `model` | the fold of events into a task; pure |
 //! | `store` | SQLite or PostgreSQL: the writer, the readers, the sweep |
 //! | `wake`, `feed`, `sse`, `streams` | who waits for a task, who listens to all of them |
+//! | `naming`, `downloads`, `sweeping` | which artifacts an event names; giving them away; removing those that nobody names any more |
 //! | `dead_letters`, `desk` | what a letter says; deciding about it |
 //! | `subscriptions`, `routes`, `view` | what the sidecar delivers; what people call; how a task is shown |
 
 mod config;
 mod dead_letters;
 mod desk;
+mod downloads;
 mod feed;
 pub mod metrics;
 mod model;
+mod naming;
 mod reading;
+mod removing;
 #[cfg(test)]
 #[cfg(feature = "postgres")]
 mod replicas_tests;
@@ -43,11 +47,13 @@ mod test_support;
 mod view;
 mod wake;
 
+use fte_artifacts::Artifacts;
 use fte_service::{AuditTrail, Bus, Service, Settings, chain, check};
 
 pub use config::Config;
 pub use config::{ENV_DATABASE_URL, ENV_FEEDS_MAX, ENV_READERS_MAX, ENV_RETENTION, ENV_SWEEP_EVERY, ENV_WAITERS_MAX};
 
+use crate::downloads::Downloads;
 use crate::feed::Feed;
 use crate::store::{Store, StoreError, StoreOptions};
 use crate::streams::Stopping;
@@ -65,13 +71,17 @@ pub enum Error {
     /// Its database cannot be opened.
     #[error("the status database cannot be opened")]
     Store(#[source] StoreError),
+    /// Artifacts cannot be read with this configuration.
+    #[error("artifacts cannot be read")]
+    Artifacts(#[source] fte_artifacts::OpenError),
 }
 
 /// The read model as a service.
 pub async fn start(config: Config, settings: &Settings, bus: Bus) -> Result<Service, Error> {
     metrics::register();
+    let artifacts = Artifacts::open(&config.artifacts, &settings.data_dir).map_err(Error::Artifacts)?;
     let store = open(&config, settings).await.map_err(Error::Store)?;
-    Ok(service(store, config, settings, &bus))
+    Ok(service(store, artifacts, config, settings, &bus))
 }
 
 async fn open(config: &Config, settings: &Settings) -> Result<Store, StoreError> {
@@ -88,13 +98,13 @@ async fn open(config: &Config, settings: &Settings) -> Result<Store, StoreError>
 }
 
 /// The service around a store.
-fn service(store: Store, config: Config, settings: &Settings, bus: &Bus) -> Service {
+fn service(store: Store, artifacts: Artifacts, config: Config, settings: &Settings, bus: &Bus) -> Service {
     let audit = AuditTrail::new(bus.publisher.clone(), SERVICE);
     let desk = desk::Desk::new(store.clone(), bus.publisher.clone(), audit.clone());
     let (stop, stopping) = Stopping::new();
     let mut service = Service::new(SERVICE, bus);
     service.app = subscriptions::subscriptions(&store, settings, bus).router();
-    service.api = routes::router(routes::AppState { store: store.clone(), desk, stopping });
+    service.api = routes::router(routes::AppState { store: store.clone(), desk, downloads: Downloads::new(artifacts.clone()), stopping });
     let checked = store.clone();
     service.checks.push((
         "store",
@@ -108,7 +118,7 @@ fn service(store: Store, config: Config, settings: &Settings, bus: &Bus) -> Serv
         ended.await;
         Err(StoreError::Closed.into())
     }));
-    service.background.push(Box::pin(sweeping::sweep_for_ever(store, config.retention, config.sweep_every)));
+    service.background.push(Box::pin(sweeping::sweep_for_ever(store, artifacts, config.retention, config.sweep_every)));
     let patience = settings.drain / 3;
     service.stop = Some(Box::new(move || {
         Box::pin(async move {

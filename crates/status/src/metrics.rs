@@ -14,7 +14,7 @@ pub const WAITERS: &str = "fte_status_waiters";
 pub const STREAMS: &str = "fte_status_sse_clients";
 /// Dead letters received and decided, by `what`: `received`, `replayed`, `discarded`.
 pub const LETTERS: &str = "fte_status_dead_letters_total";
-/// Rows removed because they were too old, by `what`: `task`, `event`, `letter`.
+/// Rows removed because they were too old, by `what`: `task`, `event`, `letter`; and contents of artifacts: `artifact`.
 pub const SWEPT: &str = "fte_status_swept_total";
 
 /// Gives every series a first value, so that an alert has something to look at before anything has happened.
@@ -26,7 +26,7 @@ pub(crate) fn register() {
     for what in ["received", "replayed", "discarded"] {
         letters(what, 0);
     }
-    for what in ["task", "event", "letter"] {
+    for what in ["task", "event", "letter", "artifact"] {
         metrics::counter!(SWEPT, "what" => what).increment(0);
     }
     for stream in ["task", "all"] {

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::model::{Change, Half, Step};
+use crate::naming::{Named, named};
 use crate::tenant::{Tenant, tenant_of};
 
 /// An event as the store takes it.
@@ -37,6 +38,8 @@ pub(crate) struct Incoming {
     pub body: Bytes,
     /// What it says about its task.
     pub change: Change,
+    /// The artifacts that it names.
+    pub artifacts: Vec<Named>,
 }
 
 /// The id of an event, which producers choose: nearly always a UUID, which is stored as its 16 bytes.
@@ -86,6 +89,7 @@ pub(crate) fn read(delivery: Delivery, now: Timestamp) -> Result<Incoming, Unrea
         _ => handoff(&event)?,
     };
     let tenant = tenant_of(&event);
+    let artifacts = if change == Change::Nothing { Vec::new() } else { named(&event) };
     Ok(Incoming {
         id: EventId::from(event.id),
         source: event.source.into(),
@@ -95,6 +99,7 @@ pub(crate) fn read(delivery: Delivery, now: Timestamp) -> Result<Incoming, Unrea
         at_us: event.time.map(Timestamp::as_microsecond),
         body: record.body,
         change,
+        artifacts,
     })
 }
 
@@ -110,6 +115,7 @@ impl Incoming {
             at_us: event.time.map(Timestamp::as_microsecond),
             body,
             change: Change::Nothing,
+            artifacts: Vec::new(),
         }
     }
 

@@ -6,10 +6,13 @@
 //! | `GET /v1/tasks/{id}` | one task |
 //! | `GET /v1/tasks/{id}/events` | its events, as a list or as a stream |
 //! | `GET /v1/tasks/{id}/result` | its result, waited for |
+//! | `GET /v1/tasks/{id}/artifacts` | what it made |
+//! | `GET /v1/tasks/{id}/artifacts/{artifact}` | the bytes of it |
 //! | `GET /v1/events` | the events of all tasks as they happen |
 //! | `GET /v1/dead-letters`, `/{id}` | what services gave up on, and why |
 //! | `POST /v1/dead-letters/{id}/replay`, `/discard` | decide about it |
 
+mod artifacts;
 mod dead_letters;
 mod events;
 mod live;
@@ -26,6 +29,7 @@ use http::StatusCode;
 use utoipa_axum::routes;
 
 use crate::desk::Desk;
+use crate::downloads::Downloads;
 use crate::store::{Store, StoreError, TaskRow};
 use crate::streams::Stopping;
 use crate::wake::{TooMany, Waiter};
@@ -39,6 +43,7 @@ const LIMIT_MAX: usize = 1000;
 pub(crate) struct AppState {
     pub(crate) store: Store,
     pub(crate) desk: Desk,
+    pub(crate) downloads: Downloads,
     pub(crate) stopping: Stopping,
 }
 
@@ -49,6 +54,8 @@ pub(crate) fn router(state: AppState) -> ApiRoutes {
         .routes(routes!(tasks::get))
         .routes(routes!(events::list_or_stream))
         .routes(routes!(result::get))
+        .routes(routes!(artifacts::list))
+        .routes(routes!(artifacts::get))
         .routes(routes!(live::stream))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::get))

@@ -11,6 +11,7 @@
 //!
 //! Writing is group commit: see `groups`.
 
+mod artifacts;
 mod groups;
 mod letters;
 #[cfg(feature = "postgres")]
@@ -26,6 +27,7 @@ use fte_events::{Status, TaskId};
 use fte_service::keys::Scope;
 use rusqlite::ErrorCode;
 
+pub(crate) use self::artifacts::{Settled, Unnamed};
 pub(crate) use self::groups::OPEN;
 pub(crate) use self::letters::{LetterRow, LetterState, NewLetter};
 #[cfg(feature = "postgres")]
@@ -34,6 +36,7 @@ pub(crate) use self::reads::{BYTES_MAX, EventRow, ListQuery, Rows, TaskEvents, T
 pub(crate) use self::sqlite::{Sqlite, StoreOptions};
 pub(crate) use self::sweep::{Sweep, Swept};
 use crate::feed::Feed;
+use crate::naming::Named;
 use crate::reading::{EventId, Incoming};
 use crate::sse::Filter;
 use crate::tenant::Tenant;
@@ -261,6 +264,21 @@ impl Store {
     /// Events of all tasks after a row that pass the filter, as about `bytes_max` of frames, and the last row looked at: `head` when there are no more.
     pub(crate) async fn frames_after(&self, after: i64, head: i64, filter: Filter, bytes_max: usize) -> Result<(Vec<u8>, i64), StoreError> {
         at_home!(self, home => home.frames_after(after, head, filter, bytes_max).await)
+    }
+
+    /// The artifacts that a task names itself, the last named first.
+    pub(crate) async fn artifacts_of(&self, task: TaskId, tenant: Tenant) -> Result<Vec<Named>, StoreError> {
+        at_home!(self, home => home.artifacts_of(task, tenant).await)
+    }
+
+    /// Contents that a removed task named, to be looked at by this time (milliseconds since 1970).
+    pub(crate) async fn unnamed(&self, due_ms: i64, limit: usize) -> Result<Vec<Unnamed>, StoreError> {
+        at_home!(self, home => home.unnamed(due_ms, limit).await)
+    }
+
+    /// Writes down what was found.
+    pub(crate) async fn settle(&self, settled: Settled, now_ms: i64) -> Result<(), StoreError> {
+        at_home!(self, home => home.settle(settled, now_ms).await)
     }
 
     /// Stores letters, each once; `Ok` once that is durable. Gives back how many were new.

@@ -10,6 +10,7 @@ use axum::{Extension, Router};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use fte_artifacts::{Artifacts, Digest};
 use fte_bus::{Delivery, RawEvent, Record};
 use fte_events::{
     ClaimId, EventName, Origin, Outgoing, Payload, ReleaseReason, ResultKind, SandboxChange, SandboxClaim, SandboxKind, Status,
@@ -151,6 +152,15 @@ impl History {
     }
 }
 
+/// A task that made `a.txt`, and its content.
+pub(crate) fn made() -> (History, Digest) {
+    let digest = Digest::new([0xab; 32]);
+    let uri = format!("artifact:sha256/{digest}");
+    let artifact = json!({"name": "a.txt", "content_type": "text/plain", "size_bytes": 3, "uri": uri, "sha256": digest.to_string()});
+    let history = History::of(TaskId::now()).requested("make");
+    (history.step_with(Status::Running, |event| drop(event.details.insert("artifact".to_owned(), artifact))), digest)
+}
+
 pub(crate) fn delivery(topic: &str, body: Bytes) -> Delivery {
     Delivery { event: RawEvent::parse(&body).unwrap(), record: record(topic, body) }
 }
@@ -205,6 +215,7 @@ pub(crate) async fn connect(url: fte_service::Secret) -> Store {
 /// The service without its listeners, as [`crate::start`] makes it: its store, its routes, what the sidecar calls, and a fake sidecar.
 pub(crate) struct Fixture<const ON_SERVER: bool> {
     pub(crate) store: Store,
+    pub(crate) artifacts: Artifacts,
     pub(crate) api: Router,
     /// The paths of the OpenAPI document.
     pub(crate) paths: Vec<String>,
@@ -214,7 +225,7 @@ pub(crate) struct Fixture<const ON_SERVER: bool> {
     pub(crate) options: StoreOptions,
     /// The database's name on the server.
     database: String,
-    _dir: Dir,
+    pub(crate) dir: Dir,
 }
 
 /// Somebody who calls the public routes.
@@ -279,11 +290,12 @@ impl<const ON_SERVER: bool> Fixture<ON_SERVER> {
         let env = MapEnv::of([("FTE_SIDECAR_URL", sidecar.url().as_str()), ("FTE_BULK_DELIVERY", &quickly.to_string())]);
         let settings = Settings::from_env(&env, Ports { app: 0, api: 0 }).unwrap();
         let bus = Bus::connect(&settings, "status").unwrap();
-        let mut service = crate::service(store.clone(), config, &settings, &bus);
+        let artifacts = Artifacts::open(&config.artifacts, &dir.join("data")).unwrap();
+        let mut service = crate::service(store.clone(), artifacts.clone(), config, &settings, &bus);
         let (api, document) = std::mem::take(&mut service.api).split_for_parts();
         let paths = document.paths.paths.into_keys().collect();
         let app = std::mem::take(&mut service.app);
-        Self { store, api, paths, app, sidecar, service, options, database: String::new(), _dir: dir }
+        Self { store, artifacts, api, paths, app, sidecar, service, options, database: String::new(), dir }
     }
 
     /// Makes the database refuse events of this producer, as no valid one is refused today.

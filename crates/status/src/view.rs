@@ -3,13 +3,15 @@
 //! What the events say is passed on as it is, JSON for JSON: a request that the runner refused may hold anything, and is shown all the same.
 
 use fte_bus::RawEvent;
-use fte_events::{ApprovalRequest, Artifact, Priority, Requester, Status, TaskError, TaskId};
+use fte_events::{ApprovalRequest, Priority, Requester, Status, TaskError, TaskId};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
+use crate::naming::Named;
 use crate::store::TaskRow;
 use crate::tenant::{Tenant, shown};
 
@@ -49,7 +51,7 @@ pub(crate) struct TaskView {
     error: Option<Json>,
     /// What the agent made. Lists leave it out.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<Artifact>>)]
+    #[schema(value_type = Option<Vec<ArtifactView>>)]
     artifacts: Option<Json>,
     /// When it was asked for.
     created_at: Timestamp,
@@ -172,7 +174,7 @@ impl TaskView {
             approval: step.approval.filter(|_| status == Status::AwaitingApproval),
             result: result.result,
             error: result.error.or(step.error),
-            artifacts: result.artifacts.or_else(|| has_result.then(|| json("[]")).flatten()),
+            artifacts: result.artifacts.map(|artifacts| with_hrefs(id, artifacts)).or_else(|| has_result.then(|| json("[]")).flatten()),
             created_at: time(record.created_us(id)),
             updated_at: time(record.updated_us(id)),
             task: request.task,
@@ -191,6 +193,51 @@ impl TaskView {
             cost_usd: result.cost_usd,
         }
     }
+}
+
+/// An artifact of a task.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TaskArtifact)]
+pub(crate) struct ArtifactView {
+    /// Its name, which several may have.
+    name: String,
+    /// Its media type, as its agent says.
+    content_type: String,
+    /// How many bytes it has.
+    size_bytes: u64,
+    /// The digest of its bytes, in hexadecimal digits.
+    sha256: String,
+    /// Its name in the artifacts' store.
+    uri: String,
+    /// Where to get it; absent where it is kept elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    href: Option<String>,
+}
+
+impl ArtifactView {
+    pub(crate) fn new(task: TaskId, named: Named) -> Self {
+        let sha256 = named.digest.to_string();
+        let (uri, href) = (format!("{URI}{sha256}"), Some(href(task, &sha256)));
+        Self { name: named.name, content_type: named.content_type, size_bytes: named.size.unsigned_abs(), sha256, uri, href }
+    }
+}
+
+const URI: &str = "artifact:sha256/";
+
+fn href(task: TaskId, sha256: &str) -> String {
+    format!("/v1/tasks/{task}/artifacts/{sha256}")
+}
+
+/// The artifacts as the result lists them, each with where to get it; what is no list of artifacts is passed on as it is.
+fn with_hrefs(task: TaskId, artifacts: Json) -> Json {
+    let Ok(mut list) = serde_json::from_str::<Vec<serde_json::Map<String, Value>>>(artifacts.get()) else { return artifacts };
+    for artifact in &mut list {
+        let sha256 = artifact.get("uri").and_then(Value::as_str).and_then(|uri| uri.strip_prefix(URI)).map(str::to_owned);
+        if let Some(sha256) = sha256.filter(|sha256| sha256.parse::<fte_artifacts::Digest>().is_ok()) {
+            artifact.insert("href".to_owned(), href(task, &sha256).into());
+        }
+    }
+    serde_json::value::to_raw_value(&list).unwrap_or(artifacts)
 }
 
 /// The payload of an event as it came, as JSON text.

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that fails here shows where, and says what it did")]
 
 mod approvals;
+mod artifacts;
 mod attempts;
 mod closed_loop;
 mod concurrency;

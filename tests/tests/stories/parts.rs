@@ -40,6 +40,11 @@ pub(crate) struct Parts {
 impl Parts {
     /// Starts everything, with a runner for each of these environments, and waits until all are ready.
     pub(crate) async fn start(agents: &str, runners: &[&[(&str, &str)]]) -> Self {
+        Self::start_with(agents, runners, &[]).await
+    }
+
+    /// The same, with an environment for status as well.
+    pub(crate) async fn start_with(agents: &str, runners: &[&[(&str, &str)]], of_status: &[(&str, &str)]) -> Self {
         let dir = Dir::new();
         let agents = dir.write("agents.toml", agents);
         let part = |name: &str, number: usize, env: &[(&str, &str)]| {
@@ -60,7 +65,7 @@ impl Parts {
         };
         let intake = part("intake", 0, &[]);
         let runners: Vec<Part> = runners.iter().enumerate().map(|(number, env)| part("runner", number, env)).collect();
-        let (status, audit) = (part("status", 0, &[]), part("audit", 0, &[]));
+        let (status, audit) = (part("status", 0, of_status), part("audit", 0, &[]));
 
         let mut sidecar = Daemon::new("sidecar", [built_binary().into_os_string(), "sidecar".into()])
             .env("DAPR_API_TOKEN", API_TOKEN)

@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 use crate::world::{post, result};
 
 /// An instance with keys.
-struct Guarded {
-    process: FteProcess,
+pub(crate) struct Guarded {
+    pub(crate) process: FteProcess,
     dir: Dir,
 }
 
 impl Guarded {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let dir = Dir::new();
         let file = dir.join("keys.toml");
         // A service without any key would not start.
@@ -24,8 +24,17 @@ impl Guarded {
     }
 
     /// Somebody with a new key, once it is in force.
-    async fn somebody(&self, args: &[&str]) -> Client {
-        let key = make_key(&self.dir.join("keys.toml"), args);
+    pub(crate) async fn somebody(&self, args: &[&str]) -> Client {
+        self.somebody_with(&self.key(args)).await
+    }
+
+    /// A new key.
+    pub(crate) fn key(&self, args: &[&str]) -> String {
+        make_key(&self.dir.join("keys.toml"), args)
+    }
+
+    /// Its owner, once it is in force.
+    pub(crate) async fn somebody_with(&self, key: &str) -> Client {
         let client = self.process.api().with_header("authorization", &format!("Bearer {key}"));
         fte_testkit::eventually(|| async {
             let answer = client.get("/nowhere").await.map_err(|error| error.to_string())?;

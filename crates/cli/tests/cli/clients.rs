@@ -222,3 +222,44 @@ async fn completions_come_for_every_shell_without_an_instance() {
     }
     assert_eq!(fte("", &["completions", "abacus"]).await.code, 2);
 }
+
+#[tokio::test]
+async fn artifacts_are_listed_and_one_that_is_not_what_it_should_be_is_not_saved() {
+    // The SHA-256 of `abc`.
+    let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let item =
+        |name: &str, size: u32| format!(r#"{{"name":"{name}","content_type":"text/plain","size_bytes":{size},"sha256":"{sha256}"}}"#);
+    let list = format!(r#"{{"items":[{},{}]}}"#, item("a.txt", 3), item("../up", 3));
+    let (path, one) = (format!("GET /v1/tasks/{ID}/artifacts"), format!("GET /v1/tasks/{ID}/artifacts/{sha256}"));
+    let missing = format!("GET /v1/tasks/{ID}/artifacts/b.txt");
+    let fake = Fake::start([
+        (path.as_str(), vec![json(200, &list)]),
+        (one.as_str(), vec![json(200, "abc"), json(200, "abd"), json(200, "ab"), json(200, "abc")]),
+        (missing.as_str(), vec![problem(404, "artifact_not_found", "Artifact not found")]),
+    ])
+    .await;
+    let table = [
+        "NAME   BYTES  TYPE        SHA256".to_owned(),
+        format!("a.txt  3      text/plain  {sha256}"),
+        format!("../up  3      text/plain  {sha256}"),
+    ];
+    fte(&fake.url, &["artifacts", ID]).await.check(0, &table.join("\n"));
+    fte(&fake.url, &["artifacts", ID, "--json"]).await.check(0, &list);
+    let here = fte_testkit::Dir::new();
+    let file = here.join("got");
+    let to = ["artifacts", ID, "a.txt", "-o", file.to_str().unwrap()];
+    assert_eq!(fte(&fake.url, &to).await.code, 0);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "abc");
+    let ran = fte(&fake.url, &to).await;
+    assert!(ran.code == 2 && ran.err.contains("is there already"), "{}", ran.err);
+    for _ in 0..2 {
+        let ran = fte(&fake.url, &[&to[..], &["--force"]].concat()).await;
+        assert!(ran.code == 1 && ran.err.contains("did not come as it was made"), "{}", ran.err);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "abc", "the one from before");
+    }
+    fte(&fake.url, &["artifacts", ID, sha256, "-o", "-"]).await.check(0, "abc");
+    let ran = fte(&fake.url, &["artifacts", ID, "../up"]).await;
+    assert!(ran.code == 2 && ran.err.contains("name one with -o"), "{}", ran.err);
+    assert_eq!(fte(&fake.url, &["artifacts", ID, "b.txt"]).await.code, 3);
+    assert_eq!(std::fs::read_dir(here.join("")).unwrap().count(), 1);
+}

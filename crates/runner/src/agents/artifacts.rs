@@ -1,17 +1,16 @@
-//! Artifacts: files that agents made, kept by their SHA-256 in `<data>/artifacts/sha256/<first two>/<hex>` and named `artifact:sha256/<hex>`.
+//! Artifacts: files that agents made, kept by their SHA-256 and named `artifact:sha256/<hex>`.
 //!
-//! Always true: a kept file is whole and on disk before anybody hears its name (temporary name, fsync, rename, fsync of the directory); what an agent names
+//! Always true: a kept file is whole and durable before anybody hears its name (see `fte_artifacts`, which says where); what an agent names
 //! is opened step by step from its workspace without following a symbolic link, so that no name and no race leads out of it.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write as _};
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
 
-use fte_events::{Artifact, Extra, hex};
+use fte_artifacts::{Artifacts, Away, KeepError};
+use fte_events::{Artifact, Extra};
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use sha2::{Digest, Sha256};
-use uuid::Uuid;
 
 use crate::ports::Said;
 
@@ -22,10 +21,10 @@ pub(super) enum ArtifactError {
     Outside { path: String },
     #[error("{path}: no such file in the workspace")]
     Missing { path: String },
-    #[error("{name} is larger than {bytes_max} bytes")]
-    TooLarge { name: String, bytes_max: u64 },
-    #[error("{name} could not be kept: {source}")]
-    Io { name: String, source: io::Error },
+    #[error("{path} cannot be opened: {source}")]
+    Unreadable { path: String, source: io::Error },
+    #[error("{name} could not be kept: {}", fte_service::chain(source))]
+    NotKept { name: String, source: KeepError },
 }
 
 impl ArtifactError {
@@ -34,108 +33,66 @@ impl ArtifactError {
         let (code, retryable) = match self {
             Self::Outside { .. } => ("artifact_refused", false),
             Self::Missing { .. } => ("artifact_missing", false),
-            Self::TooLarge { .. } => ("artifact_too_large", false),
-            Self::Io { .. } => ("artifact_not_kept", true),
+            Self::NotKept { source: KeepError::TooLarge { .. }, .. } => ("artifact_too_large", false),
+            Self::Unreadable { .. } | Self::NotKept { source: KeepError::Local(_) | KeepError::Away(_), .. } => ("artifact_not_kept", true),
         };
         Said::Error { code: code.to_owned(), message: self.to_string(), retryable }
     }
 }
 
-/// Where artifacts are kept.
+/// Where artifacts are kept, and up to which size.
 #[derive(Debug)]
 pub(super) struct ArtifactStore {
-    directory: PathBuf,
+    artifacts: Artifacts,
     bytes_max: u64,
 }
 
 impl ArtifactStore {
-    pub(super) fn new(directory: PathBuf, bytes_max: u64) -> Self {
-        Self { directory, bytes_max }
+    pub(super) fn new(artifacts: Artifacts, bytes_max: u64) -> Self {
+        Self { artifacts, bytes_max }
     }
 
-    pub(super) fn directory(&self) -> &Path {
-        &self.directory
-    }
-
-    /// Removes what a killed predecessor left half-written.
-    pub(super) fn sweep(&self) -> io::Result<()> {
-        match std::fs::remove_dir_all(self.directory.join("tmp")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+    /// The store itself.
+    pub(super) fn kept(&self) -> &Artifacts {
+        &self.artifacts
     }
 
     /// Keeps the file that an agent named.
-    pub(super) fn keep_file(
+    pub(super) async fn keep_file(
         &self,
-        workspace: &Path,
-        path: &str,
-        name: Option<&str>,
-        media: Option<&str>,
+        workspace: PathBuf,
+        path: String,
+        name: Option<String>,
+        media: Option<String>,
     ) -> Result<Artifact, ArtifactError> {
-        let mut file = open_inside(workspace, path)?;
-        let name = match name {
-            Some(name) => name.to_owned(),
-            None => Path::new(path).file_name().map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned()),
-        };
-        let media = media.unwrap_or_else(|| media_type(&name));
-        self.keep(&name, media, &mut file)
+        let name =
+            name.unwrap_or_else(|| Path::new(&path).file_name().map_or_else(|| path.clone(), |name| name.to_string_lossy().into_owned()));
+        let opening = tokio::task::spawn_blocking(move || open_inside(&workspace, &path));
+        let broken_off = |_| ArtifactError::NotKept { name: name.clone(), source: KeepError::Away(Away::Stopped) };
+        let file = opening.await.map_err(broken_off)??;
+        let media = media.unwrap_or_else(|| media_type(&name).to_owned());
+        self.keep(&name, &media, file).await
     }
 
     /// Keeps what can be read.
-    pub(super) fn keep(&self, name: &str, content_type: &str, content: &mut impl Read) -> Result<Artifact, ArtifactError> {
-        let failed = |source| ArtifactError::Io { name: name.to_owned(), source };
-        let tmp = self.directory.join("tmp");
-        std::fs::create_dir_all(&tmp).map_err(failed)?;
-        let tmp = Unfinished(tmp.join(Uuid::new_v4().simple().to_string()));
-        let (size_bytes, sha256) = self.write(name, content, &tmp.0)?;
-        self.publish(&tmp.0, &sha256).map_err(failed)?;
+    pub(super) async fn keep(
+        &self,
+        name: &str,
+        content_type: &str,
+        content: impl Read + Send + 'static,
+    ) -> Result<Artifact, ArtifactError> {
+        let kept = self.artifacts.keep(content, self.bytes_max).await;
+        let kept = kept.map_err(|source| ArtifactError::NotKept { name: name.to_owned(), source })?;
+        let sha256 = kept.digest.to_string();
         let uri = format!("artifact:sha256/{sha256}");
-        Ok(Artifact { name: name.to_owned(), content_type: content_type.to_owned(), size_bytes, sha256, uri, extra: Extra::default() })
-    }
-
-    fn write(&self, name: &str, content: &mut impl Read, to: &Path) -> Result<(u64, String), ArtifactError> {
-        let failed = |source| ArtifactError::Io { name: name.to_owned(), source };
-        let mut file = OpenOptions::new().write(true).create_new(true).open(to).map_err(failed)?;
-        let (mut size, mut digest, mut chunk) = (0, Sha256::new(), vec![0; 64 << 10]);
-        loop {
-            let read = match content.read(&mut chunk) {
-                Ok(0) => break,
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(failed(error)),
-            };
-            size += read as u64;
-            if size > self.bytes_max {
-                return Err(ArtifactError::TooLarge { name: name.to_owned(), bytes_max: self.bytes_max });
-            }
-            digest.update(&chunk[..read]);
-            file.write_all(&chunk[..read]).map_err(failed)?;
-        }
-        file.sync_all().map_err(failed)?;
-        Ok((size, hex(&digest.finalize())))
-    }
-
-    /// Gives the file its name. One that is there already has the same content; it is replaced all the same, because it may not be on disk yet.
-    fn publish(&self, tmp: &Path, sha256: &str) -> io::Result<()> {
-        let root = self.directory.join("sha256");
-        let directory = root.join(&sha256[..2]);
-        std::fs::create_dir_all(&directory)?;
-        std::fs::rename(tmp, directory.join(sha256))?;
-        for directory in [&directory, &root, &self.directory] {
-            File::open(directory)?.sync_all()?;
-        }
-        Ok(())
-    }
-}
-
-/// A file under a temporary name, removed unless it was renamed.
-struct Unfinished(PathBuf);
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        // After a rename there is nothing to remove.
-        drop(std::fs::remove_file(&self.0));
+        Ok(Artifact {
+            name: name.to_owned(),
+            content_type: content_type.to_owned(),
+            size_bytes: kept.size,
+            sha256,
+            uri,
+            extra: Extra::default(),
+        })
     }
 }
 
@@ -146,7 +103,7 @@ fn open_inside(workspace: &Path, path: &str) -> Result<File, ArtifactError> {
     let failed = |errno: rustix::io::Errno| match errno {
         rustix::io::Errno::NOENT => missing(),
         rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR | rustix::io::Errno::MLINK | rustix::io::Errno::NXIO => outside(),
-        errno => ArtifactError::Io { name: path.to_owned(), source: errno.into() },
+        errno => ArtifactError::Unreadable { path: path.to_owned(), source: errno.into() },
     };
     // An absolute name is fine as long as it is inside.
     let inside = Path::new(path);
@@ -170,7 +127,7 @@ fn open_inside(workspace: &Path, path: &str) -> Result<File, ArtifactError> {
     match file.metadata() {
         Ok(metadata) if metadata.is_file() => Ok(file),
         Ok(_) => Err(outside()),
-        Err(source) => Err(ArtifactError::Io { name: path.to_owned(), source }),
+        Err(source) => Err(ArtifactError::Unreadable { path: path.to_owned(), source }),
     }
 }
 

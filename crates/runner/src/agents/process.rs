@@ -3,8 +3,6 @@
 //! Always true: the last word (a result or an error) is passed on once the program has left, or had its moment to leave, so that a second result is noticed;
 //! after it only reports count, and how the program ends does not. What is not of the protocol ends the session with an error that quotes it.
 
-use std::sync::Arc;
-
 use fte_events::limits::json_bytes;
 
 use super::limits::{NAME_BYTES_MAX, TEXT_BYTES_MAX, clip};
@@ -97,7 +95,12 @@ pub(super) async fn talk(conversation: &mut Conversation) -> Result<Said, Gone> 
         last = Some(word);
     }
     Ok(last.unwrap_or_else(|| {
-        let words = format!("{} {} without a result{}", conversation.agent.name, conversation.program.in_words(status), conversation.program.last_words(": "));
+        let words = format!(
+            "{} {} without a result{}",
+            conversation.agent.name,
+            conversation.program.in_words(status),
+            conversation.program.last_words(": ")
+        );
         let (code, retryable) = match () {
             () if cancelled => ("cancelled", false),
             () if conversation.program.out_of_memory() => ("memory_exceeded", false),
@@ -182,12 +185,9 @@ async fn keep(conversation: &Conversation, path: String, name: Option<String>, c
     let Some(workspace) = conversation.program.workspace().map(|workspace| workspace.path().to_owned()) else {
         return Err(refused("the workspace is gone"));
     };
-    let shared = Arc::clone(&conversation.shared);
-    let keep = move || shared.artifacts.keep_file(&workspace, &path, name.as_deref(), content_type.as_deref());
-    match tokio::task::spawn_blocking(keep).await {
-        Ok(Ok(artifact)) => Ok(Said::Artifact(Box::new(artifact))),
-        Ok(Err(error)) => Err(error.said()),
-        Err(_) => Err(error("artifact_not_kept", "keeping the artifact was broken off", true)),
+    match conversation.shared.artifacts.keep_file(workspace, path, name, content_type).await {
+        Ok(artifact) => Ok(Said::Artifact(Box::new(artifact))),
+        Err(error) => Err(error.said()),
     }
 }
 

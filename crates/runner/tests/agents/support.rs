@@ -87,7 +87,10 @@ impl Desk {
     /// What is kept under an artifact's name.
     pub(crate) fn kept(&self, uri: &str) -> Option<Vec<u8>> {
         let sha256 = uri.strip_prefix("artifact:sha256/").expect("an artifact's name");
-        std::fs::read(self.data.path().join("artifacts/sha256").join(&sha256[..2]).join(sha256)).ok()
+        let shelf = std::fs::read_dir(self.data.path().join("artifacts/sha256").join(&sha256[..2])).ok()?;
+        let kept: Vec<PathBuf> = shelf.map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(kept.len(), 1, "{kept:?}");
+        std::fs::read(kept.iter().find(|path| path.file_stem().is_some_and(|stem| stem == sha256))?).ok()
     }
 }
 
@@ -97,7 +100,8 @@ pub(crate) fn host(agents: &Agents, beside: Option<&Path>, data: &Path, limits: 
     let path = fte_service::ProcessEnv.get("PATH").unwrap_or_default();
     let env = [("PATH", path.as_str()), ("ALLOWED", "yes"), ("SECRET", "no"), ("HOME", "/nowhere")];
     let env = MapEnv(env.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
-    AgentHost::new(agents, beside, data, &env, limits, Means::default()).unwrap()
+    let artifacts = fte_artifacts::Artifacts::open(&fte_artifacts::Place::Data, data).unwrap();
+    AgentHost::new(agents, beside, data, artifacts, &env, limits, Means::default()).unwrap()
 }
 
 pub(crate) fn start(task: &str) -> Start {

@@ -67,6 +67,7 @@ pub(crate) fn access(method: &Method, route: Option<&str>) -> Access {
         "/v1/tasks" | "/v1/tasks/{id}" | "/v1/tasks/{id}/events" | "/v1/tasks/{id}/result" | "/v1/events" | "/v1/agents" if reads => {
             Access::Needs(Role::Read)
         }
+        "/v1/tasks/{id}/artifacts" | "/v1/tasks/{id}/artifacts/{artifact}" if reads => Access::Needs(Role::Read),
         _ if reads && route.starts_with("/v1/audit/") => Access::Needs(Role::Audit),
         _ => Access::Needs(Role::Admin),
     }
@@ -89,6 +90,9 @@ mod tests {
         assert_eq!(post("/v1/tasks/{id}/approval"), Access::Needs(Role::Approve));
         assert_eq!(get("/v1/tasks"), Access::Needs(Role::Read));
         assert_eq!(get("/v1/tasks/{id}/result"), Access::Needs(Role::Read));
+        assert_eq!(get("/v1/tasks/{id}/artifacts"), Access::Needs(Role::Read));
+        assert_eq!(get("/v1/tasks/{id}/artifacts/{artifact}"), Access::Needs(Role::Read));
+        assert_eq!(post("/v1/tasks/{id}/artifacts/{artifact}"), Access::Needs(Role::Admin));
         assert_eq!(get("/v1/audit/entries"), Access::Needs(Role::Audit));
         assert_eq!(post("/v1/dead-letters/{id}/replay"), Access::Needs(Role::Admin));
         assert_eq!(get("/v1/dead-letters"), Access::Needs(Role::Admin));

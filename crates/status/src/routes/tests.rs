@@ -1,5 +1,7 @@
 //! The routes through the router, with the real store behind and a fake sidecar beside. These files are two modules: on SQLite, and on PostgreSQL.
 
+#[path = "tests/artifacts.rs"]
+mod artifacts;
 #[path = "tests/dead_letters.rs"]
 mod dead_letters;
 #[path = "tests/deliveries.rs"]

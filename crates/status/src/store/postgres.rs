@@ -11,6 +11,7 @@
 //! Sessions hold locks and prepared statements: a pooler in front must pool by session.
 
 mod apply;
+mod artifacts;
 mod connection;
 mod letters;
 mod reads;
@@ -27,6 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::connection::Lock;
 use self::connection::{Connector, Pool};
+use super::artifacts::Settled;
 use super::letters::{LetterRow, LetterState, NewLetter};
 use super::sweep::{Sweep, Swept};
 use super::{OPEN, StoreError};
@@ -74,6 +76,7 @@ enum Command {
     Letters(Arc<Vec<NewLetter>>, Reply<usize>),
     Decide { id: String, state: LetterState, at_us: i64, reply: Reply<Option<LetterRow>> },
     Sweep { step: Sweep, cutoff_us: i64, reply: Reply<Swept> },
+    Settle { settled: Settled, now_ms: i64, reply: Reply<()> },
     Probe(Reply<()>),
 }
 
@@ -144,7 +147,7 @@ impl Command {
     fn answer_error(self, error: StoreError) {
         // A caller that went away does not need the answer.
         match self {
-            Self::Events(_, reply) | Self::Probe(reply) => drop(reply.send(Err(error))),
+            Self::Events(_, reply) | Self::Settle { reply, .. } | Self::Probe(reply) => drop(reply.send(Err(error))),
             Self::Letters(_, reply) => drop(reply.send(Err(error))),
             Self::Decide { reply, .. } => drop(reply.send(Err(error))),
             Self::Sweep { reply, .. } => drop(reply.send(Err(error))),

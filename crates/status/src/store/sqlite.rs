@@ -4,6 +4,7 @@
 //! anyway, and a queue is a fairer lock than a busy loop.
 
 mod apply;
+mod artifacts;
 mod checkpoint;
 mod letters;
 mod reader;

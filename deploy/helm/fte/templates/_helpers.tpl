@@ -107,3 +107,30 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{/* Where artifacts are kept: the same for runner and status. */}}
+{{- define "fte.artifactsEnv" -}}
+{{- with .Values.artifacts }}
+{{- if eq .kind "claim" }}
+- {name: FTE_ARTIFACTS, value: /artifacts}
+{{- else if eq .kind "s3" }}
+{{- with .s3 }}
+- {name: FTE_ARTIFACTS, value: {{ printf "s3://%s%s" .bucket (empty .prefix | ternary "" (print "/" .prefix)) | quote }}}
+{{- if .endpoint }}
+- {name: AWS_ENDPOINT_URL_S3, value: {{ .endpoint | quote }}}
+{{- end }}
+- {name: AWS_REGION, value: {{ .region | quote }}}
+- {name: FTE_ARTIFACTS_PATH_STYLE, value: {{ .pathStyle | quote }}}
+{{- if .allowHttp }}
+- {name: FTE_ARTIFACTS_ALLOW_HTTP, value: "true"}
+{{- end }}
+{{- if .secret }}
+- name: AWS_ACCESS_KEY_ID
+  valueFrom: {secretKeyRef: {name: {{ .secret }}, key: accessKeyId}}
+- name: AWS_SECRET_ACCESS_KEY
+  valueFrom: {secretKeyRef: {name: {{ .secret }}, key: secretAccessKey}}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}

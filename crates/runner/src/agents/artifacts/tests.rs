@@ -1,5 +1,7 @@
 use std::os::unix::fs::symlink;
 
+use fte_artifacts::Place;
+
 use super::*;
 
 struct Fixture {
@@ -12,7 +14,7 @@ impl Fixture {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(root.path().join("workspace/deep")).unwrap();
         std::fs::write(root.path().join("secret"), "secret").unwrap();
-        let store = ArtifactStore::new(root.path().join("artifacts"), bytes_max);
+        let store = ArtifactStore::new(Artifacts::open(&Place::Data, root.path()).unwrap(), bytes_max);
         Self { root, store }
     }
 
@@ -20,8 +22,8 @@ impl Fixture {
         self.root.path().join("workspace")
     }
 
-    fn keep(&self, path: &str) -> Result<Artifact, ArtifactError> {
-        self.store.keep_file(&self.workspace(), path, None, None)
+    async fn keep(&self, path: &str) -> Result<Artifact, ArtifactError> {
+        self.store.keep_file(self.workspace(), path.to_owned(), None, None).await
     }
 
     fn leftovers(&self) -> usize {
@@ -29,24 +31,25 @@ impl Fixture {
     }
 }
 
-#[test]
-fn a_file_is_kept_under_its_digest() {
+#[tokio::test]
+async fn a_file_is_kept_under_its_digest() {
     let fixture = Fixture::new(100);
     std::fs::write(fixture.workspace().join("deep/abc.txt"), "abc").unwrap();
     let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
     let absolute = fixture.workspace().join("deep/abc.txt");
     for path in ["deep/abc.txt", "./deep/./abc.txt", absolute.to_str().unwrap()] {
-        let artifact = fixture.keep(path).unwrap();
+        let artifact = fixture.keep(path).await.unwrap();
         assert_eq!((artifact.name.as_str(), artifact.content_type.as_str(), artifact.size_bytes), ("abc.txt", "text/plain", 3));
         assert_eq!((artifact.sha256.as_str(), artifact.uri), (digest, format!("artifact:sha256/{digest}")));
     }
-    let kept = fixture.root.path().join("artifacts/sha256/ba").join(digest);
-    assert_eq!(std::fs::read_to_string(kept).unwrap(), "abc");
+    let shelf = std::fs::read_dir(fixture.root.path().join("artifacts/sha256/ba")).unwrap();
+    let kept: Vec<PathBuf> = shelf.map(|entry| entry.unwrap().path()).collect();
+    assert_eq!((kept.len(), std::fs::read_to_string(&kept[0]).unwrap().as_str()), (1, "abc"));
     assert_eq!(fixture.leftovers(), 0);
 }
 
-#[test]
-fn no_name_leads_out_of_the_workspace() {
+#[tokio::test]
+async fn no_name_leads_out_of_the_workspace() {
     let fixture = Fixture::new(100);
     let workspace = fixture.workspace();
     symlink("../secret", workspace.join("link")).unwrap();
@@ -59,19 +62,22 @@ fn no_name_leads_out_of_the_workspace() {
     let paths =
         ["../secret", "deep/../../secret", "link", "up/secret", "inner/real", "deep", "", ".", "/etc/passwd", "pipe", "deep/real/x"];
     for path in paths.into_iter().chain([secret.to_str().unwrap()]) {
-        let error = fixture.keep(path).unwrap_err();
+        let error = fixture.keep(path).await.unwrap_err();
         assert!(matches!(error, ArtifactError::Outside { .. }), "{path}: {error}");
     }
-    assert!(matches!(fixture.keep("nowhere").unwrap_err(), ArtifactError::Missing { .. }));
+    assert!(matches!(fixture.keep("nowhere").await.unwrap_err(), ArtifactError::Missing { .. }));
     assert!(!fixture.root.path().join("artifacts/sha256").exists());
 }
 
-#[test]
-fn a_file_past_the_limit_leaves_nothing_behind() {
+#[tokio::test]
+async fn a_file_past_the_limit_leaves_nothing_behind() {
     let fixture = Fixture::new(100);
     std::fs::write(fixture.workspace().join("fits"), vec![0; 100]).unwrap();
     std::fs::write(fixture.workspace().join("large"), vec![0; 101]).unwrap();
-    assert_eq!(fixture.keep("fits").unwrap().size_bytes, 100);
-    assert!(matches!(fixture.keep("large").unwrap_err(), ArtifactError::TooLarge { bytes_max: 100, .. }));
+    assert_eq!(fixture.keep("fits").await.unwrap().size_bytes, 100);
+    assert!(matches!(
+        fixture.keep("large").await.unwrap_err(),
+        ArtifactError::NotKept { source: KeepError::TooLarge { bytes_max: 100 }, .. }
+    ));
     assert_eq!(fixture.leftovers(), 0);
 }

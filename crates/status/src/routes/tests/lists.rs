@@ -156,6 +156,8 @@ async fn every_route_is_in_the_open_api_document() {
         "/v1/events",
         "/v1/tasks",
         "/v1/tasks/{id}",
+        "/v1/tasks/{id}/artifacts",
+        "/v1/tasks/{id}/artifacts/{artifact}",
         "/v1/tasks/{id}/events",
         "/v1/tasks/{id}/result",
     ];

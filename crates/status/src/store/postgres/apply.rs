@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use fte_events::TaskId;
 
+use super::artifacts;
 use super::connection::Session;
 use crate::model::{Change, Said, TaskRecord};
 use crate::reading::{EventId, Incoming};
@@ -58,6 +59,7 @@ async fn fold(session: &Session, stored: &[(i64, &Incoming)]) -> Result<(), Stor
         let record = tasks.entry((task, event.tenant.clone())).or_default();
         record.fold(&event.change, Said { row: *row, at_us: event.at_us, mark: event.mark() });
     }
+    artifacts::insert(session, changing().flat_map(|(_, event)| artifacts::of(event)).collect()).await?;
     write(session, &tasks).await
 }
 

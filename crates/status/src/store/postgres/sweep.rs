@@ -3,6 +3,7 @@
 use fte_events::Status;
 
 use super::apply::{record_of, task_of};
+use super::artifacts;
 use super::connection::Session;
 use crate::store::sweep::{ROWS_MAX, Sweep, Swept, TASKS_MAX};
 use crate::store::{StoreError, status_code};
@@ -61,6 +62,7 @@ async fn tasks(session: &Session, cutoff_us: i64, tenant: String, status: usize,
                 swept.next = Sweep::Tasks { tenant, status, after: looked_at };
                 break;
             }
+            artifacts::forget(session, id, &tenant).await?;
             swept.tasks += count(session.execute("DELETE FROM fte_status.task WHERE id = $1 AND tenant = $2", &[&id, &tenant]).await?);
         }
         looked_at = place(row)?;

@@ -149,6 +149,7 @@ async fn catch_up(session: &Session, waiters: &Waiters, tail: &TailHandle) -> Re
                 at_us: None,
                 body: Bytes::copy_from_slice(row.get(6)),
                 change: Change::Nothing,
+                artifacts: Vec::new(),
             };
             events.push((row.get::<_, i64>(0), event));
         }

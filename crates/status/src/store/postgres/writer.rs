@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::apply::apply;
 use super::connection::{Connector, Session};
 use super::tail::TailHandle;
-use super::{Command, letters, sweep};
+use super::{Command, artifacts, letters, sweep};
 use crate::metrics;
 use crate::reading::Incoming;
 use crate::store::groups::{Grouped, Groups};
@@ -103,6 +103,10 @@ impl Writer {
         for command in commands {
             values.push(match command {
                 Command::Events(..) | Command::Probe(_) => Value::Nothing,
+                Command::Settle { settled, now_ms, .. } => {
+                    artifacts::settle(session, settled, *now_ms).await?;
+                    Value::Nothing
+                }
                 Command::Letters(letters, _) => Value::Letters(letters::record(session, letters).await?),
                 Command::Decide { id, state, at_us, .. } => Value::Decided(letters::decide(session, id, *state, *at_us).await?),
                 Command::Sweep { step, cutoff_us, .. } => Value::Swept(sweep::step(session, step.clone(), *cutoff_us).await?),
@@ -133,7 +137,7 @@ impl Grouped for Command {
 /// Answers a command with the value that `transact` made of it. A caller that went away does not need it.
 fn answer(command: Command, value: Value) {
     match (command, value) {
-        (Command::Events(_, reply) | Command::Probe(reply), _) => drop(reply.send(Ok(()))),
+        (Command::Events(_, reply) | Command::Settle { reply, .. } | Command::Probe(reply), _) => drop(reply.send(Ok(()))),
         (Command::Letters(_, reply), Value::Letters(count)) => drop(reply.send(Ok(count))),
         (Command::Decide { reply, .. }, Value::Decided(row)) => drop(reply.send(Ok(row))),
         (Command::Sweep { reply, .. }, Value::Swept(swept)) => drop(reply.send(Ok(swept))),

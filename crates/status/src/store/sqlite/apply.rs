@@ -7,6 +7,7 @@ use fte_events::TaskId;
 use rusqlite::types::{ToSql, ToSqlOutput, Value, ValueRef};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 
+use super::artifacts;
 use crate::model::{Change, Said, TaskRecord};
 use crate::reading::{EventId, Incoming};
 use crate::store::{Applied, status_code};
@@ -18,6 +19,7 @@ pub(super) struct Applier<'c> {
     insert_task: CachedStatement<'c>,
     update_record: CachedStatement<'c>,
     update_task: CachedStatement<'c>,
+    insert_artifact: CachedStatement<'c>,
     tasks: HashMap<(TaskId, Tenant), Held>,
     last_row: i64,
     stored_ms: i64,
@@ -50,6 +52,7 @@ impl<'c> Applier<'c> {
             update_record: connection.prepare_cached("UPDATE task SET record = ?2 WHERE id = ?1 AND tenant = ?3")?,
             update_task: connection
                 .prepare_cached("UPDATE task SET status = ?2, agent = ?3, created = ?4, record = ?5 WHERE id = ?1 AND tenant = ?6")?,
+            insert_artifact: artifacts::inserting(connection)?,
             tasks: HashMap::new(),
             last_row,
             stored_ms: jiff::Timestamp::now().as_millisecond(),
@@ -105,6 +108,9 @@ impl<'c> Applier<'c> {
             }
         };
         held.record.fold(&event.change, Said { row, at_us: event.at_us, mark: event.mark() });
+        for named in &event.artifacts {
+            artifacts::insert(&mut self.insert_artifact, task, &event.tenant, named)?;
+        }
         Ok(())
     }
 

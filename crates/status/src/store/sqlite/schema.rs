@@ -10,10 +10,11 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::artifacts;
 use crate::store::StoreError;
 
 /// The version of the tables.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 const TABLES: &str = "
 CREATE TABLE event (
@@ -97,15 +98,20 @@ pub(super) fn open_to_write(path: &Path) -> Result<Connection, StoreError> {
             let transaction = connection.transaction()?;
             transaction.execute_batch(TABLES)?;
             transaction.execute_batch(TASK_TABLE)?;
+            transaction.execute_batch(artifacts::TABLES)?;
             transaction.pragma_update(None, "user_version", VERSION)?;
             transaction.commit()?;
         }
-        1 => {
+        1 | 2 => {
             tracing::info!("the status database is brought to the schema of this version");
             let transaction = connection.transaction()?;
-            for step in [TENANTS_COME, TASK_TABLE, TASKS_MOVE] {
-                transaction.execute_batch(step)?;
+            if found == 1 {
+                for step in [TENANTS_COME, TASK_TABLE, TASKS_MOVE] {
+                    transaction.execute_batch(step)?;
+                }
             }
+            transaction.execute_batch(artifacts::TABLES)?;
+            artifacts::fill(&transaction)?;
             transaction.pragma_update(None, "user_version", VERSION)?;
             transaction.commit()?;
         }

@@ -3,9 +3,9 @@
 use fte_events::{Status, TaskId};
 use rusqlite::{Connection, params};
 
-use super::Sqlite;
 use super::apply::record_of;
 use super::reads::tenant_after;
+use super::{Sqlite, artifacts};
 use crate::store::sweep::{ROWS_MAX, Sweep, Swept, TASKS_MAX};
 use crate::store::{StoreError, status_code};
 
@@ -64,6 +64,7 @@ fn tasks(connection: &Connection, cutoff_us: i64, tenant: String, status: usize,
                 swept.next = Sweep::Tasks { tenant, status, after: looked_at };
                 break;
             }
+            artifacts::forget(connection, &id[..], &tenant)?;
             swept.tasks +=
                 connection.prepare_cached("DELETE FROM task WHERE id = ?1 AND tenant = ?2")?.execute(params![&id[..], tenant])?;
         }

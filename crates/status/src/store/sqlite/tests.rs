@@ -10,7 +10,7 @@ use super::StoreOptions;
 use crate::feed::Feed;
 use crate::store::tests::{events, seen};
 use crate::store::{ListQuery, NewLetter, Store, StoreError};
-use crate::test_support::{History, incoming, open};
+use crate::test_support::{History, incoming, made, open};
 use crate::wake::Waiters;
 
 #[tokio::test]
@@ -166,5 +166,20 @@ async fn a_database_from_before_there_were_tenants_is_the_usual_tenants() {
         assert_eq!(store.task(task, own()).await.unwrap().unwrap().record.status(), Status::Completed);
         store.record(incoming(History::whole(TaskId::now()).of_tenant("acme").events)).await.unwrap();
         assert!(seen(&store).await.len() >= 2);
+    }
+}
+
+#[tokio::test]
+async fn a_database_from_before_artifacts_were_named_names_those_of_its_events() {
+    let dir = Dir::new();
+    let path = dir.join("status.sqlite");
+    let (history, digest) = made();
+    open(StoreOptions::at(&path)).record(incoming(history.events.clone())).await.unwrap();
+    let before = "DROP TABLE artifact; DROP TABLE unnamed; PRAGMA user_version = 2";
+    rusqlite::Connection::open(&path).unwrap().execute_batch(before).unwrap();
+    for _ in 0..2 {
+        let store = open(StoreOptions::at(&path));
+        let named = store.artifacts_of(history.task, TENANT.into()).await.unwrap();
+        assert_eq!(named.iter().map(|named| (named.name.as_str(), named.digest)).collect::<Vec<_>>(), [("a.txt", digest)]);
     }
 }
