@@ -82,7 +82,9 @@ impl Config {
             // Agents get the variables that they are allowed from the process, not from what is composed here.
             Self::Runner(config) => {
                 let stage = Some(fte_sandbox::Stage::this_program().map_err(|error| failed(error.into()))?);
-                fte_runner::start(fte_runner::Config { stage, ..config }, settings, bus, &ProcessEnv).await.map_err(|error| failed(error.into()))
+                fte_runner::start(fte_runner::Config { stage, ..config }, settings, bus, &ProcessEnv)
+                    .await
+                    .map_err(|error| failed(error.into()))
             }
             Self::Status(config) => fte_status::start(config, settings, bus).await.map_err(|error| failed(error.into())),
             Self::Audit(config) => fte_audit::start(config, settings, bus).await.map_err(|error| failed(error.into())),

@@ -109,7 +109,15 @@ impl AgentHost {
                 let command: Vec<_> = command.iter().enumerate().map(|(at, argument)| absolute(at, argument, beside.as_deref())).collect();
                 let shown = launcher.shown(agent, &command, beside.as_deref());
                 let env = environment(&agent.env, env);
-                Worker::Program(Arc::new(ProgramAgent { name: name.to_string(), agent: agent.clone(), talk, command, shown, env, warm: Arc::default() }))
+                Worker::Program(Arc::new(ProgramAgent {
+                    name: name.to_string(),
+                    agent: agent.clone(),
+                    talk,
+                    command,
+                    shown,
+                    env,
+                    warm: Arc::default(),
+                }))
             };
             let worker = match &agent.kind {
                 AgentKind::Builtin(Builtin::Echo) => Worker::Echo,

@@ -38,7 +38,9 @@ impl Missing {
             Self::Sandbox { .. } => {
                 "install bubblewrap 0.8 or newer (Debian: apt install bubblewrap), where user namespaces are allowed; or accept plain processes for an agent by sandbox = \"none\""
             }
-            Self::Landlock => "use a kernel from 5.13 on with landlock among its lsm=; or accept it by accept = [\"landlock\"] under [sandbox]",
+            Self::Landlock => {
+                "use a kernel from 5.13 on with landlock among its lsm=; or accept it by accept = [\"landlock\"] under [sandbox]"
+            }
             Self::Together { .. } => {
                 "run it in a user's session or a service of systemd with Delegate=yes and DelegateSubgroup=fte, so that it may make control groups"
             }
@@ -60,7 +62,9 @@ impl fmt::Display for Missing {
             Self::Sandbox { reason } => write!(f, "no sandbox can be made: {reason}"),
             Self::Landlock => f.write_str("this kernel does not enforce landlock, the second wall around files"),
             Self::Together { reason } => write!(f, "memory is bounded for each process only, not for all of a sandbox together: {reason}"),
-            Self::Processes => f.write_str("the number of processes is not bounded, since the runner is root and may make no control groups"),
+            Self::Processes => {
+                f.write_str("the number of processes is not bounded, since the runner is root and may make no control groups")
+            }
         }
     }
 }

@@ -5,8 +5,8 @@
 use std::path::Path;
 
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, RestrictionStatus, Ruleset, RulesetAttr,
-    RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreated,
+    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 
 use crate::spec::Spec;
@@ -26,7 +26,11 @@ pub(crate) enum Error {
 
 /// Whether this kernel has landlock. Asks by making a ruleset, which changes nothing.
 pub(crate) fn is_there() -> bool {
-    Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(AccessFs::from_all(ABI::V1)).and_then(Ruleset::create).is_ok()
+    Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(ABI::V1))
+        .and_then(Ruleset::create)
+        .is_ok()
 }
 
 /// Binds this process and all it will start.
@@ -57,4 +61,3 @@ fn allow(rules: RulesetCreated, path: &Path, access: BitFlags<AccessFs>) -> Resu
     let access = if path.is_dir() { access } else { access & AccessFs::from_file(NEWEST) };
     Ok(rules.add_rule(PathBeneath::new(opened, access))?)
 }
-

@@ -91,6 +91,9 @@ const ABSENT: &[i64] = &[
     libc::SYS_io_uring_register,
 ];
 
+/// Puts words into the input of a console, among other things; the kernel has it in `tty_ioctl.h`.
+const TIOCLINUX: u64 = 0x541c;
+
 /// Kinds of sockets that may be made. Of others (vsock reaches the host of a virtual machine) no namespace is aware.
 const FAMILIES: &[i32] = &[libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
@@ -112,7 +115,10 @@ fn programs() -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
     let mut denied = always(DENIED);
     denied.push((libc::SYS_clone, vec![SeccompRule::new(vec![masked(0, libc::CLONE_NEWUSER)?])?]));
     // Words put into the input of a terminal are run by whoever reads there next.
-    denied.push((libc::SYS_ioctl, vec![SeccompRule::new(vec![is(1, libc::TIOCSTI)?])?, SeccompRule::new(vec![is(1, libc::TIOCLINUX as u64)?])?]));
+    denied.push((
+        libc::SYS_ioctl,
+        vec![SeccompRule::new(vec![is(1, libc::TIOCSTI)?])?, SeccompRule::new(vec![is(1, TIOCLINUX)?])?],
+    ));
     let other_families = FAMILIES.iter().map(|family| Condition::new(0, Width::Dword, Op::Ne, u64::from(family.unsigned_abs())));
     let sockets = SeccompRule::new(other_families.collect::<Result<_, _>>()?)?;
     let mut programs = vec![

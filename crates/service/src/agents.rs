@@ -15,8 +15,8 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer};
 use toml::Spanned;
 
-use self::secrets::SecretVariable;
 use self::sandbox::{ACCEPTABLE, RawNetwork, RawSandbox, RawWalls, Sandbox};
+use self::secrets::SecretVariable;
 use crate::env::{ConfigError, parse_duration};
 
 /// The configured agents.

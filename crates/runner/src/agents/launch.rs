@@ -95,7 +95,8 @@ impl Launcher {
             command.args(arguments).current_dir(launch.workspace).env_clear().envs(env);
             return Ok(Prepared { command, first: Vec::new(), cell: None, inside: false, way_out: None });
         }
-        let sandboxes = self.sandboxes.as_ref().ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "this runner makes no sandboxes"))?;
+        let sandboxes =
+            self.sandboxes.as_ref().ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "this runner makes no sandboxes"))?;
         let mut readable = launch.shown.to_vec();
         // Of two programs of one name the one counts that can be seen inside: the other is often but a way to it, through files that cannot.
         let seen = seen(path(launch.env), sandboxes, &readable);
@@ -122,7 +123,8 @@ impl Launcher {
             (_, Some(awaited)) => Reach::WayOut(awaited.socket()),
             (_, None) => Reach::None,
         };
-        let plan = Plan { workspace: launch.workspace, program: &program, arguments, env: &env, readable: &readable, limits: &limits, network };
+        let plan =
+            Plan { workspace: launch.workspace, program: &program, arguments, env: &env, readable: &readable, limits: &limits, network };
         let fte_sandbox::Prepared { command, spec, cell } = sandboxes.prepare(&plan)?;
         Ok(Prepared { command: command.into(), first: spec, cell, inside: true, way_out })
     }

@@ -193,7 +193,11 @@ impl Program {
     /// How it ended, in words.
     pub(super) fn in_words(&self, status: ExitStatus) -> String {
         match self.out_of_memory() {
-            true => format!("{}: there was no more memory for it than {} bytes (`memory` in agents.toml)", in_words(status), self.terms.memory_bytes_max),
+            true => format!(
+                "{}: there was no more memory for it than {} bytes (`memory` in agents.toml)",
+                in_words(status),
+                self.terms.memory_bytes_max
+            ),
             false => in_words(status),
         }
     }

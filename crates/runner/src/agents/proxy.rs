@@ -161,7 +161,9 @@ impl Drop for Proxy {
 /// What tells programs of the proxy. What runs inside stays inside, unless the list means this machine by that name.
 pub(super) fn variables(allowed: &[Allowed]) -> impl Iterator<Item = (String, String)> {
     let url = format!("http://127.0.0.1:{}", way_out::PORT);
-    let inside = ["localhost", "127.0.0.1", "::1"].into_iter().filter(|name| !allowed.iter().any(|rule| rule.host.trim_matches(['[', ']']) == *name));
+    let inside = ["localhost", "127.0.0.1", "::1"]
+        .into_iter()
+        .filter(|name| !allowed.iter().any(|rule| rule.host.trim_matches(['[', ']']) == *name));
     let inside = inside.collect::<Vec<_>>().join(",");
     let own = [("NO_PROXY", inside.clone()), ("no_proxy", inside), ("NODE_USE_ENV_PROXY", "1".to_owned())];
     let proxies = VARIABLES.into_iter().map(move |name| (name.to_owned(), url.clone()));
@@ -245,8 +247,10 @@ impl Rules {
         let reach = judge(&self.allowed, &host, port).ok_or_else(|| Refusal::NotListed { host: host.clone(), port });
         let reach = reach.inspect_err(|_| self.tell(&host, port))?;
         let name = host.trim_start_matches('[').trim_end_matches(']');
-        let looked_up = timeout(PATIENCE, tokio::net::lookup_host((name, port))).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-        let addresses: Vec<SocketAddr> = looked_up.map_err(unreachable)?.filter(|address| reach == Reach::Any || is_public(address.ip())).collect();
+        let looked_up =
+            timeout(PATIENCE, tokio::net::lookup_host((name, port))).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let addresses: Vec<SocketAddr> =
+            looked_up.map_err(unreachable)?.filter(|address| reach == Reach::Any || is_public(address.ip())).collect();
         if addresses.is_empty() {
             self.tell(&host, port);
             return Err(Refusal::NotPublic { host });
@@ -370,9 +374,29 @@ mod tests {
             assert!(is_public(address.parse().unwrap()), "{address}");
         }
         for address in [
-            "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "192.0.0.1", "198.18.0.1", "224.0.0.1",
-            "255.255.255.255", "::1", "::", "fe80::1", "fd00::1", "ff02::1", "2001:db8::1", "2002:7f00:1::", "2002:0a00:0001::1", "64:ff9b::127.0.0.1",
-            "::ffff:127.0.0.1", "::ffff:169.254.169.254", "::127.0.0.1",
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "192.0.0.1",
+            "198.18.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::1",
+            "::",
+            "fe80::1",
+            "fd00::1",
+            "ff02::1",
+            "2001:db8::1",
+            "2002:7f00:1::",
+            "2002:0a00:0001::1",
+            "64:ff9b::127.0.0.1",
+            "::ffff:127.0.0.1",
+            "::ffff:169.254.169.254",
+            "::127.0.0.1",
         ] {
             assert!(!is_public(address.parse().unwrap()), "{address}");
         }

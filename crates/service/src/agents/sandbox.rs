@@ -89,7 +89,8 @@ impl std::str::FromStr for Allowed {
         };
         let name = host.strip_prefix("*.").unwrap_or(host);
         let plain = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c));
-        let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok());
+        let address =
+            host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok());
         if port == Some(0) || (host.len() > 255) || !(host == "*" || address || plain(name)) {
             return Err(());
         }
@@ -199,7 +200,11 @@ fn network(network: Option<Spanned<RawNetwork>>) -> Result<Network, Wrong> {
         RawNetwork::List(hosts) => {
             let allowed = hosts.iter().map(|host| {
                 host.parse().map_err(|()| {
-                    wrong("network", Some(&value), format!("{host:?}: expected a host such as \"api.example.com:443\" or \"*.example.com\""))
+                    wrong(
+                        "network",
+                        Some(&value),
+                        format!("{host:?}: expected a host such as \"api.example.com:443\" or \"*.example.com\""),
+                    )
                 })
             });
             Ok(Network::Allowed(allowed.collect::<Result<_, _>>()?))
