@@ -115,10 +115,7 @@ fn programs() -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
     let mut denied = always(DENIED);
     denied.push((libc::SYS_clone, vec![SeccompRule::new(vec![masked(0, libc::CLONE_NEWUSER)?])?]));
     // Words put into the input of a terminal are run by whoever reads there next.
-    denied.push((
-        libc::SYS_ioctl,
-        vec![SeccompRule::new(vec![is(1, libc::TIOCSTI)?])?, SeccompRule::new(vec![is(1, TIOCLINUX)?])?],
-    ));
+    denied.push((libc::SYS_ioctl, vec![SeccompRule::new(vec![is(1, libc::TIOCSTI)?])?, SeccompRule::new(vec![is(1, TIOCLINUX)?])?]));
     let other_families = FAMILIES.iter().map(|family| Condition::new(0, Width::Dword, Op::Ne, u64::from(family.unsigned_abs())));
     let sockets = SeccompRule::new(other_families.collect::<Result<_, _>>()?)?;
     let mut programs = vec![
