@@ -16,6 +16,7 @@ pub mod agents;
 mod app;
 pub mod config;
 pub mod document;
+pub mod metrics;
 pub mod ports;
 pub mod protocol;
 mod routes;
@@ -86,6 +87,7 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus, env: &impl Env
         host.sweep().map_err(failed)?;
     }
     let warm = host.keep_warm();
+    metrics::register(settings.agents.agents.keys().map(fte_events::AgentName::as_str));
     let ports = ports::Ports {
         store: Arc::new(adapters::SidecarStore(bus.state.clone())),
         outlet: Arc::new(adapters::SidecarOutlet(bus.publisher.clone())),

@@ -3,7 +3,7 @@
 //! Admitted are a missing document (turn 0 only) and an ownerless queued one at that very turn. Read the document, write the index, write the document.
 //! The read may be left out where the write only creates: whoever takes over from this instance makes the documents that its index has and the store
 //! has not, so that a write that froze fails all the same.
-//! With no place free the delivery is held, and then given back: the broker is the buffer.
+//! With no place free, or none for its agent, the delivery is held, and then given back: the broker is the buffer.
 //!
 //! A task that is made and run is written into the index and into its document at the same time, which saves a commit from the way of each task: until both
 //! are durable its delivery is not acknowledged, and makes up for an index that lacks it (see `reachable`). Nothing else is in the outbox of such a
@@ -14,17 +14,19 @@
 //! again for each delivery of that resumption, for ever.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use fte_events::{Priority, ResultKind, TaskId, TaskRequested};
+use fte_events::{Priority, ResultKind, TaskId, TaskRequested, sha256_hex};
 use futures_util::future::{Either, join, select};
 
 use super::change::{Plan, change};
 use super::drive::{self, Drive};
 use super::index::{self, AddError, LeaseDoc, Purpose};
 use super::instance::Instance;
-use super::pool::{Place, Slot};
+use super::pool::{Ask, Full, Key, Place, Slot};
 use super::waits::Wait;
 use crate::document::{Claim, End, TaskDoc};
+use crate::metrics;
 use crate::ports::{Guard, PortError, Saved};
 
 /// A delivery that starts a task or takes it up again.
@@ -72,7 +74,9 @@ pub(super) async fn admit(instance: &Arc<Instance>, incoming: Incoming) -> Admit
 
 async fn try_admit(instance: &Arc<Instance>, incoming: Incoming) -> Result<Admitted, PortError> {
     let task = incoming.task_id;
-    let mut place = instance.pool.try_place();
+    // Whose place it needs is known once the document is, at the latest.
+    let asked = incoming.request.as_ref().map(|request| request.agent.as_deref().unwrap_or(&instance.settings.default_agent));
+    let mut place = asked.and_then(|agent| instance.pool.try_place(agent).ok());
     // A request is nearly always new: then the read is saved. The write only creates, and after a conflict there is a read.
     let mut taken_as_new = place.is_some() && incoming.request.is_some() && !instance.is_held(task, 0);
     let mut refused = None;
@@ -87,11 +91,17 @@ async fn try_admit(instance: &Arc<Instance>, incoming: Incoming) -> Result<Admit
             return reachable(instance, &doc, incoming.turn).await;
         }
         let Some(free) = place.take() else {
-            place = hold_for_place(instance).await;
-            if place.is_none() {
-                return Ok(Admitted::Retry("no place is free".to_owned()));
+            let agent = if doc.agent.is_empty() { asked.unwrap_or_default() } else { &doc.agent };
+            match instance.pool.try_place(agent) {
+                Ok(free) => place = Some(free),
+                Err(full) => {
+                    place = hold_for_place(instance, agent).await;
+                    if place.is_none() {
+                        return Ok(Admitted::Retry(no_place(full).to_owned()));
+                    }
+                    // Much may have happened while waiting.
+                }
             }
-            // Much may have happened while waiting.
             continue;
         };
         // Before the write, not after: until its answer is here the task would look like one that is owned and not driven.
@@ -173,12 +183,19 @@ async fn reachable(instance: &Arc<Instance>, doc: &TaskDoc, turn: u32) -> Result
     }
 }
 
-async fn hold_for_place(instance: &Arc<Instance>) -> Option<Place> {
+fn no_place(full: Full) -> &'static str {
+    match full {
+        Full::Process => "no place is free",
+        Full::Queue => "the agent's queue is full",
+    }
+}
+
+async fn hold_for_place(instance: &Arc<Instance>, agent: &str) -> Option<Place> {
     let ended = Box::pin(async {
         select(Box::pin(instance.index.fenced()), Box::pin(instance.stopping.on())).await;
     });
     let over = select(instance.ports.world.sleep(instance.settings.hold), ended);
-    match select(Box::pin(instance.pool.place()), over).await {
+    match select(Box::pin(instance.pool.place(agent)), over).await {
         Either::Left((place, _)) => place,
         Either::Right(_) => None,
     }
@@ -219,7 +236,8 @@ fn prepare(instance: &Instance, doc: &mut TaskDoc, incoming: &Incoming, refused:
         }
         return Step::Run(None);
     }
-    let slot = instance.pool.try_slot(&doc.agent);
+    // What has a key asks for that first.
+    let slot = if Key::of(instance, doc).is_some() { None } else { instance.pool.try_slot(&doc.agent) };
     match &slot {
         Some(slot) => {
             let claim = claim(instance, doc, slot, 0);
@@ -272,6 +290,7 @@ pub(super) fn rejected_end(reason: Option<&str>, approver: &str) -> End {
 
 pub(super) fn claim(instance: &Instance, doc: &TaskDoc, slot: &Slot, waited_ms: u64) -> Claim {
     let limits = instance.settings.agents.get(&doc.agent);
+    metrics::waited(&doc.agent, Duration::from_millis(waited_ms));
     Claim {
         claim_id: fte_events::ClaimId::of(doc.task_id, doc.turn, doc.attempt),
         sandbox_id: slot.sandbox_id(),
@@ -284,6 +303,12 @@ pub(super) fn claim(instance: &Instance, doc: &TaskDoc, slot: &Slot, waited_ms: 
     }
 }
 
-pub(super) fn priority(doc: &TaskDoc) -> Priority {
-    doc.request.as_ref().map_or_else(Priority::default, |request| request.priority)
+/// How the task of this document waits for a sandbox, since that moment of the monotonic clock.
+pub(super) fn ask(instance: &Instance, doc: &TaskDoc, since: Duration) -> Ask {
+    let request = doc.request.as_ref();
+    let who = request.and_then(|request| request.requester.as_ref()).map(|who| (&who.requester_type, &who.id));
+    // However long their name is, it takes up little where they wait.
+    let requester = sha256_hex(serde_json::json!([doc.tenant, who]).to_string().as_bytes()).into();
+    let priority = request.map_or_else(Priority::default, |request| request.priority);
+    Ask { task: doc.task_id, priority, requester, key: Key::of(instance, doc), since }
 }
