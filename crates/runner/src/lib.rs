@@ -9,11 +9,12 @@
 //! | [`document`] | the task document and the moves it can make; pure |
 //! | [`protocol`] | who may make which move when; on [`ports`] alone, so that it can be simulated |
 //! | [`agents`] | the kinds of agents |
-//! | `adapters`, `app`, `routes` | the ports on a sidecar; what the sidecar delivers; what people call |
+//! | `adapters`, `app`, `asked`, `routes` | the ports on a sidecar; what the sidecar delivers; what other services ask; what people call |
 
 mod adapters;
 pub mod agents;
 mod app;
+mod asked;
 pub mod config;
 pub mod document;
 pub mod metrics;
