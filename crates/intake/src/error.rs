@@ -57,9 +57,12 @@ impl From<Error> for Problem {
                 Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "task_too_large", detail)
             }
             Error::PoolFull { agent, retry_after } => {
-                let detail = format!("As many tasks wait for {agent} as may. Nothing was accepted; try again after the time that retry-after says.");
+                let detail =
+                    format!("As many tasks wait for {agent} as may. Nothing was accepted; try again after the time that retry-after says.");
                 // Nobody's fault: there is nothing to log.
-                return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "pool_full", detail).retry_after(*retry_after).with("agent", agent.as_str());
+                return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "pool_full", detail)
+                    .retry_after(*retry_after)
+                    .with("agent", agent.as_str());
             }
             Error::KeyReused => Problem::new(
                 StatusCode::CONFLICT,

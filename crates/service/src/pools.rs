@@ -112,11 +112,14 @@ impl Queues {
     }
 }
 
+/// What the runner said of tasks, and when.
+type Remembered = BTreeMap<TaskId, (Instant, Option<Standing>)>;
+
 /// Where tasks stand, as far as the runner has said lately; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Standings {
     runner: Invoker,
-    known: Arc<Mutex<BTreeMap<TaskId, (Instant, Option<Standing>)>>>,
+    known: Arc<Mutex<Remembered>>,
     questions: Arc<Semaphore>,
 }
 
@@ -150,7 +153,7 @@ impl Standings {
         standing
     }
 
-    fn known(&self) -> MutexGuard<'_, BTreeMap<TaskId, (Instant, Option<Standing>)>> {
+    fn known(&self) -> MutexGuard<'_, Remembered> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

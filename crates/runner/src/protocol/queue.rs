@@ -147,7 +147,8 @@ impl<T> Queue<T> {
     pub(super) fn position(&mut self, now: Duration, ticket: u64) -> Option<usize> {
         self.age(now);
         let entry = self.waiting.get(&ticket)?;
-        let ahead: usize = self.classes[..entry.class].iter().flat_map(|class| class.shares.values()).map(|share| share.tickets.len()).sum();
+        let ahead: usize =
+            self.classes[..entry.class].iter().flat_map(|class| class.shares.values()).map(|share| share.tickets.len()).sum();
         let class = &self.classes[entry.class];
         let mine = class.shares.get(&entry.requester)?;
         let rounds = mine.tickets.range(..ticket).count();

@@ -35,9 +35,11 @@ impl World for Clock {
 
     fn sleep(&self, time: Duration) -> Pending<()> {
         let (until, clock) = (self.monotonic() + time, Arc::clone(&self.sleeping));
-        Box::pin(std::future::poll_fn(move |_| {
-            if *clock.lock().unwrap() >= until { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-        }))
+        Box::pin(std::future::poll_fn(
+            move |_| {
+                if *clock.lock().unwrap() >= until { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+            },
+        ))
     }
 
     fn random(&self) -> u64 {
@@ -53,15 +55,8 @@ impl World for Clock {
 
 fn pool(max: u32, queue: u32, rate: Option<Rate>) -> (Pool, Arc<Clock>) {
     let clock = Arc::<Clock>::default();
-    let limits = AgentLimits {
-        max,
-        queue,
-        rate,
-        concurrency_key: None,
-        runtime: Runtime::None,
-        timeout: Duration::from_secs(1),
-        attempts_max: 1,
-    };
+    let limits =
+        AgentLimits { max, queue, rate, concurrency_key: None, runtime: Runtime::None, timeout: Duration::from_secs(1), attempts_max: 1 };
     let agents = ["a", "b"].map(|name| (name.to_owned(), limits.clone())).into();
     let settings = Settings { agents, places: 5, ..Settings::default() };
     (Pool::new(&settings, &(Arc::clone(&clock) as Arc<dyn World>)), clock)
