@@ -22,7 +22,7 @@ pub(crate) fn methods(runner: Arc<Runner>) -> Router {
 }
 
 async fn full(State(runner): State<Arc<Runner>>) -> Json<FullQueues> {
-    let full = runner.usage().into_iter().filter(|usage| usage.is_full).map(|usage| {
+    let full = runner.usage().into_iter().filter(|usage| runner.is_full(&usage.agent)).map(|usage| {
         let seconds = seconds(runner.drained_in(&usage.agent));
         (usage.agent, seconds)
     });

@@ -38,6 +38,8 @@ pub struct Settings {
     pub wake_reserve: usize,
     /// Who has waited for a sandbox so long counts as one step more urgent.
     pub ageing: Duration,
+    /// A sandbox that may be free within so long, by the last starts, is waited for before a task is written down; twice as long at most.
+    pub soon: Duration,
     /// Longest time a delivery is held for a place.
     pub hold: Duration,
     /// The lease is renewed this often.
@@ -72,6 +74,7 @@ impl Default for Settings {
             places: 640,
             wake_reserve: 256,
             ageing: Duration::from_secs(60),
+            soon: Duration::from_millis(500),
             hold: Duration::from_secs(20),
             renew: Duration::from_secs(3),
             self_fence: Duration::from_secs(10),

@@ -5,6 +5,8 @@
 //! has not, so that a write that froze fails all the same.
 //! With no place free, or none for its agent, the delivery is held, and then given back: the broker is the buffer.
 //!
+//! To wait for a sandbox with an owner costs a task another write. So one that may be free in a moment is waited for first, in its agent's queue as all others.
+//!
 //! A task that is made and run is written into the index and into its document at the same time, which saves a commit from the way of each task: until both
 //! are durable its delivery is not acknowledged, and makes up for an index that lacks it (see `reachable`). Nothing else is in the outbox of such a
 //! document than its owner sends, once it drives it.
@@ -104,9 +106,10 @@ async fn try_admit(instance: &Arc<Instance>, incoming: Incoming) -> Result<Admit
             }
             continue;
         };
+        let slot = slot_in_a_moment(instance, &doc, &incoming).await;
         // Before the write, not after: until its answer is here the task would look like one that is owned and not driven.
         let Some(hold) = instance.hold(&doc) else { return Ok(Admitted::Retry("it is being taken up by another delivery".to_owned())) };
-        let step = prepare(instance, &mut doc, &incoming, refused.as_ref());
+        let step = prepare(instance, &mut doc, &incoming, refused.as_ref(), slot);
         let added = match instance.index.begin_add(task, Purpose::Run) {
             Ok(added) => Box::pin(added),
             Err(error) => return Ok(not_added(error)),
@@ -201,8 +204,29 @@ async fn hold_for_place(instance: &Arc<Instance>, agent: &str) -> Option<Place> 
     }
 }
 
+/// A sandbox, if none is free and one is in a moment.
+async fn slot_in_a_moment(instance: &Arc<Instance>, doc: &TaskDoc, incoming: &Incoming) -> Option<Slot> {
+    let (request, tenant) = match &doc.request {
+        Some(request) => (request, &doc.tenant),
+        None => (incoming.request.as_ref()?, &incoming.tenant),
+    };
+    let (settings, world) = (&instance.settings, &instance.ports.world);
+    let named = request.agent.as_deref().unwrap_or(&settings.default_agent);
+    let agent = if doc.agent.is_empty() { named } else { &doc.agent };
+    let waits_for_more =
+        request.require_approval || request.not_before.is_some() || Key::of_request(instance, agent, tenant, request).is_some();
+    if waits_for_more || !instance.pool.is_free_within(agent, settings.soon) {
+        return None;
+    }
+    let ask = ask(instance, (doc.task_id, agent, tenant), Some(request), world.monotonic());
+    match select(Box::pin(instance.pool.slot(agent, ask, None)), world.sleep(settings.soon * 2)).await {
+        Either::Left((slot, _)) => slot,
+        Either::Right(_) => None,
+    }
+}
+
 /// Changes the document as admitting it does.
-fn prepare(instance: &Instance, doc: &mut TaskDoc, incoming: &Incoming, refused: Option<&PortError>) -> Step {
+fn prepare(instance: &Instance, doc: &mut TaskDoc, incoming: &Incoming, refused: Option<&PortError>, slot: Option<Slot>) -> Step {
     let settings = &instance.settings;
     let now = instance.ports.world.now();
     if doc.turn > 0 {
@@ -237,7 +261,7 @@ fn prepare(instance: &Instance, doc: &mut TaskDoc, incoming: &Incoming, refused:
         return Step::Run(None);
     }
     // What has a key asks for that first.
-    let slot = if Key::of(instance, doc).is_some() { None } else { instance.pool.try_slot(&doc.agent) };
+    let slot = if Key::of(instance, doc).is_some() { None } else { slot.or_else(|| instance.pool.try_slot(&doc.agent)) };
     match &slot {
         Some(slot) => {
             let claim = claim(instance, doc, slot, 0);
@@ -303,12 +327,17 @@ pub(super) fn claim(instance: &Instance, doc: &TaskDoc, slot: &Slot, waited_ms: 
     }
 }
 
-/// How the task of this document waits for a sandbox, since that moment of the monotonic clock.
-pub(super) fn ask(instance: &Instance, doc: &TaskDoc, since: Duration) -> Ask {
-    let request = doc.request.as_ref();
+/// How a task of this agent and tenant waits for a sandbox, since that moment of the monotonic clock.
+pub(super) fn ask(
+    instance: &Instance,
+    (task, agent, tenant): (TaskId, &str, &str),
+    request: Option<&TaskRequested>,
+    since: Duration,
+) -> Ask {
     let who = request.and_then(|request| request.requester.as_ref()).map(|who| (&who.requester_type, &who.id));
     // However long their name is, it takes up little where they wait.
-    let requester = sha256_hex(serde_json::json!([doc.tenant, who]).to_string().as_bytes()).into();
+    let requester = sha256_hex(serde_json::json!([tenant, who]).to_string().as_bytes()).into();
     let priority = request.map_or_else(Priority::default, |request| request.priority);
-    Ask { task: doc.task_id, priority, requester, key: Key::of(instance, doc), since }
+    let key = request.and_then(|request| Key::of_request(instance, agent, tenant, request));
+    Ask { task, priority, requester, key, since }
 }

@@ -185,7 +185,7 @@ impl Drive {
         let mut held = None;
         loop {
             let (instance, agent) = (Arc::clone(&self.instance), self.doc.agent.clone());
-            let ask = admission::ask(&instance, &self.doc, since);
+            let ask = admission::ask(&instance, (self.doc.task_id, &agent, &self.doc.tenant), self.doc.request.as_deref(), since);
             let slot = {
                 let world = Arc::clone(&world);
                 let ask = ask.clone();

@@ -19,7 +19,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fte_events::{TaskId, sha256_hex};
+use fte_events::{TaskId, TaskRequested, sha256_hex};
 use serde::{Deserialize, Serialize};
 
 use super::instance::{Instance, RETRY};
@@ -52,10 +52,14 @@ pub(super) enum Asked {
 impl Key {
     /// The key of a task, if its agent's tasks have one and its request says which.
     pub(super) fn of(instance: &Instance, doc: &TaskDoc) -> Option<Self> {
-        let path = instance.settings.agents.get(&doc.agent)?.concurrency_key.as_ref()?;
-        let value = path.value(doc.request.as_ref()?)?;
+        Self::of_request(instance, &doc.agent, &doc.tenant, doc.request.as_ref()?)
+    }
+
+    /// The key that a task with this request has.
+    pub(super) fn of_request(instance: &Instance, agent: &str, tenant: &str, request: &TaskRequested) -> Option<Self> {
+        let value = instance.settings.agents.get(agent)?.concurrency_key.as_ref()?.value(request)?;
         // The same customer number of two tenants is two customers.
-        Some(Self(sha256_hex(serde_json::json!([doc.tenant, value]).to_string().as_bytes())))
+        Some(Self(sha256_hex(serde_json::json!([tenant, value]).to_string().as_bytes())))
     }
 }
 

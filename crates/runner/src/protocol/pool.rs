@@ -19,6 +19,9 @@ use crate::metrics;
 use crate::ports::World;
 use crate::settings::{AgentLimits, Settings};
 
+/// A full queue that moves on within this time is not called full: who is sent away would come back to find it empty.
+const MOMENT: Duration = Duration::from_secs(5);
+
 /// The right to be responsible for one task.
 pub(super) struct Place {
     #[expect(dead_code, reason = "given back when dropped")]
@@ -71,8 +74,6 @@ pub(super) struct KeyHold {
 pub(super) struct Usage {
     pub(super) in_use: u32,
     pub(super) waiting: u32,
-    /// There is no place for another task of this agent.
-    pub(super) is_full: bool,
 }
 
 #[derive(Clone)]
@@ -100,6 +101,9 @@ struct State {
     pace: Pace,
     /// Somebody will look again when the rate allows the next start.
     will_look: bool,
+    /// Since when deliveries are held for a place of this agent.
+    held: BTreeSet<(Duration, u64)>,
+    held_before: u64,
 }
 
 struct Waiter {
@@ -113,6 +117,29 @@ struct Waiting<'a> {
     pool: &'a AgentPool,
     task: TaskId,
     ticket: u64,
+}
+
+/// A delivery that is held for a place.
+struct Held<'a> {
+    pool: &'a AgentPool,
+    which: (Duration, u64),
+}
+
+impl<'a> Held<'a> {
+    fn begin(pool: &'a AgentPool) -> Self {
+        let now = pool.world.monotonic();
+        let mut state = pool.state();
+        state.held_before += 1;
+        let which = (now, state.held_before);
+        state.held.insert(which);
+        Self { pool, which }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.pool.state().held.remove(&self.which);
+    }
 }
 
 impl Drop for Waiting<'_> {
@@ -139,6 +166,8 @@ impl Pool {
                 keys: BTreeSet::new(),
                 pace: Pace::new(limits.rate),
                 will_look: false,
+                held: BTreeSet::new(),
+                held_before: 0,
             };
             let places = limits.max as usize + limits.queue as usize;
             let pool = AgentPool {
@@ -167,7 +196,10 @@ impl Pool {
     /// A place, as soon as one is free.
     pub(super) async fn place(&self, agent: &str) -> Option<Place> {
         let own = match self.agents.get(agent) {
-            Some(pool) => Some(Arc::clone(&pool.places).acquire_owned().await.ok()?),
+            Some(pool) => {
+                let _held = Held::begin(pool);
+                Some(Arc::clone(&pool.places).acquire_owned().await.ok()?)
+            }
             None => None,
         };
         let all = Arc::clone(&self.places).acquire_owned().await.ok()?;
@@ -199,7 +231,7 @@ impl Pool {
                 let mut state = pool.state();
                 let key = if held.is_some() { None } else { ask.key.clone() };
                 let waiter = Waiter { task: ask.task, key, give };
-                let ticket = state.queue.push(ask.since, ask.priority, &ask.requester, waiter);
+                let ticket = state.queue.push(pool.world.monotonic(), ask.since, ask.priority, &ask.requester, waiter);
                 state.tickets.insert(ask.task, ticket);
                 pool.show(&state);
                 Waiting { pool, task: ask.task, ticket }
@@ -216,10 +248,28 @@ impl Pool {
 
     /// How an agent's pool is used.
     pub(super) fn usage(&self, agent: &str) -> Usage {
-        let Some(pool) = self.agents.get(agent) else { return Usage { in_use: 0, waiting: 0, is_full: false } };
+        let Some(pool) = self.agents.get(agent) else { return Usage { in_use: 0, waiting: 0 } };
         let state = pool.state();
-        let waiting = u32::try_from(state.queue.len()).unwrap_or(u32::MAX);
-        Usage { in_use: pool.in_use(&state), waiting, is_full: pool.places.available_permits() == 0 }
+        Usage { in_use: pool.in_use(&state), waiting: u32::try_from(state.queue.len()).unwrap_or(u32::MAX) }
+    }
+
+    /// Whether an agent has no place for another task, and will not have one in a moment.
+    pub(super) fn is_full(&self, agent: &str) -> bool {
+        let Some(pool) = self.agents.get(agent).filter(|pool| pool.places.available_permits() == 0) else { return false };
+        let now = pool.world.monotonic();
+        let state = pool.state();
+        let drained_in = state.pace.estimate(now, state.queue.len());
+        let held = state.held.first().map_or(Duration::ZERO, |(since, _)| now.saturating_sub(*since));
+        drained_in.is_none_or(|drained_in| drained_in >= MOMENT) || held >= MOMENT
+    }
+
+    /// Whether no sandbox is free for a task of this agent, but one may be within so long.
+    pub(super) fn is_free_within(&self, agent: &str, limit: Duration) -> bool {
+        let Some(pool) = self.agents.get(agent) else { return false };
+        let now = pool.world.monotonic();
+        let state = pool.state();
+        let is_free = state.queue.is_empty() && pool.has_free(&state) && state.pace.wait(now).is_none();
+        !is_free && state.pace.estimate(now, state.queue.len() + 1).is_some_and(|estimate| estimate < limit)
     }
 
     /// When all that waits for an agent now will have had its turn, as far as the last starts show.

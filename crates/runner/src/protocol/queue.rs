@@ -110,7 +110,9 @@ impl<T> Queue<T> {
     }
 
     /// Lets an item wait that has waited since `since`; gives its ticket.
-    pub(super) fn push(&mut self, since: Duration, priority: Priority, requester: &Arc<str>, item: T) -> u64 {
+    pub(super) fn push(&mut self, now: Duration, since: Duration, priority: Priority, requester: &Arc<str>, item: T) -> u64 {
+        // Whoever counts as more urgent by now is there before.
+        self.age(now);
         self.arrivals += 1;
         let ticket = self.arrivals;
         let class = match priority {

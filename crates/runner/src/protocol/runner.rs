@@ -34,8 +34,6 @@ pub struct AgentUse {
     pub queued: u32,
     /// How many may.
     pub queue: u32,
-    /// No further task of this agent is admitted.
-    pub is_full: bool,
 }
 
 /// Where a task stands that waits for a sandbox.
@@ -189,16 +187,14 @@ impl Runner {
     pub fn usage(&self) -> Vec<AgentUse> {
         let agents = self.settings.agents.iter().map(|(agent, limits)| {
             let usage = self.pool.usage(agent);
-            AgentUse {
-                agent: agent.clone(),
-                capacity: limits.max,
-                in_use: usage.in_use,
-                queued: usage.waiting,
-                queue: limits.queue,
-                is_full: usage.is_full,
-            }
+            AgentUse { agent: agent.clone(), capacity: limits.max, in_use: usage.in_use, queued: usage.waiting, queue: limits.queue }
         });
         agents.collect()
+    }
+
+    /// Whether no further task of this agent is admitted, nor will be in a moment.
+    pub fn is_full(&self, agent: &str) -> bool {
+        self.pool.is_full(agent)
     }
 
     /// When all that waits for this agent now will have had its turn, as far as the last starts show.

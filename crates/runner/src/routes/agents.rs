@@ -45,6 +45,7 @@ pub(crate) async fn list(State(app): State<AppState>) -> Json<Page<AgentView>> {
             AgentKind::Process(_) => "process",
         };
         Some(AgentView {
+            full: app.runner.is_full(&usage.agent),
             name: usage.agent,
             kind,
             default: *name == app.agents.default,
@@ -52,7 +53,6 @@ pub(crate) async fn list(State(app): State<AppState>) -> Json<Page<AgentView>> {
             in_use: usage.in_use,
             queued: usage.queued,
             queue: usage.queue,
-            full: usage.is_full,
             rate: agent.rate.map(|rate| rate.to_string()),
         })
     });

@@ -282,6 +282,7 @@ fn settings(rng: &mut Rng) -> Settings {
         default_agent: AGENTS[0].to_owned(),
         places: rng.index(4) + 1,
         wake_reserve: rng.index(4) + 1,
+        soon: Duration::from_millis(*rng.pick(&[0, 500, 5000])),
         hold: Duration::from_secs(*rng.pick(&[2, 20])),
         sweep: Duration::from_millis(*rng.pick(&[500, 2000])),
         approval_stay: Duration::from_millis(*rng.pick(&[0, 500, 5000])),

@@ -110,7 +110,7 @@ fn a_slot_given_to_a_waiter_that_then_goes_away_comes_back() {
     let waiting = waits!(pool, ask(Priority::P1));
     drop(held);
     drop(waiting);
-    assert_eq!(pool.usage("a"), Usage { in_use: 0, waiting: 0, is_full: false });
+    assert_eq!(pool.usage("a"), Usage { in_use: 0, waiting: 0 });
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_full_queue_of_one_agent_leaves_places_to_the_others() {
     let (pool, _) = pool(1, 2, None);
     let places: Vec<Place> = (0..3).map(|_| pool.try_place("a").ok().unwrap()).collect();
     assert_eq!(pool.try_place("a").err(), Some(Full::Queue));
-    assert!(pool.usage("a").is_full && !pool.usage("b").is_full);
+    assert!(pool.is_full("a") && !pool.is_full("b"));
     let mut held = Box::pin(pool.place("a"));
     assert!(held.as_mut().now_or_never().is_none());
     let others: Vec<Place> = (0..2).map(|_| pool.try_place("b").ok().unwrap()).collect();
@@ -148,7 +148,7 @@ fn tasks_of_a_key_get_one_slot_at_a_time_and_others_pass_them() {
     drop(again);
     let second = second.as_mut().now_or_never().flatten().unwrap();
     drop((second, other));
-    assert_eq!(pool.usage("a"), Usage { in_use: 0, waiting: 0, is_full: false });
+    assert_eq!(pool.usage("a"), Usage { in_use: 0, waiting: 0 });
     assert!(pool.agents["a"].state().keys.is_empty());
 }
 
@@ -190,4 +190,36 @@ fn a_standing_falls_as_others_are_served() {
     let standing = pool.position(mine.task);
     assert_eq!(standing, None, "it has its turn");
     drop(second);
+}
+
+#[test]
+fn a_queue_that_moves_on_in_a_moment_is_not_called_full() {
+    let (pool, clock) = pool(1, 2, None);
+    let second = Duration::from_secs(1);
+    for start in 0..4 {
+        clock.set(second / 10 * start);
+        drop(pool.try_slot("a").unwrap());
+    }
+    let running = pool.try_slot("a").unwrap();
+    assert!(pool.is_free_within("a", second) && !pool.is_free_within("b", second));
+    let _places: Vec<Place> = (0..3).map(|_| pool.try_place("a").ok().unwrap()).collect();
+    let _waiting = (waits!(pool, ask(Priority::P2)), waits!(pool, ask(Priority::P2)));
+    assert!(!pool.is_full("a"), "two starts take a fraction of a second");
+    // Things do not go on as they did.
+    clock.set(second * 30);
+    assert!(pool.is_full("a"));
+    drop(running);
+
+    // Or they do, but so many deliveries are held that one of them has been for long.
+    let (pool, clock) = self::pool(1, 2, None);
+    let _places: Vec<Place> = (0..3).map(|_| pool.try_place("a").ok().unwrap()).collect();
+    let mut held = Box::pin(pool.place("a"));
+    assert!(held.as_mut().now_or_never().is_none());
+    for start in 0..60 {
+        clock.set(second / 10 * start);
+        drop(pool.try_slot("a").unwrap());
+        assert_eq!(pool.is_full("a"), start == 0 || start >= 50, "{start}");
+    }
+    drop(held);
+    assert!(!pool.is_full("a"));
 }

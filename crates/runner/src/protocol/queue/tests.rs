@@ -46,7 +46,7 @@ fn the_urgent_go_first_and_then_requesters_in_turn() {
         (Priority::P1, &ada, "first"),
         (Priority::P2, &bob, "b2"),
     ] {
-        queue.push(s(0), priority, requester, item);
+        queue.push(s(0), s(0), priority, requester, item);
     }
     assert_eq!(all(&mut queue, s(1)), ["first", "a1", "b1", "a2", "b2", "a3", "last"]);
     check(&queue);
@@ -55,12 +55,17 @@ fn the_urgent_go_first_and_then_requesters_in_turn() {
 #[test]
 fn who_has_waited_two_steps_is_served_before_a_new_p1() {
     let mut queue = Queue::new(AGEING);
-    queue.push(s(0), Priority::P3, &who("slow"), "old");
+    queue.push(s(0), s(0), Priority::P3, &who("slow"), "old");
     let mut served = Vec::new();
     for second in 0..200 {
-        queue.push(s(second), Priority::P1, &who(&format!("busy-{second}")), "new");
+        queue.push(s(second), s(second), Priority::P1, &who(&format!("busy-{second}")), "new");
         served.push(queue.pop(s(second), |_| true).unwrap());
     }
+    // Nor does it matter when somebody looks.
+    let mut queue = Queue::new(AGEING);
+    queue.push(s(200), s(200), Priority::P3, &who("slow"), "old");
+    queue.push(s(330), s(330), Priority::P1, &who("busy"), "new");
+    assert_eq!(queue.pop(s(340), |_| true), Some("old"));
     assert_eq!(served.iter().position(|item| *item == "old"), Some(120), "as P1 after two steps, and before whoever comes then");
 }
 
@@ -68,9 +73,9 @@ fn who_has_waited_two_steps_is_served_before_a_new_p1() {
 fn what_may_not_go_keeps_its_turn() {
     let mut queue = Queue::new(AGEING);
     let (ada, bob) = (who("ada"), who("bob"));
-    queue.push(s(0), Priority::P2, &ada, "a1");
-    queue.push(s(0), Priority::P2, &ada, "a2");
-    queue.push(s(0), Priority::P2, &bob, "b1");
+    queue.push(s(0), s(0), Priority::P2, &ada, "a1");
+    queue.push(s(0), s(0), Priority::P2, &ada, "a2");
+    queue.push(s(0), s(0), Priority::P2, &bob, "b1");
     assert_eq!(queue.pop(s(0), |item| item.starts_with('b')), Some("b1"));
     assert_eq!(queue.pop(s(0), |_| false), None);
     assert_eq!(queue.pop(s(0), |item| *item == "a2"), Some("a2"));
@@ -107,7 +112,7 @@ proptest! {
             match one {
                 Move::Push(urgency, requester) => {
                     let number = queue.arrivals + 1;
-                    inside.push(queue.push(now, priority(urgency), &who(&requester.to_string()), number));
+                    inside.push(queue.push(now, now, priority(urgency), &who(&requester.to_string()), number));
                 }
                 Move::Pop => {
                     let item = queue.pop(now, |_| true);
@@ -130,8 +135,10 @@ proptest! {
     #[test]
     fn a_position_is_kept_when_nobody_comes(tasks in vec((0..3_u8, 0..6_u8, 0..200_u64), 1..60)) {
         let mut queue = Queue::new(AGEING);
-        let tickets: Vec<u64> =
-            tasks.iter().map(|(urgency, requester, since)| queue.push(s(*since), priority(*urgency), &who(&requester.to_string()), ())).collect();
+        let push = |(urgency, requester, since): &(u8, u8, u64)| {
+            queue.push(s(*since), s(*since), priority(*urgency), &who(&requester.to_string()), ())
+        };
+        let tickets: Vec<u64> = tasks.iter().map(push).collect();
         let places: BTreeMap<usize, u64> = tickets.iter().map(|ticket| (queue.position(s(200), *ticket).unwrap(), *ticket)).collect();
         prop_assert_eq!(places.keys().copied().collect::<Vec<_>>(), (1..=tickets.len()).collect::<Vec<_>>());
         for ticket in places.values() {
@@ -146,7 +153,7 @@ proptest! {
         let mut queue = Queue::new(AGEING);
         for (requester, count) in counts.iter().enumerate() {
             for _ in 0..*count {
-                queue.push(s(0), Priority::P2, &who(&requester.to_string()), requester);
+                queue.push(s(0), s(0), Priority::P2, &who(&requester.to_string()), requester);
             }
         }
         let mut served = vec![0_usize; counts.len()];
@@ -166,14 +173,14 @@ proptest! {
     fn nobody_starves(urgency in 0..3_u8, before in 0..20_u8, arrivals in vec(vec((0..3_u8, any::<u8>()), 0..3), 400)) {
         let mut queue = Queue::new(AGEING);
         for other in 0..before {
-            queue.push(s(0), Priority::P1, &who(&other.to_string()), false);
+            queue.push(s(0), s(0), Priority::P1, &who(&other.to_string()), false);
         }
-        let ticket = queue.push(s(0), priority(urgency), &who("patient"), true);
+        let ticket = queue.push(s(0), s(0), priority(urgency), &who("patient"), true);
         let mut bound = None;
         for (second, arriving) in arrivals.into_iter().enumerate() {
             let now = s(second as u64);
             for (urgency, requester) in arriving {
-                queue.push(now, priority(urgency), &who(&requester.to_string()), false);
+                queue.push(now, now, priority(urgency), &who(&requester.to_string()), false);
             }
             queue.age(now);
             if let Some(entry) = queue.waiting.get(&ticket)
