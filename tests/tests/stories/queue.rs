@@ -141,6 +141,8 @@ async fn a_full_queue_says_when_to_come_back_and_takes_tasks_again() {
     let gated = Gated::start("queue = 2", &[]).await;
     let api = gated.fte.api();
     let mut accepted = Vec::new();
+    let keyed = api.clone().with_header("idempotency-key", "before");
+    let before: Value = keyed.post("/v1/tasks", &json!({ "task": "before" })).await.unwrap().expect_status(202).json();
     let refused = eventually(|| async {
         let answer = api.post("/v1/tasks", &json!({ "task": "more" })).await.unwrap();
         if answer.status == 503 { Ok(answer) } else { Err(answer.expect_status(202).text()) }
@@ -150,7 +152,9 @@ async fn a_full_queue_says_when_to_come_back_and_takes_tasks_again() {
     let retry_after: u64 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=300).contains(&retry_after), "{retry_after}");
     assert_eq!(gated.agent().await["full"], true);
-    // Another agent's tasks are accepted, and so is what was accepted before under its key.
+    // Another agent's tasks are accepted, and what was accepted before is so still.
+    let repeated: Value = keyed.post("/v1/tasks", &json!({ "task": "before" })).await.unwrap().expect_status(202).json();
+    assert_eq!(repeated["task_id"], before["task_id"]);
     accepted.push(gated.fte.post(echo("another agent")).await);
     gated.open();
     let list: Value = api.get("/v1/tasks?limit=1000").await.unwrap().expect_status(200).json();

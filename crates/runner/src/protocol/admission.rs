@@ -264,7 +264,7 @@ fn prepare(instance: &Instance, doc: &mut TaskDoc, incoming: &Incoming, refused:
     let slot = if Key::of(instance, doc).is_some() { None } else { slot.or_else(|| instance.pool.try_slot(&doc.agent)) };
     match &slot {
         Some(slot) => {
-            let claim = claim(instance, doc, slot, 0);
+            let claim = claim(instance, doc, slot, slot.waited);
             doc.start(now, claim);
         }
         // A task that was woken has said that it is queued already.
@@ -312,15 +312,15 @@ pub(super) fn rejected_end(reason: Option<&str>, approver: &str) -> End {
     End::error(ResultKind::Rejected, "rejected", message)
 }
 
-pub(super) fn claim(instance: &Instance, doc: &TaskDoc, slot: &Slot, waited_ms: u64) -> Claim {
+pub(super) fn claim(instance: &Instance, doc: &TaskDoc, slot: &Slot, waited: Duration) -> Claim {
     let limits = instance.settings.agents.get(&doc.agent);
-    metrics::waited(&doc.agent, Duration::from_millis(waited_ms));
+    metrics::waited(&doc.agent, waited);
     Claim {
         claim_id: fte_events::ClaimId::of(doc.task_id, doc.turn, doc.attempt),
         sandbox_id: slot.sandbox_id(),
         runtime: limits.map_or(fte_events::Runtime::None, |limits| limits.runtime.clone()),
         claimed_at: instance.ports.world.now(),
-        waited_ms,
+        waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
         in_use: slot.in_use,
         capacity: limits.map_or(0, |limits| limits.max),
         warm: instance.ports.agents.is_warm(&doc.agent),

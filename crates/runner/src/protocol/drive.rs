@@ -152,7 +152,7 @@ impl Drive {
             Ok(slot) => slot,
             Err(end) => return self.end(end).await,
         };
-        let waited_ms = u64::try_from(world.monotonic().saturating_sub(began).as_millis()).unwrap_or(u64::MAX);
+        let waited = world.monotonic().saturating_sub(began);
         let instance = Arc::clone(&self.instance);
         let mut end = None;
         self.update(|doc, now| {
@@ -160,7 +160,7 @@ impl Drive {
             if end.is_some() || doc.state != State::Queued {
                 return false;
             }
-            let claim = admission::claim(&instance, doc, &slot, waited_ms);
+            let claim = admission::claim(&instance, doc, &slot, waited);
             doc.start(now, claim);
             true
         })

@@ -60,6 +60,8 @@ pub(super) struct Slot {
     pub(super) in_use: u32,
     /// When it was given.
     given_at: Duration,
+    /// How long it was waited for.
+    pub(super) waited: Duration,
     key: Option<KeyHold>,
 }
 
@@ -238,6 +240,7 @@ impl Pool {
             };
             pool.serve();
             if let Ok(mut slot) = given.await {
+                slot.waited = slot.given_at.saturating_sub(ask.since);
                 if held.is_some() {
                     slot.key = held.take();
                 }
@@ -351,7 +354,7 @@ impl AgentPool {
             state.keys.insert(key.clone());
             KeyHold { pool: Arc::clone(self), key }
         });
-        Some(Slot { pool: Arc::clone(self), number, in_use: self.in_use(state), given_at: now, key })
+        Some(Slot { pool: Arc::clone(self), number, in_use: self.in_use(state), given_at: now, waited: Duration::ZERO, key })
     }
 
     fn has_free(&self, state: &State) -> bool {
