@@ -22,7 +22,7 @@ impl Gated {
         let dir = Dir::new();
         let gate = dir.join("gate");
         let agents = format!(
-            "default = \"gated\"\n[agents.gated]\nkind = \"command\"\nmax = 1\n{keys}\n\
+            "default = \"gated\"\n[agents.gated]\nkind = \"command\"\nsandbox = \"none\"\nmax = 1\n{keys}\n\
              command = [\"sh\", \"-c\", \"while [ ! -e {} ]; do sleep 0.01; done; cat\"]\n[agents.echo]\nkind = \"builtin\"\n",
             gate.display()
         );
@@ -176,7 +176,7 @@ async fn a_full_queue_says_when_to_come_back_and_takes_tasks_again() {
 fn jealous(locks: &Path) -> String {
     let script = "c=$(cat); exec 9>$0/$c; flock -n 9 || { echo two work for customer $c >&2; exit 1; }; sleep 0.03; echo done";
     format!(
-        "default = \"writer\"\n[agents.writer]\nkind = \"command\"\nmax = 4\nconcurrency_key = \"context.customer\"\n\
+        "default = \"writer\"\n[agents.writer]\nkind = \"command\"\nsandbox = \"none\"\nmax = 4\nconcurrency_key = \"context.customer\"\n\
          command = [\"sh\", \"-c\", '{script}', \"{}\"]\n",
         locks.display()
     )
