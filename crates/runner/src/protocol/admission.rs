@@ -92,19 +92,17 @@ async fn try_admit(instance: &Arc<Instance>, incoming: Incoming) -> Result<Admit
         if !doc.admissible(incoming.turn) {
             return reachable(instance, &doc, incoming.turn).await;
         }
-        let Some(free) = place.take() else {
-            let agent = if doc.agent.is_empty() { asked.unwrap_or_default() } else { &doc.agent };
-            match instance.pool.try_place(agent) {
-                Ok(free) => place = Some(free),
-                Err(full) => {
-                    place = hold_for_place(instance, agent).await;
-                    if place.is_none() {
-                        return Ok(Admitted::Retry(no_place(full).to_owned()));
-                    }
-                    // Much may have happened while waiting.
+        let agent = if doc.agent.is_empty() { asked.unwrap_or_default() } else { &doc.agent };
+        let free = match place.take().map_or_else(|| instance.pool.try_place(agent), Ok) {
+            Ok(free) => free,
+            Err(full) => {
+                place = hold_for_place(instance, agent).await;
+                if place.is_none() {
+                    return Ok(Admitted::Retry(no_place(full).to_owned()));
                 }
+                // Much may have happened while waiting.
+                continue;
             }
-            continue;
         };
         let slot = slot_in_a_moment(instance, &doc, &incoming).await;
         // Before the write, not after: until its answer is here the task would look like one that is owned and not driven.
