@@ -95,8 +95,8 @@ async fn whoever_waits_long_is_no_longer_passed_by_the_urgent() {
     for _ in 0..5 {
         tasks.push(gated.ask("ada", "P1").await);
     }
-    // Behind all that is urgent at first; later at the second place, for ada has her turn before.
-    shown(&gated.fte.api(), &patient, |task| task["queue"]["position"] == 2).await;
+    // Behind all that is urgent at first; later at the second place at most, for ada has one turn before.
+    shown(&gated.fte.api(), &patient, |task| task["queue"]["position"].as_u64().is_some_and(|position| position <= 2)).await;
     for _ in 0..3 {
         tasks.push(gated.ask("ada", "P1").await);
     }
