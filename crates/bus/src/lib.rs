@@ -1,4 +1,4 @@
-//! An SDK for the Dapr HTTP API: typed events, subscriptions, state and jobs.
+//! An SDK for the Dapr HTTP API: typed events, subscriptions, state, jobs, and questions to other applications.
 //!
 //! It serves Dapr 1.14 to 1.18 and every sidecar that speaks the same HTTP. It knows nobody's topics: payloads implement [`Event`].
 //!
@@ -45,6 +45,7 @@
 
 mod error;
 mod event;
+mod invoke;
 mod jobs;
 mod lane;
 pub mod metrics;
@@ -56,6 +57,7 @@ mod subscribe;
 
 pub use error::{Error, chain};
 pub use event::{CloudEvent, Event, REPLAY_ATTRIBUTE, RawEvent};
+pub use invoke::Invoker;
 pub use jobs::{Job, Jobs};
 pub use publish::{Message, PublishOptions, Publisher};
 pub use secrets::Secrets;

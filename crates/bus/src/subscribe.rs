@@ -82,6 +82,7 @@ pub struct Subscriptions {
     last_words: Option<LastWords>,
     topics: Vec<Subscription>,
     job: Option<JobHandler>,
+    methods: Router,
 }
 
 struct Subscription {
@@ -121,6 +122,7 @@ impl Subscriptions {
             last_words: None,
             topics: Vec::new(),
             job: None,
+            methods: Router::new(),
         }
     }
 
@@ -219,6 +221,12 @@ impl Subscriptions {
         F: Future<Output = Outcome> + Send + 'static,
     {
         self.job = Some(Arc::new(move |name| Box::pin(handler(name))));
+        self
+    }
+
+    /// What other applications may ask this one for: routes beside those of events and jobs, behind the same token. See [`crate::Invoker`].
+    pub fn methods(mut self, routes: Router) -> Self {
+        self.methods = self.methods.merge(routes);
         self
     }
 

@@ -23,6 +23,8 @@ struct Agent {
     in_use: u32,
     #[serde(default)]
     queued: u32,
+    queue: Option<u32>,
+    rate: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -37,11 +39,13 @@ impl Agents {
             return output.answer(&answer.body);
         }
         let page: Page = answer.json()?;
-        output.table(["AGENT", "KIND", "DEFAULT", "IN USE", "QUEUED"], page.items.into_iter().map(row))
+        output.table(["AGENT", "KIND", "DEFAULT", "IN USE", "QUEUED", "RATE"], page.items.into_iter().map(row))
     }
 }
 
-fn row(agent: Agent) -> [String; 5] {
+fn row(agent: Agent) -> [String; 6] {
     let default = if agent.default { "yes" } else { "" };
-    [agent.name, agent.kind, default.to_owned(), format!("{}/{}", agent.in_use, agent.capacity), agent.queued.to_string()]
+    let of = |count: u32, most: Option<u32>| most.map_or_else(|| count.to_string(), |most| format!("{count}/{most}"));
+    let (in_use, queued) = (of(agent.in_use, Some(agent.capacity)), of(agent.queued, agent.queue));
+    [agent.name, agent.kind, default.to_owned(), in_use, queued, agent.rate.unwrap_or_default()]
 }

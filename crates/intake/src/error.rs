@@ -16,6 +16,9 @@ pub(crate) enum Error {
     /// The event would be larger than any may be.
     #[error("the event would have {bytes} bytes")]
     TooLarge { bytes: usize },
+    /// The agent's queue takes no further task for now.
+    #[error("the queue of {agent} is full")]
+    PoolFull { agent: String, retry_after: Duration },
     /// The key stands for another body.
     #[error("the idempotency key already stands for another body")]
     KeyReused,
@@ -52,6 +55,14 @@ impl From<Error> for Problem {
                     "The task with everything in it would be an event of {bytes} bytes; at most {EVENT_BYTES_MAX} are taken. Pass large inputs by reference."
                 );
                 Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "task_too_large", detail)
+            }
+            Error::PoolFull { agent, retry_after } => {
+                let detail =
+                    format!("As many tasks wait for {agent} as may. Nothing was accepted; try again after the time that retry-after says.");
+                // Nobody's fault: there is nothing to log.
+                return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "pool_full", detail)
+                    .retry_after(*retry_after)
+                    .with("agent", agent.as_str());
             }
             Error::KeyReused => Problem::new(
                 StatusCode::CONFLICT,

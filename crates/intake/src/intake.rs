@@ -8,6 +8,7 @@ use fte_bus::{Guard, Message, Publisher, Save, Saved, StateStore};
 use fte_events::{EventName, Outgoing, Requester, TaskId, event_id, triggers};
 use fte_service::agents::Agents;
 use fte_service::keys::Caller;
+use fte_service::pools::Queues;
 use fte_service::{Bus, TraceParent};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -26,6 +27,7 @@ pub(crate) struct Intake {
     publisher: Publisher,
     state: StateStore,
     agents: Arc<Agents>,
+    queues: Queues,
     topic: Arc<str>,
     wait_max: Duration,
 }
@@ -40,7 +42,8 @@ struct Prepared {
 impl Intake {
     pub(crate) fn new(config: &Config, bus: &Bus, agents: Arc<Agents>) -> Self {
         let (publisher, state) = (bus.publisher.clone(), bus.state.clone());
-        Self { publisher, state, agents, topic: triggers::TOPIC.into(), wait_max: config.accept_wait_max }
+        let queues = Queues::new(bus.sidecar.clone());
+        Self { publisher, state, agents, queues, topic: triggers::TOPIC.into(), wait_max: config.accept_wait_max }
     }
 
     /// Accepts a task: when this returns its id, the broker has its event.
@@ -54,7 +57,7 @@ impl Intake {
         let accepted = async {
             match key {
                 None => {
-                    let prepared = self.prepare(body, caller, trace)?;
+                    let prepared = self.prepare(body, caller, trace).await?;
                     self.publish(prepared.task_id, prepared.event).await?;
                     Ok(prepared.task_id)
                 }
@@ -64,11 +67,15 @@ impl Intake {
         tokio::time::timeout(self.wait_max, accepted).await.unwrap_or(Err(Error::TimedOut(self.wait_max)))
     }
 
-    /// The event of a new task.
-    fn prepare(&self, body: Map<String, Value>, caller: &Caller, trace: &TraceParent) -> Result<Prepared, Error> {
+    /// The event of a new task, if its agent's queue takes one.
+    async fn prepare(&self, body: Map<String, Value>, caller: &Caller, trace: &TraceParent) -> Result<Prepared, Error> {
         let submitted_at = now();
         let task_id = TaskId::now();
         let mut request = request::read(body, task_id, &self.agents, submitted_at).map_err(Error::Invalid)?;
+        let agent = request.agent.as_deref().unwrap_or_else(|| self.agents.default.as_str());
+        if let Some(retry_after) = self.queues.is_full(agent).await {
+            return Err(Error::PoolFull { agent: agent.to_owned(), retry_after });
+        }
         request.requester =
             caller.name().map(|name| Requester { requester_type: "user".to_owned(), id: name.to_owned(), extra: Map::new() });
         let id = event_id(task_id, EventName::Trigger { turn: 0 });
@@ -90,9 +97,9 @@ impl Intake {
     async fn accept_once(&self, body: Map<String, Value>, key: &Key, caller: &Caller, trace: &TraceParent) -> Result<TaskId, Error> {
         let name = key.record_name(caller.tenant());
         let body_sha256 = idempotency::digest(&body);
-        let record = match self.prepare(body, caller, trace) {
+        let record = match self.prepare(body, caller, trace).await {
             Ok(prepared) => self.create(&name, &body_sha256, prepared).await?,
-            // What was accepted stays accepted: meanwhile its deadline may have passed, or its agent may be gone.
+            // What was accepted stays accepted: meanwhile its deadline may have passed, its agent be gone, or its queue be full.
             Err(refused) => match self.find(&name).await? {
                 Some((record, _)) => record,
                 None => return Err(refused),

@@ -3,6 +3,7 @@
 //! Always true:
 //! * 202 is given only after the broker has the event. When that is not certain the answer is 503, never a fake 202.
 //! * Without an `Idempotency-Key` intake keeps nothing: a task is one call to the sidecar.
+//! * A task whose agent has a full queue is refused with 503, as far as the runner says so; without its word the broker is the buffer.
 //! * With one, every event that is ever published for that key within a day is the same event, to the byte, whatever crashes and whoever
 //!   repeats the request, also at the same time ([`idempotency`]).
 //! * A request is refused as a whole, with everything that is wrong with it.

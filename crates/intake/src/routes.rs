@@ -106,7 +106,7 @@ impl IntoResponse for AcceptedTask {
         (status = 413, description = "Too large", body = Problem, content_type = "application/problem+json"),
         (status = 415, description = "Not sent as JSON", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "Some fields are wrong", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not accepted now; try again", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Not accepted now; try again: `task_not_accepted`, or `pool_full` where its agent's queue is full", body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn create_task(

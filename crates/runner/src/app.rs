@@ -1,4 +1,4 @@
-//! What the sidecar delivers: triggers and timers.
+//! What the sidecar delivers: triggers and timers; and what it passes on from other services.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use fte_events::{TENANT, TaskId, TaskRequested, Trigger, dead_letters, parse_tri
 use fte_service::{Bus, Secret, Settings};
 use jiff::Timestamp;
 
+use crate::asked;
 use crate::document::SERVICE;
 use crate::protocol::{Admitted, Incoming, Runner};
 
@@ -31,6 +32,7 @@ pub(crate) fn subscriptions(runner: &Arc<Runner>, settings: &Settings, bus: &Bus
         .dead_letters(bus.publisher.clone(), |rejected| dead_letters::letter(SERVICE, rejected))
         .before_poison(move |delivery, reason| end_poison(Arc::clone(&poisoned), delivery, reason))
         .batches(triggers::TOPIC, options, move |deliveries| handle_all(Arc::clone(&triggers), deliveries))
+        .methods(asked::methods(Arc::clone(runner)))
         .on_job(move |name| {
             let runner = Arc::clone(&timers);
             async move { runner.timer(&name).await.map_or_else(Outcome::retry, |()| Outcome::Done) }

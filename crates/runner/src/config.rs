@@ -7,9 +7,11 @@ use fte_service::{ConfigError, Env};
 
 use crate::settings::{AgentLimits, Settings};
 
-/// Tasks this process may be responsible for at once. Default 640: more than any agent has sandboxes by default, so that one busy agent does
-/// not block the others.
+/// Tasks this process may be responsible for at once, 1 to 16 384. Default: what all agents together may have (`max` and `queue` of each), but at least 640
+/// and at most 4 096. Where it is less than that, one busy agent can hold up the others.
 pub const ENV_PLACES: &str = "FTE_RUNNER_PLACES";
+/// How long a task waits for a sandbox until it counts as one step more urgent, `P3` as `P2` and `P2` as `P1`: `1m`.
+pub const ENV_AGEING: &str = "FTE_RUNNER_AGEING";
 /// How long a task keeps its sandbox while a person decides, in milliseconds. Default 10 000.
 pub const ENV_APPROVAL_STAY_MS: &str = "FTE_RUNNER_APPROVAL_STAY_MS";
 /// How long an approval waits for its decision: `24h`.
@@ -18,11 +20,17 @@ pub const ENV_APPROVAL_TTL: &str = "FTE_RUNNER_APPROVAL_TTL";
 /// at once instead of after 15 s.
 pub const ENV_SEAT: &str = "FTE_RUNNER_SEAT";
 
+/// The least and the most of what the default of [`ENV_PLACES`] can be. Each write of the index names all tasks.
+const PLACES_MIN: usize = 640;
+const PLACES_MAX: usize = 4096;
+
 /// What the runner reads from the environment.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// See [`ENV_PLACES`].
-    pub places: usize,
+    pub places: Option<usize>,
+    /// See [`ENV_AGEING`].
+    pub ageing: Duration,
     /// See [`ENV_APPROVAL_STAY_MS`].
     pub approval_stay: Duration,
     /// See [`ENV_APPROVAL_TTL`].
@@ -39,12 +47,13 @@ impl Config {
     /// Reads the environment.
     pub fn from_env(env: &impl Env) -> Result<Self, ConfigError> {
         let defaults = Settings::default();
-        let places = env.parsed_or(ENV_PLACES, defaults.places)?;
-        if !(1..=16_384).contains(&places) {
-            return Err(ConfigError::variable(ENV_PLACES, places.to_string(), "1 to 16384"));
+        let places = env.parsed::<usize>(ENV_PLACES)?;
+        if let Some(wrong) = places.filter(|places| !(1..=16_384).contains(places)) {
+            return Err(ConfigError::variable(ENV_PLACES, wrong.to_string(), "1 to 16384"));
         }
         Ok(Self {
             places,
+            ageing: env.duration_or(ENV_AGEING, defaults.ageing)?,
             approval_stay: env.millis_or(ENV_APPROVAL_STAY_MS, defaults.approval_stay)?,
             approval_ttl: env.duration_or(ENV_APPROVAL_TTL, defaults.approval_ttl)?,
             seat: env.parsed(ENV_SEAT)?,
@@ -55,10 +64,12 @@ impl Config {
 
     /// The protocol's settings for these agents.
     pub fn protocol(self, agents: &fte_service::agents::Agents) -> Settings {
+        let asked_for: usize = agents.agents.values().map(|agent| agent.max as usize + agent.queue as usize).sum();
         Settings {
             agents: agents.agents.iter().map(|(name, agent)| (name.as_str().to_owned(), limits(agent))).collect(),
             default_agent: agents.default.as_str().to_owned(),
-            places: self.places,
+            places: self.places.unwrap_or_else(|| asked_for.clamp(PLACES_MIN, PLACES_MAX)),
+            ageing: self.ageing,
             approval_stay: self.approval_stay,
             approval_ttl: self.approval_ttl,
             seat: self.seat,
@@ -72,5 +83,13 @@ fn limits(agent: &Agent) -> AgentLimits {
         AgentKind::Builtin(_) => fte_events::Runtime::None,
         AgentKind::Command(_) | AgentKind::Process(_) => fte_events::Runtime::Process,
     };
-    AgentLimits { max: agent.max, runtime, timeout: agent.timeout, attempts_max: agent.attempts }
+    AgentLimits {
+        max: agent.max,
+        queue: agent.queue,
+        rate: agent.rate,
+        concurrency_key: agent.concurrency_key.clone(),
+        runtime,
+        timeout: agent.timeout,
+        attempts_max: agent.attempts,
+    }
 }

@@ -9,13 +9,15 @@
 //! | [`document`] | the task document and the moves it can make; pure |
 //! | [`protocol`] | who may make which move when; on [`ports`] alone, so that it can be simulated |
 //! | [`agents`] | the kinds of agents |
-//! | `adapters`, `app`, `routes` | the ports on a sidecar; what the sidecar delivers; what people call |
+//! | `adapters`, `app`, `asked`, `routes` | the ports on a sidecar; what the sidecar delivers; what other services ask; what people call |
 
 mod adapters;
 pub mod agents;
 mod app;
+mod asked;
 pub mod config;
 pub mod document;
+pub mod metrics;
 pub mod ports;
 pub mod protocol;
 mod routes;
@@ -86,6 +88,7 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus, env: &impl Env
         host.sweep().map_err(failed)?;
     }
     let warm = host.keep_warm();
+    metrics::register(settings.agents.agents.keys().map(fte_events::AgentName::as_str));
     let ports = ports::Ports {
         store: Arc::new(adapters::SidecarStore(bus.state.clone())),
         outlet: Arc::new(adapters::SidecarOutlet(bus.publisher.clone())),

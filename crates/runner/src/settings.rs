@@ -4,12 +4,19 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fte_events::Runtime;
+use fte_service::agents::{KeyPath, Rate};
 
 /// What the protocol needs to know of one agent.
 #[derive(Clone, Debug)]
 pub struct AgentLimits {
     /// Sandboxes it may have at once.
     pub max: u32,
+    /// Tasks that may be admitted beyond those, and wait.
+    pub queue: u32,
+    /// Most starts in a time.
+    pub rate: Option<Rate>,
+    /// Tasks with the same value there run one at a time.
+    pub concurrency_key: Option<KeyPath>,
     /// What its sandboxes are made of.
     pub runtime: Runtime,
     /// Longest time of one try.
@@ -29,6 +36,10 @@ pub struct Settings {
     pub places: usize,
     /// Index entries kept free for waking tasks beyond `places`.
     pub wake_reserve: usize,
+    /// Who has waited for a sandbox so long counts as one step more urgent.
+    pub ageing: Duration,
+    /// A sandbox that may be free within so long, by the last starts, is waited for before a task is written down; twice as long at most.
+    pub soon: Duration,
     /// Longest time a delivery is held for a place.
     pub hold: Duration,
     /// The lease is renewed this often.
@@ -62,6 +73,8 @@ impl Default for Settings {
             default_agent: "echo".to_owned(),
             places: 640,
             wake_reserve: 256,
+            ageing: Duration::from_secs(60),
+            soon: Duration::from_millis(500),
             hold: Duration::from_secs(20),
             renew: Duration::from_secs(3),
             self_fence: Duration::from_secs(10),

@@ -19,6 +19,10 @@ use self::sandbox::{ACCEPTABLE, RawNetwork, RawSandbox, RawWalls, Sandbox};
 use self::secrets::SecretVariable;
 use crate::env::{ConfigError, parse_duration};
 
+mod scheduling;
+
+pub use self::scheduling::{KeyPath, Rate};
+
 /// The configured agents.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Agents {
@@ -43,6 +47,10 @@ pub struct Agent {
     pub min_warm: u32,
     /// Most tasks that are admitted and wait for a sandbox. Default 1 000.
     pub queue: u32,
+    /// Most starts in a time. Default: no limit.
+    pub rate: Option<Rate>,
+    /// Tasks with the same value there run one at a time. Default: none.
+    pub concurrency_key: Option<KeyPath>,
     /// Longest run of one attempt. Default 15 minutes.
     pub timeout: Duration,
     /// Attempts in all. Default 3.
@@ -145,6 +153,8 @@ impl Agent {
             max: 512,
             min_warm: 0,
             queue: 1000,
+            rate: None,
+            concurrency_key: None,
             timeout: Duration::from_secs(15 * 60),
             attempts: 3,
             secrets: Vec::new(),
@@ -182,6 +192,8 @@ struct RawAgent {
     max: Option<Spanned<u32>>,
     min_warm: Option<Spanned<u32>>,
     queue: Option<Spanned<u32>>,
+    rate: Option<Rate>,
+    concurrency_key: Option<KeyPath>,
     timeout: Option<Spanned<Span>>,
     attempts: Option<Spanned<u32>>,
     secrets: Option<Spanned<Vec<String>>>,
@@ -272,6 +284,8 @@ impl RawAgent {
                 (_, min_warm) => within("min_warm", min_warm, defaults.min_warm, (0, max))?,
             },
             queue: within("queue", self.queue, defaults.queue, (1, 100_000))?,
+            rate: self.rate,
+            concurrency_key: self.concurrency_key,
             attempts: within("attempts", self.attempts, defaults.attempts, (1, 100))?,
             timeout: match self.timeout {
                 None => defaults.timeout,

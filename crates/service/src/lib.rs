@@ -19,6 +19,7 @@ mod guard;
 pub mod keys;
 pub mod metrics;
 mod page;
+pub mod pools;
 mod probes;
 mod problem;
 mod run;

@@ -163,6 +163,12 @@ impl ToSchema for Problem {
     }
 }
 
+/// Rounded up: whoever comes back then is not early by a part of a second.
+fn whole_seconds(wait: Duration) -> u64 {
+    let more = u64::from(wait.subsec_nanos() > 0);
+    wait.as_secs().saturating_add(more).max(1)
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::from(self.body(None)));
@@ -170,7 +176,7 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if let Some(wait) = self.retry_after {
-            headers.insert(RETRY_AFTER, HeaderValue::from(u64::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1)));
+            headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -178,5 +184,22 @@ impl IntoResponse for Problem {
         // For the front middleware, which adds the trace id and logs the cause.
         response.extensions_mut().insert(std::sync::Arc::new(self));
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_back_when_told_is_never_early() {
+        let check = |wait: Duration, header: &str| {
+            let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Later.").retry_after(wait);
+            assert_eq!(problem.into_response().headers()[RETRY_AFTER], header, "{wait:?}");
+        };
+        check(Duration::ZERO, "1");
+        check(Duration::from_millis(400), "1");
+        check(Duration::from_secs(2), "2");
+        check(Duration::from_nanos(2_000_000_001), "3");
     }
 }

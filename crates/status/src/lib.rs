@@ -48,6 +48,7 @@ mod view;
 mod wake;
 
 use fte_artifacts::Artifacts;
+use fte_service::pools::Standings;
 use fte_service::{AuditTrail, Bus, Service, Settings, chain, check};
 
 pub use config::Config;
@@ -104,7 +105,8 @@ fn service(store: Store, artifacts: Artifacts, config: Config, settings: &Settin
     let (stop, stopping) = Stopping::new();
     let mut service = Service::new(SERVICE, bus);
     service.app = subscriptions::subscriptions(&store, settings, bus).router();
-    service.api = routes::router(routes::AppState { store: store.clone(), desk, downloads: Downloads::new(artifacts.clone()), stopping });
+    let (downloads, standings) = (Downloads::new(artifacts.clone()), Standings::new(bus.sidecar.clone()));
+    service.api = routes::router(routes::AppState { store: store.clone(), desk, downloads, stopping, standings });
     let checked = store.clone();
     service.checks.push((
         "store",

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use fte_events::TaskId;
 use fte_service::keys::Scope;
+use fte_service::pools::Standings;
 use fte_service::{ApiRoutes, Arrival, Problem};
 use http::StatusCode;
 use utoipa_axum::routes;
@@ -45,6 +46,7 @@ pub(crate) struct AppState {
     pub(crate) desk: Desk,
     pub(crate) downloads: Downloads,
     pub(crate) stopping: Stopping,
+    pub(crate) standings: Standings,
 }
 
 /// The routes with their state.

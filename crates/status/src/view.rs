@@ -4,6 +4,7 @@
 
 use fte_bus::RawEvent;
 use fte_events::{ApprovalRequest, Priority, Requester, Status, TaskError, TaskId};
+use fte_service::pools::Standing;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,9 @@ pub(crate) struct TaskView {
     status: Status,
     /// What the agent is at, in its words.
     stage: Option<String>,
+    /// Where it stands while it waits for a sandbox, as far as a runner says so. Lists leave it out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) queue: Option<Standing>,
     /// How far its present try is, from 0 to 100.
     progress_pct: Option<u8>,
     /// For people: what the last step said.
@@ -167,6 +171,7 @@ impl TaskView {
             tenant: shown(tenant),
             status,
             stage: record.stage().map(str::to_owned),
+            queue: None,
             progress_pct: record.progress_pct(),
             message: step.message,
             agent: record.agent().map(str::to_owned),
@@ -238,6 +243,12 @@ fn with_hrefs(task: TaskId, artifacts: Json) -> Json {
         }
     }
     serde_json::value::to_raw_value(&list).unwrap_or(artifacts)
+}
+
+impl TaskView {
+    pub(crate) fn is_queued(&self) -> bool {
+        self.status == Status::Queued
+    }
 }
 
 /// The payload of an event as it came, as JSON text.

@@ -1,8 +1,11 @@
 //! The rest of the API: health, metadata, tokens, invocation, and what is not there.
 
+use std::sync::Arc;
+
 use fte_testkit::Client;
 use http::Method;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::app::Reply;
 use crate::runner::{Case, cases};
@@ -17,6 +20,7 @@ pub(crate) const CASES: &[Case] = cases![
     without_the_token_only_health_is_open needs [ApiToken],
     methods_of_an_app_are_invoked,
     an_answer_of_a_method_is_passed_back,
+    a_method_that_takes_its_time_holds_up_no_other,
     an_app_that_is_not_there_is_not_invoked,
     what_is_no_route_is_a_failed_invocation,
     what_the_embedded_sidecar_does_not_do_says_so needs [Embedded],
@@ -141,6 +145,25 @@ async fn an_answer_of_a_method_is_passed_back(world: &World) {
         assert_eq!((answer.status.as_u16(), answer.text()), (status, body.to_owned()));
         assert_eq!(world.seen(&mark).len(), 1, "an answer is an answer, whatever it says");
     }
+}
+
+async fn a_method_that_takes_its_time_holds_up_no_other(world: &World) {
+    let gate = Arc::new(Semaphore::new(0));
+    let (slow, quick) = (world.mark(), world.mark());
+    world.reply(&slow, [Reply::Held(gate.clone())]);
+    world.reply(&quick, [Reply::Http(200, "at once".to_owned())]);
+    let path = |mark: &str| format!("/v1.0/invoke/{}/method/{mark}", world.app_id());
+    let (slow_path, quick_path) = (path(&slow), path(&quick));
+    let others = async {
+        while world.seen(&slow).is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let answer = world.get(&quick_path).await.expect_status(200);
+        gate.close();
+        answer.text()
+    };
+    let (slowly, at_once) = tokio::join!(world.get(&slow_path), others);
+    assert_eq!((slowly.status.as_u16(), at_once.as_str()), (200, "at once"));
 }
 
 async fn an_app_that_is_not_there_is_not_invoked(world: &World) {

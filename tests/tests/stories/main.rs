@@ -16,6 +16,7 @@ mod outage;
 mod parts;
 mod poison;
 mod pool;
+mod queue;
 mod stopping;
 mod stream;
 mod tenants;

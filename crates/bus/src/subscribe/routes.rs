@@ -52,6 +52,7 @@ pub(super) fn router(subscriptions: Subscriptions) -> Router {
         .route("/events/{*topic}", post(event))
         .route("/job/{*name}", post(job))
         .with_state(app)
+        .merge(subscriptions.methods)
         .layer(middleware::from_fn(move |request: Request, next: Next| check_token(token.clone(), request, next)))
 }
 

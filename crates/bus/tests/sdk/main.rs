@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that fails here shows where")]
 
+mod invoking;
 mod jobs;
 mod publishing;
 mod state;

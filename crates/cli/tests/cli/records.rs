@@ -114,9 +114,13 @@ async fn a_result_is_printed_when_there_is_one_and_waited_for_when_asked() {
 
 #[tokio::test]
 async fn agents_are_listed_with_how_they_are_used() {
-    let body = r#"{"items":[{"name":"echo","kind":"builtin","default":true,"capacity":512,"in_use":2,"queued":0},{"name":"writer","kind":"process","default":false,"capacity":4,"in_use":4,"queued":9}],"next_cursor":null}"#;
+    let body = r#"{"items":[{"name":"echo","kind":"builtin","default":true,"capacity":512,"in_use":2,"queued":0},{"name":"writer","kind":"process","default":false,"capacity":4,"in_use":4,"queued":9,"queue":100,"rate":"60/m"}],"next_cursor":null}"#;
     let fake = Fake::start([("GET /v1/agents", vec![json(200, body)])]).await;
-    let table = ["AGENT   KIND     DEFAULT  IN USE  QUEUED", "echo    builtin  yes      2/512   0", "writer  process           4/4     9"];
+    let table = [
+        "AGENT   KIND     DEFAULT  IN USE  QUEUED  RATE",
+        "echo    builtin  yes      2/512   0",
+        "writer  process           4/4     9/100   60/m",
+    ];
     fte(&fake.url, &["agents"]).await.check(0, &table.join("\n"));
     fte(&fake.url, &["agents", "--json"]).await.check(0, body);
 }

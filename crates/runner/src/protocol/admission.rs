@@ -3,7 +3,9 @@
 //! Admitted are a missing document (turn 0 only) and an ownerless queued one at that very turn. Read the document, write the index, write the document.
 //! The read may be left out where the write only creates: whoever takes over from this instance makes the documents that its index has and the store
 //! has not, so that a write that froze fails all the same.
-//! With no place free the delivery is held, and then given back: the broker is the buffer.
+//! With no place free, or none for its agent, the delivery is held, and then given back: the broker is the buffer.
+//!
+//! To wait for a sandbox with an owner costs a task another write. So one that may be free in a moment is waited for first, in its agent's queue as all others.
 //!
 //! A task that is made and run is written into the index and into its document at the same time, which saves a commit from the way of each task: until both
 //! are durable its delivery is not acknowledged, and makes up for an index that lacks it (see `reachable`). Nothing else is in the outbox of such a
@@ -14,17 +16,19 @@
 //! again for each delivery of that resumption, for ever.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use fte_events::{Priority, ResultKind, TaskId, TaskRequested};
+use fte_events::{Priority, ResultKind, TaskId, TaskRequested, sha256_hex};
 use futures_util::future::{Either, join, select};
 
 use super::change::{Plan, change};
 use super::drive::{self, Drive};
 use super::index::{self, AddError, LeaseDoc, Purpose};
 use super::instance::Instance;
-use super::pool::{Place, Slot};
+use super::pool::{Ask, Full, Key, Place, Slot};
 use super::waits::Wait;
 use crate::document::{Claim, End, TaskDoc};
+use crate::metrics;
 use crate::ports::{Guard, PortError, Saved};
 
 /// A delivery that starts a task or takes it up again.
@@ -72,7 +76,9 @@ pub(super) async fn admit(instance: &Arc<Instance>, incoming: Incoming) -> Admit
 
 async fn try_admit(instance: &Arc<Instance>, incoming: Incoming) -> Result<Admitted, PortError> {
     let task = incoming.task_id;
-    let mut place = instance.pool.try_place();
+    // Whose place it needs is known once the document is, at the latest.
+    let asked = incoming.request.as_ref().map(|request| request.agent.as_deref().unwrap_or(&instance.settings.default_agent));
+    let mut place = asked.and_then(|agent| instance.pool.try_place(agent).ok());
     // A request is nearly always new: then the read is saved. The write only creates, and after a conflict there is a read.
     let mut taken_as_new = place.is_some() && incoming.request.is_some() && !instance.is_held(task, 0);
     let mut refused = None;
@@ -86,17 +92,22 @@ async fn try_admit(instance: &Arc<Instance>, incoming: Incoming) -> Result<Admit
         if !doc.admissible(incoming.turn) {
             return reachable(instance, &doc, incoming.turn).await;
         }
-        let Some(free) = place.take() else {
-            place = hold_for_place(instance).await;
-            if place.is_none() {
-                return Ok(Admitted::Retry("no place is free".to_owned()));
+        let agent = if doc.agent.is_empty() { asked.unwrap_or_default() } else { &doc.agent };
+        let free = match place.take().map_or_else(|| instance.pool.try_place(agent), Ok) {
+            Ok(free) => free,
+            Err(full) => {
+                place = hold_for_place(instance, agent).await;
+                if place.is_none() {
+                    return Ok(Admitted::Retry(no_place(full).to_owned()));
+                }
+                // Much may have happened while waiting.
+                continue;
             }
-            // Much may have happened while waiting.
-            continue;
         };
+        let slot = slot_in_a_moment(instance, &doc, &incoming).await;
         // Before the write, not after: until its answer is here the task would look like one that is owned and not driven.
         let Some(hold) = instance.hold(&doc) else { return Ok(Admitted::Retry("it is being taken up by another delivery".to_owned())) };
-        let step = prepare(instance, &mut doc, &incoming, refused.as_ref());
+        let step = prepare(instance, &mut doc, &incoming, refused.as_ref(), slot);
         let added = match instance.index.begin_add(task, Purpose::Run) {
             Ok(added) => Box::pin(added),
             Err(error) => return Ok(not_added(error)),
@@ -173,19 +184,47 @@ async fn reachable(instance: &Arc<Instance>, doc: &TaskDoc, turn: u32) -> Result
     }
 }
 
-async fn hold_for_place(instance: &Arc<Instance>) -> Option<Place> {
+fn no_place(full: Full) -> &'static str {
+    match full {
+        Full::Process => "no place is free",
+        Full::Queue => "the agent's queue is full",
+    }
+}
+
+async fn hold_for_place(instance: &Arc<Instance>, agent: &str) -> Option<Place> {
     let ended = Box::pin(async {
         select(Box::pin(instance.index.fenced()), Box::pin(instance.stopping.on())).await;
     });
     let over = select(instance.ports.world.sleep(instance.settings.hold), ended);
-    match select(Box::pin(instance.pool.place()), over).await {
+    match select(Box::pin(instance.pool.place(agent)), over).await {
         Either::Left((place, _)) => place,
         Either::Right(_) => None,
     }
 }
 
+/// A sandbox, if none is free and one is in a moment.
+async fn slot_in_a_moment(instance: &Arc<Instance>, doc: &TaskDoc, incoming: &Incoming) -> Option<Slot> {
+    let (request, tenant) = match &doc.request {
+        Some(request) => (request, &doc.tenant),
+        None => (incoming.request.as_ref()?, &incoming.tenant),
+    };
+    let (settings, world) = (&instance.settings, &instance.ports.world);
+    let named = request.agent.as_deref().unwrap_or(&settings.default_agent);
+    let agent = if doc.agent.is_empty() { named } else { &doc.agent };
+    let waits_for_more =
+        request.require_approval || request.not_before.is_some() || Key::of_request(instance, agent, tenant, request).is_some();
+    if waits_for_more || !instance.pool.is_free_within(agent, settings.soon) {
+        return None;
+    }
+    let ask = ask(instance, (doc.task_id, agent, tenant), Some(request), world.monotonic());
+    match select(Box::pin(instance.pool.slot(agent, ask, None)), world.sleep(settings.soon * 2)).await {
+        Either::Left((slot, _)) => slot,
+        Either::Right(_) => None,
+    }
+}
+
 /// Changes the document as admitting it does.
-fn prepare(instance: &Instance, doc: &mut TaskDoc, incoming: &Incoming, refused: Option<&PortError>) -> Step {
+fn prepare(instance: &Instance, doc: &mut TaskDoc, incoming: &Incoming, refused: Option<&PortError>, slot: Option<Slot>) -> Step {
     let settings = &instance.settings;
     let now = instance.ports.world.now();
     if doc.turn > 0 {
@@ -219,10 +258,11 @@ fn prepare(instance: &Instance, doc: &mut TaskDoc, incoming: &Incoming, refused:
         }
         return Step::Run(None);
     }
-    let slot = instance.pool.try_slot(&doc.agent);
+    // What has a key asks for that first.
+    let slot = if Key::of(instance, doc).is_some() { None } else { slot.or_else(|| instance.pool.try_slot(&doc.agent)) };
     match &slot {
         Some(slot) => {
-            let claim = claim(instance, doc, slot, 0);
+            let claim = claim(instance, doc, slot, slot.waited);
             doc.start(now, claim);
         }
         // A task that was woken has said that it is queued already.
@@ -270,20 +310,32 @@ pub(super) fn rejected_end(reason: Option<&str>, approver: &str) -> End {
     End::error(ResultKind::Rejected, "rejected", message)
 }
 
-pub(super) fn claim(instance: &Instance, doc: &TaskDoc, slot: &Slot, waited_ms: u64) -> Claim {
+pub(super) fn claim(instance: &Instance, doc: &TaskDoc, slot: &Slot, waited: Duration) -> Claim {
     let limits = instance.settings.agents.get(&doc.agent);
+    metrics::waited(&doc.agent, waited);
     Claim {
         claim_id: fte_events::ClaimId::of(doc.task_id, doc.turn, doc.attempt),
         sandbox_id: slot.sandbox_id(),
         runtime: limits.map_or(fte_events::Runtime::None, |limits| limits.runtime.clone()),
         claimed_at: instance.ports.world.now(),
-        waited_ms,
+        waited_ms: u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
         in_use: slot.in_use,
         capacity: limits.map_or(0, |limits| limits.max),
         warm: instance.ports.agents.is_warm(&doc.agent),
     }
 }
 
-pub(super) fn priority(doc: &TaskDoc) -> Priority {
-    doc.request.as_ref().map_or_else(Priority::default, |request| request.priority)
+/// How a task of this agent and tenant waits for a sandbox, since that moment of the monotonic clock.
+pub(super) fn ask(
+    instance: &Instance,
+    (task, agent, tenant): (TaskId, &str, &str),
+    request: Option<&TaskRequested>,
+    since: Duration,
+) -> Ask {
+    let who = request.and_then(|request| request.requester.as_ref()).map(|who| (&who.requester_type, &who.id));
+    // However long their name is, it takes up little where they wait.
+    let requester = sha256_hex(serde_json::json!([tenant, who]).to_string().as_bytes()).into();
+    let priority = request.map_or_else(Priority::default, |request| request.priority);
+    let key = request.and_then(|request| Key::of_request(instance, agent, tenant, request));
+    Ask { task, priority, requester, key, since }
 }

@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use super::change::{Plan, change};
 use super::index::Purpose;
 use super::instance::{Hold, Instance, RETRY};
+use super::locks::{self, Asked};
 use super::news::News;
 use super::outbox::Pump;
 use super::pool::{Place, Slot};
@@ -147,35 +148,11 @@ impl Drive {
     async fn wait_for_sandbox(&mut self) -> Result<(), Lost> {
         let world = Arc::clone(&self.instance.ports.world);
         let began = world.monotonic();
-        let back_off = self.back_off();
-        let mut slot = Box::pin({
-            let (world, instance) = (Arc::clone(&world), Arc::clone(&self.instance));
-            let (agent, priority) = (self.doc.agent.clone(), admission::priority(&self.doc));
-            async move {
-                if !back_off.is_zero() {
-                    world.sleep(back_off).await;
-                }
-                instance.pool.slot(&agent, priority).await
-            }
-        });
-        let slot = loop {
-            let look = tokio::select! {
-                biased;
-                () = self.pump.step() => false,
-                slot = &mut slot => break slot,
-                () = self.news.next() => true,
-            };
-            if look {
-                self.reload().await?;
-                if let Some(end) = self.called_off() {
-                    return self.end(end).await;
-                }
-            }
+        let slot = match self.slot().await? {
+            Ok(slot) => slot,
+            Err(end) => return self.end(end).await,
         };
-        let Some(slot) = slot else {
-            return self.end(End::error(ResultKind::Failed, "agent_unknown", "the agent is not configured any more")).await;
-        };
-        let waited_ms = u64::try_from(world.monotonic().saturating_sub(began).as_millis()).unwrap_or(u64::MAX);
+        let waited = world.monotonic().saturating_sub(began);
         let instance = Arc::clone(&self.instance);
         let mut end = None;
         self.update(|doc, now| {
@@ -183,16 +160,79 @@ impl Drive {
             if end.is_some() || doc.state != State::Queued {
                 return false;
             }
-            let claim = admission::claim(&instance, doc, &slot, waited_ms);
+            let claim = admission::claim(&instance, doc, &slot, waited);
             doc.start(now, claim);
             true
         })
         .await?;
         match end {
-            Some(end) => self.end(end).await,
+            Some(end) => {
+                drop(slot.give_back());
+                self.end(end).await
+            }
             None => {
                 self.slot = Some(slot);
                 Ok(())
+            }
+        }
+    }
+
+    /// A sandbox, and the task's key if it has one; or its end, if it is called off meanwhile.
+    async fn slot(&mut self) -> Result<Result<Slot, End>, Lost> {
+        let world = Arc::clone(&self.instance.ports.world);
+        let since = world.monotonic();
+        let mut pause = self.back_off();
+        let mut held = None;
+        loop {
+            let (instance, agent) = (Arc::clone(&self.instance), self.doc.agent.clone());
+            let ask = admission::ask(&instance, (self.doc.task_id, &agent, &self.doc.tenant), self.doc.request.as_deref(), since);
+            let slot = {
+                let world = Arc::clone(&world);
+                let ask = ask.clone();
+                async move {
+                    if !pause.is_zero() {
+                        world.sleep(pause).await;
+                    }
+                    instance.pool.slot(&agent, ask, held).await
+                }
+            };
+            let slot = match self.unless_called_off(slot).await? {
+                Ok(Some(slot)) => slot,
+                Ok(None) => return Ok(Err(End::error(ResultKind::Failed, "agent_unknown", "the agent is not configured any more"))),
+                Err(end) => return Ok(Err(end)),
+            };
+            let Some(key) = ask.key else { return Ok(Ok(slot)) };
+            let asking = locks::ask(&self.instance, &self.doc, &key);
+            match self.unless_called_off(asking).await? {
+                Ok(Asked::Named) => return Ok(Ok(slot)),
+                Ok(Asked::Busy) => {
+                    // Here nobody else needs to ask for this key meanwhile; the sandbox is for others.
+                    held = slot.give_back();
+                    pause = locks::LOOK_EVERY;
+                }
+                Err(end) => {
+                    drop(slot.give_back());
+                    return Ok(Err(end));
+                }
+            }
+        }
+    }
+
+    /// What comes of `work`; or the task's end, if it is called off meanwhile. Events go out beside it.
+    pub(super) async fn unless_called_off<T>(&mut self, work: impl Future<Output = T> + Send) -> Result<Result<T, End>, Lost> {
+        let mut work = Box::pin(work);
+        loop {
+            let look = tokio::select! {
+                biased;
+                () = self.pump.step() => false,
+                done = &mut work => return Ok(Ok(done)),
+                () = self.news.next() => true,
+            };
+            if look {
+                self.reload().await?;
+                if let Some(end) = self.called_off() {
+                    return Ok(Err(end));
+                }
             }
         }
     }

@@ -32,6 +32,19 @@ pub struct AgentUse {
     pub in_use: u32,
     /// Admitted tasks that wait for one.
     pub queued: u32,
+    /// How many may.
+    pub queue: u32,
+}
+
+/// Where a task stands that waits for a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Standing {
+    /// How many get one up to this task, if no other comes.
+    pub position: usize,
+    /// How many wait.
+    pub waiting: usize,
+    /// When its turn may come, as far as the last starts show.
+    pub estimate: Option<Duration>,
 }
 
 /// Runs tasks until it is told to stop, under one instance id after another.
@@ -62,7 +75,7 @@ impl Stopping {
 impl Runner {
     /// A runner that does nothing before [`Runner::run`].
     pub fn new(ports: Ports, settings: Settings) -> Arc<Self> {
-        let pool = Pool::new(settings.places, settings.agents.iter().map(|(agent, limits)| (agent.clone(), limits.max)));
+        let pool = Pool::new(&settings, &ports.world);
         let settings = Arc::new(settings);
         Arc::new(Self { ports, settings, pool, current: watch::Sender::new(None), stopping: Stopping(Arc::new(watch::Sender::new(false))) })
     }
@@ -174,9 +187,24 @@ impl Runner {
     pub fn usage(&self) -> Vec<AgentUse> {
         let agents = self.settings.agents.iter().map(|(agent, limits)| {
             let usage = self.pool.usage(agent);
-            AgentUse { agent: agent.clone(), capacity: limits.max, in_use: usage.in_use, queued: usage.waiting }
+            AgentUse { agent: agent.clone(), capacity: limits.max, in_use: usage.in_use, queued: usage.waiting, queue: limits.queue }
         });
         agents.collect()
+    }
+
+    /// Whether no further task of this agent is admitted, nor will be in a moment.
+    pub fn is_full(&self, agent: &str) -> bool {
+        self.pool.is_full(agent)
+    }
+
+    /// When all that waits for this agent now will have had its turn, as far as the last starts show.
+    pub fn drained_in(&self, agent: &str) -> Option<Duration> {
+        self.pool.drained_in(agent)
+    }
+
+    /// Where a task stands, if it waits for a sandbox here.
+    pub fn standing(&self, task: TaskId) -> Option<Standing> {
+        self.pool.position(task)
     }
 
     /// Places that are free.

@@ -88,7 +88,7 @@ impl Drive {
         let mut timers = vec![(timer.to_string(), due)];
         timers.extend(deadline.filter(|(name, _)| !self.doc.timers.contains(name)));
         let (ports, task) = (self.instance.ports.clone(), self.doc.task_id);
-        let mut made = Box::pin({
+        let made = {
             let timers = timers.clone();
             async move {
                 for (name, due) in timers {
@@ -98,21 +98,8 @@ impl Drive {
                     }
                 }
             }
-        });
-        loop {
-            let look = tokio::select! {
-                biased;
-                () = &mut made => break,
-                () = self.pump.step() => false,
-                () = self.news.next() => true,
-            };
-            if look {
-                self.reload().await?;
-                if let Some(end) = self.called_off() {
-                    return Ok(Err(end));
-                }
-            }
-        }
-        Ok(Ok(timers.into_iter().map(|(name, _)| name).collect()))
+        };
+        let made = self.unless_called_off(made).await?;
+        Ok(made.map(|()| timers.into_iter().map(|(name, _)| name).collect()))
     }
 }

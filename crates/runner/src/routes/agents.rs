@@ -24,6 +24,14 @@ pub(crate) struct AgentView {
     in_use: u32,
     /// Admitted tasks that wait for a sandbox.
     queued: u32,
+    /// How many may; beyond that tasks are refused with `pool_full`.
+    queue: u32,
+    /// No further task is admitted now.
+    full: bool,
+    /// Most starts in a time, as `60/m`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "60/m")]
+    rate: Option<String>,
 }
 
 /// The agents that can be asked for.
@@ -37,12 +45,15 @@ pub(crate) async fn list(State(app): State<AppState>) -> Json<Page<AgentView>> {
             AgentKind::Process(_) => "process",
         };
         Some(AgentView {
+            full: app.runner.is_full(&usage.agent),
             name: usage.agent,
             kind,
             default: *name == app.agents.default,
             capacity: usage.capacity,
             in_use: usage.in_use,
             queued: usage.queued,
+            queue: usage.queue,
+            rate: agent.rate.map(|rate| rate.to_string()),
         })
     });
     Json(Page { items: usage.collect(), next_cursor: None })

@@ -196,8 +196,10 @@ impl World {
                 self.perhaps_again(delivery);
             }
             Admitted::Retry(reason) => {
-                if reason == "no place is free" {
-                    self.met(Met::HeldDelivery);
+                match reason.as_str() {
+                    "no place is free" => self.met(Met::HeldDelivery),
+                    "the agent's queue is full" => self.met(Met::QueueFull),
+                    _ => {}
                 }
                 self.met(Met::Retried);
                 if self.sabotage == Some(Sabotage::DropRetries) && self.rng.chance(200_000) {

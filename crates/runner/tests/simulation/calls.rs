@@ -166,7 +166,7 @@ impl World {
         it.effects_left = it.effects_left.saturating_sub(1);
         let done = it.effects_left == 0 && it.waker.is_none();
         let answer = match &request {
-            Request::Get(key) => Answer::Document(self.store.get(key)),
+            Request::Get(key) => Answer::Document(self.store.get_sabotaged(key, self.sabotage)),
             Request::GetMany(keys) => {
                 let mut documents = match self.calls[call].effect.take() {
                     Some(Answer::Documents(documents)) => documents,
@@ -174,7 +174,7 @@ impl World {
                 };
                 for (n, key) in keys.iter().enumerate() {
                     if keys.len() == 1 || n % 2 == part {
-                        documents[n] = self.store.get(key);
+                        documents[n] = self.store.get_sabotaged(key, self.sabotage);
                     }
                 }
                 Answer::Documents(documents)

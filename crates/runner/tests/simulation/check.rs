@@ -122,6 +122,12 @@ struct LeaseDoc {
     entries: Vec<TaskId>,
 }
 
+/// A key's document.
+#[derive(Clone, Debug, Deserialize)]
+struct LockDoc {
+    task_id: TaskId,
+}
+
 /// What is known of an instance.
 pub(crate) struct Lease {
     pub(crate) process: usize,
@@ -161,6 +167,8 @@ impl World {
     pub(crate) fn check_write(&mut self, process: usize, key: &str, value: &[u8]) {
         let checked = if let Some(id) = key.strip_prefix("task/") {
             serde_json::from_slice(value).map(|doc| self.check_task(process, id, doc))
+        } else if key.starts_with("lock/") {
+            serde_json::from_slice(value).map(|lock| self.check_lock(process, key, &lock))
         } else if key.starts_with("runner/") {
             serde_json::from_slice(value).map(|lease| self.check_lease(process, lease))
         } else {
@@ -188,10 +196,42 @@ impl World {
         if let Err(wrong) = judge_questions(&mut it.asked, &it.answered, &doc) {
             self.violate(|| format!("task {id}, written by p{process}: {wrong}"));
         }
+        if doc.state == State::Running
+            && let Some(other) = self.runs_with_key_of(task)
+        {
+            let other = self.tasks[other].plan.id;
+            self.violate(|| format!("task {id}, written by p{process}, runs beside {other}, which has the same key"));
+        }
         if doc.turn >= 1 {
             self.met(Met::SecondTurn);
         }
         self.tasks[task].doc = Some(doc);
+    }
+
+    /// The agent of a task, and the key that it shares with others of it, if any.
+    fn key_of(&self, task: usize) -> Option<(&str, String)> {
+        let (settings, request) = (&self.scenario.settings, &self.tasks[task].plan.request);
+        let agent = request.agent.as_deref().unwrap_or(&settings.default_agent);
+        let path = settings.agents.get(agent)?.concurrency_key.as_ref()?;
+        Some((agent, path.value(request)?))
+    }
+
+    /// Another task with the same key, according to whose document it runs.
+    fn runs_with_key_of(&self, task: usize) -> Option<usize> {
+        let key = self.key_of(task)?;
+        let runs = |other: &usize| self.tasks[*other].doc.as_ref().is_some_and(|doc| doc.state == State::Running);
+        (0..self.tasks.len()).filter(|other| *other != task).filter(runs).find(|other| self.key_of(*other).as_ref() == Some(&key))
+    }
+
+    fn check_lock(&mut self, process: usize, key: &str, lock: &LockDoc) {
+        let Some((before, by)) = self.keys.insert(key.to_owned(), (lock.task_id, process)) else { return };
+        if before == lock.task_id {
+            return;
+        }
+        self.met(Met::KeyPassedOn);
+        if by != process {
+            self.met(Met::KeyPassedAcross);
+        }
     }
 
     fn judge_move(&mut self, process: usize, before: Option<&Doc>, doc: &Doc) -> Result<(), String> {

@@ -21,6 +21,9 @@ pub(crate) enum Met {
     Wake,
     Retried,
     HeldDelivery,
+    QueueFull,
+    KeyPassedOn,
+    KeyPassedAcross,
     DuplicateDelivery,
     ConcurrentDelivery,
     CallerGone,
@@ -50,7 +53,7 @@ pub(crate) enum Met {
 }
 
 impl Met {
-    pub(crate) const ALL: [Self; 44] = [
+    pub(crate) const ALL: [Self; 47] = [
         Self::Crash,
         Self::Freeze,
         Self::Stop,
@@ -69,6 +72,9 @@ impl Met {
         Self::Wake,
         Self::Retried,
         Self::HeldDelivery,
+        Self::QueueFull,
+        Self::KeyPassedOn,
+        Self::KeyPassedAcross,
         Self::DuplicateDelivery,
         Self::ConcurrentDelivery,
         Self::CallerGone,

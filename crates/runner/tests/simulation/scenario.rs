@@ -9,6 +9,7 @@ use std::time::Duration;
 use fte_events::{Origin, Priority, ResultKind, Runtime, TaskId, TaskRequested};
 use fte_runner::settings::{AgentLimits, Settings};
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::rng::Rng;
@@ -101,10 +102,13 @@ pub(crate) enum Sabotage {
     DropRetries,
     /// Timers do not fire again.
     FireOnce,
+    /// The store does not find which task has a key.
+    LoseKeys,
 }
 
 impl Sabotage {
-    pub(crate) const ALL: [Self; 5] = [Self::IgnoreGuards, Self::ForgetWrites, Self::ForgetEvents, Self::DropRetries, Self::FireOnce];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::IgnoreGuards, Self::ForgetWrites, Self::ForgetEvents, Self::DropRetries, Self::FireOnce, Self::LoseKeys];
 }
 
 /// What may be left out of a seed's run, to see what a failure needs.
@@ -264,6 +268,9 @@ fn settings(rng: &mut Rng) -> Settings {
     for agent in AGENTS {
         let limits = AgentLimits {
             max: u32::try_from(rng.between(1, 2)).unwrap_or(1),
+            queue: u32::try_from(rng.between(1, 3)).unwrap_or(1),
+            rate: rng.chance(200_000).then(|| configured("2/s")),
+            concurrency_key: rng.chance(500_000).then(|| configured("context.customer")),
             runtime: Runtime::None,
             timeout: Duration::from_secs(30),
             attempts_max: 3,
@@ -275,12 +282,18 @@ fn settings(rng: &mut Rng) -> Settings {
         default_agent: AGENTS[0].to_owned(),
         places: rng.index(4) + 1,
         wake_reserve: rng.index(4) + 1,
+        soon: Duration::from_millis(*rng.pick(&[0, 500, 5000])),
         hold: Duration::from_secs(*rng.pick(&[2, 20])),
         sweep: Duration::from_millis(*rng.pick(&[500, 2000])),
         approval_stay: Duration::from_millis(*rng.pick(&[0, 500, 5000])),
         approval_ttl: Duration::from_secs(40),
         ..Settings::default()
     }
+}
+
+/// A value as `agents.toml` has it.
+fn configured<T: DeserializeOwned>(text: &str) -> T {
+    serde_json::from_value(json!(text)).expect("it is a value of the configuration")
 }
 
 fn plan(rng: &mut Rng, n: usize, faulty: Micros) -> Plan {
@@ -294,6 +307,9 @@ fn plan(rng: &mut Rng, n: usize, faulty: Micros) -> Plan {
     };
     request.priority = *rng.pick(&[Priority::P1, Priority::P2, Priority::P3]);
     request.context.insert("n".to_owned(), json!(n));
+    if rng.chance(700_000) {
+        request.context.insert("customer".to_owned(), json!(rng.below(2)));
+    }
     request.require_approval = rng.chance(150_000);
     if rng.chance(150_000) {
         request.not_before = Some(wall(submitted + rng.between(0, 30) * S));

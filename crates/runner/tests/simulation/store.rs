@@ -20,6 +20,12 @@ impl Store {
         self.rows.get(key).map(|(value, etag)| Document { value: value.clone(), etag: ETag(etag.to_string()) })
     }
 
+    /// As a store would that loses what tells which task has a key.
+    pub(crate) fn get_sabotaged(&self, key: &str, sabotage: Option<Sabotage>) -> Option<Document> {
+        let is_lost = sabotage == Some(Sabotage::LoseKeys) && key.starts_with("lock/");
+        if is_lost { None } else { self.get(key) }
+    }
+
     fn put(&mut self, key: &str, value: Bytes) {
         self.writes += 1;
         self.rows.insert(key.to_owned(), (value, self.writes));
@@ -29,7 +35,7 @@ impl Store {
 impl World {
     pub(crate) fn save(&mut self, process: usize, save: &Save) -> Saved {
         let holds = match (&save.guard, self.store.rows.get(&save.key)) {
-            (Guard::Absent, found) => found.is_none(),
+            (Guard::Absent, found) => found.is_none() || (self.sabotage == Some(Sabotage::LoseKeys) && save.key.starts_with("lock/")),
             (Guard::Unchanged(etag), Some((_, found))) => etag.0 == found.to_string(),
             (Guard::Unchanged(_), None) => self.scenario.stale_inserts,
         };

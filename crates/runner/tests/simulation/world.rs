@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
+use fte_events::TaskId;
 use fte_runner::ports::Pending;
 use fte_runner::protocol::Runner;
 use jiff::Timestamp;
@@ -124,6 +125,8 @@ pub(crate) struct World {
     pub(crate) tasks: Vec<TaskState>,
     /// By instance.
     pub(crate) leases: BTreeMap<String, Lease>,
+    /// Which task is named at a key, and by which process.
+    pub(crate) keys: BTreeMap<String, (TaskId, usize)>,
     spawned: Vec<(usize, Pending<()>)>,
     spawned_before: Task,
     /// Futures that are to be dropped.
@@ -159,6 +162,7 @@ impl Sim {
             jobs: Jobs::default(),
             tasks,
             leases: BTreeMap::new(),
+            keys: BTreeMap::new(),
             spawned: Vec::new(),
             spawned_before: 0,
             killed: Vec::new(),

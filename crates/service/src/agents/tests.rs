@@ -65,6 +65,8 @@ fn a_bad_value_names_file_line_key_and_the_accepted_form() {
     check(&format!("{echo}queue = 9\nmin_warm = 1\n"), "line 4, agents.echo.min_warm:", "only for kind = \"process\"");
     check(&format!("{echo}\nattempts = 0\n"), "line 4, agents.echo.attempts:", "expected 1 to 100");
     check(&format!("{echo}timeout = \"0s\"\n"), "line 3, agents.echo.timeout:", "more than nothing");
+    check(&format!("{echo}rate = \"60\"\n"), "line 3, agents.echo.rate:", r#"such as "60/m""#);
+    check(&format!("{echo}concurrency_key = \"customer\"\n"), "line 3, agents.echo.concurrency_key:", r#""context.NAME""#);
     check(&format!("{echo}max = 1\nenv = [\n  \"LANG\",\n  \"A=B\",\n]\n"), "line 4, agents.echo.env:", r#""A=B""#);
     check(&format!("{echo}max = 1\nenv = [\n  \"LANG\",\n  7,\n]\n"), "line 4, agents.echo.env:", "expected a string");
     check("[agents.x]\nkind = \"process\"\nmax = 1\ncommand = []\n", "line 4, agents.x.command:", "expected a program");

@@ -62,7 +62,8 @@ pub(crate) async fn list(
     Ok(Json(Page { items: page.rows.into_iter().map(TaskView::new).collect(), next_cursor }))
 }
 
-/// A task. One accepted in the last ten seconds that is not known yet is waited for, up to two.
+/// A task. One accepted in the last ten seconds that is not known yet is waited for, up to two. Of a queued one the runner is asked where it stands; without an
+/// answer within 200 ms `queue` is absent.
 #[utoipa::path(
     get, path = "/v1/tasks/{id}", tag = "tasks", params(("id" = String, Path, description = "The task")),
     responses(
@@ -73,5 +74,9 @@ pub(crate) async fn list(
     )
 )]
 pub(crate) async fn get(State(app): State<AppState>, caller: Caller, Path(id): Path<TaskId>) -> Result<Json<TaskView>, Problem> {
-    app.known(id, caller.scope()).await.map(|row| Json(TaskView::new(row)))
+    let mut task = TaskView::new(app.known(id, caller.scope()).await?);
+    if task.is_queued() {
+        task.queue = app.standings.of(id).await;
+    }
+    Ok(Json(task))
 }
