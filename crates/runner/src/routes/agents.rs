@@ -35,6 +35,7 @@ pub(crate) async fn list(State(app): State<AppState>) -> Json<Page<AgentView>> {
             AgentKind::Builtin(_) => "builtin",
             AgentKind::Command(_) => "command",
             AgentKind::Process(_) => "process",
+            AgentKind::Http(_) => "http",
         };
         Some(AgentView {
             name: usage.agent,
