@@ -160,25 +160,29 @@ impl Call {
             HttpProtocol::A2a => Box::pin(a2a::talk(&mut self)).await,
             HttpProtocol::Post => Box::pin(post::talk(&mut self)).await,
         };
-        let grace = self.shared.limits.grace;
-        let stop = match last {
-            Ok(word) => return drop(self.say(word).await),
+        let (word, stop) = match last {
+            Ok(word) => (Some(word), None),
             Err(Break::Trouble(trouble)) => {
                 let over = !trouble.heals();
-                let word = trouble.said(|text| self.agent.client.clean(text));
-                // What the runner says now changes nothing.
-                drop(self.say(word).await);
-                over.then_some(Stop::Cancelled)
+                (Some(trouble.said(|text| self.agent.client.clean(text))), over.then_some(Stop::Cancelled))
             }
-            Err(Break::Stop(stop)) => Some(stop),
+            Err(Break::Stop(stop)) => (None, Some(stop)),
         };
-        let Self { running, said, .. } = self;
-        match (stop, running) {
-            (None | Some(Stop::Gone), _) | (_, None) => {}
-            (Some(stop), Some(running)) => drop(tokio::time::timeout(grace, running.end(stop)).await),
+        let told = word.is_none();
+        if let Some(word) = word {
+            // What the runner says now changes nothing.
+            drop(self.say(word).await);
         }
-        // After a last word nobody waits for this one.
-        drop(said.try_send(error("cancelled", "the agent was told to stop", false)));
+        let Self { running, said, shared, .. } = self;
+        // Whom the runner told to stop tells it when that is done; else the runner goes on meanwhile.
+        let said = told.then_some(said);
+        let Some(stop) = stop.filter(|stop| !matches!(stop, Stop::Gone)) else { return };
+        if let Some(running) = running {
+            drop(tokio::time::timeout(shared.limits.grace, running.end(stop)).await);
+        }
+        if let Some(said) = said {
+            drop(said.try_send(error("cancelled", "the agent was told to stop", false)));
+        }
     }
 
     /// Says it, waiting for room.

@@ -203,7 +203,7 @@ impl Answer {
     /// What the agent says against the request.
     pub(super) async fn refusal(self) -> Trouble {
         let (status, retry_after) = (self.status, self.retry_after());
-        let text = self.body.whole(DETAIL_BYTES_MAX).await.unwrap_or_default();
+        let text = self.body.beginning(DETAIL_BYTES_MAX).await;
         Trouble::Status { status, detail: detail(&text), retry_after }
     }
 }
@@ -244,6 +244,17 @@ impl Body {
                 return Ok(Some(data));
             }
         }
+    }
+
+    /// Its beginning, as much of it as comes.
+    async fn beginning(mut self, bytes_max: usize) -> Vec<u8> {
+        let mut beginning = Vec::new();
+        while beginning.len() < bytes_max
+            && let Ok(Some(chunk)) = self.chunk().await
+        {
+            beginning.extend_from_slice(&chunk[..chunk.len().min(bytes_max - beginning.len())]);
+        }
+        beginning
     }
 
     /// All of it.

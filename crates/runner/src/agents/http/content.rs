@@ -79,7 +79,7 @@ async fn fetch(call: &mut Call, url: &str, name: String, media: Option<String>) 
     let ask = Ask { method: Method::GET, url: &url, headers: Vec::new(), body: None, accept: "*/*", within: agent.client.limits.answer };
     let answer = call.ears.unless(agent.client.ask(ask, &meter)).await??;
     if !answer.status.is_success() {
-        return Err(answer.refusal().await.into());
+        return Err(call.ears.unless(answer.refusal()).await?.into());
     }
     let media = media.or_else(|| Some(answer.media()).filter(|media| media.contains('/')));
     let media = media.unwrap_or_else(|| "application/octet-stream".to_owned());

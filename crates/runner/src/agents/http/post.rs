@@ -110,7 +110,7 @@ async fn posted(call: &mut Call) -> Result<Answer, Break> {
     }
     match answer {
         Some(Ok(answer)) if answer.status.is_success() => Ok(answer),
-        Some(Ok(answer)) => Err(answer.refusal().await.into()),
+        Some(Ok(answer)) => Err(call.ears.unless(answer.refusal()).await?.into()),
         Some(Err(Trouble::NoAnswer { within, .. })) => Err(Trouble::Silent(within).into()),
         Some(Err(trouble)) => Err(trouble.into()),
         None => Err(Stop::Gone.into()),
