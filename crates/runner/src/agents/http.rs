@@ -178,7 +178,8 @@ impl Call {
         let said = told.then_some(said);
         let Some(stop) = stop.filter(|stop| !matches!(stop, Stop::Gone)) else { return };
         if let Some(running) = running {
-            drop(tokio::time::timeout(shared.limits.grace, running.end(stop)).await);
+            let grace = shared.limits.grace;
+            drop(tokio::time::timeout(grace, running.end(stop, grace)).await);
         }
         if let Some(said) = said {
             drop(said.try_send(error("cancelled", "the agent was told to stop", false)));
@@ -208,9 +209,9 @@ impl Call {
 }
 
 impl Running {
-    async fn end(self, stop: Stop) {
+    async fn end(self, stop: Stop, grace: Duration) {
         match self {
-            Self::Task(remote) => remote.end(stop).await,
+            Self::Task(remote) => remote.end(stop, grace).await,
             Self::Operation(operation) => operation.end().await,
         }
     }

@@ -14,7 +14,7 @@ use super::AppState;
 pub(crate) struct AgentView {
     /// Its name.
     name: String,
-    /// `builtin`, `command` or `process`.
+    /// `builtin`, `command`, `process` or `http`.
     kind: &'static str,
     /// Whether it does tasks that name no agent.
     default: bool,

@@ -43,7 +43,7 @@ pub struct Http {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HttpProtocol {
-    /// Agent2Agent 1.0.
+    /// A2A 1.0, the protocol between agents.
     #[default]
     A2a,
     /// One POST per task.

@@ -1,4 +1,4 @@
-//! Agent2Agent 1.0: sends the task as a message, follows the task that the agent makes of it, asks people what it asks, and keeps what it makes.
+//! A2A 1.0: sends the task as a message, follows the task that the agent makes of it, asks people what it asks, and keeps what it makes.
 //!
 //! Always true: the agent's task is in the checkpoint as soon as its id is known, so that a start after a restart follows that one; a message has an id that
 //! comes of what it says, so that a repeated one can be known; a stream that breaks is no error: the task is asked for, and listened to again.
@@ -9,6 +9,7 @@ mod follow;
 mod rpc;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use a2a::{Message, Part, Role, SendMessageResponse, StreamResponse, Task, TaskState};
 use fte_events::limits::json_bytes;
@@ -36,11 +37,12 @@ pub(super) struct Remote {
 
 impl Remote {
     /// Ends it there. One that asked hears the answer first.
-    pub(super) async fn end(self, stop: Stop) {
+    pub(super) async fn end(self, stop: Stop, grace: Duration) {
         if let Stop::Rejected(reason) = stop {
-            let rejected = self.rpc.send(decision(&self.task, &self.context, &self.question, false, reason)).await;
-            if let Err(error) = rejected {
-                tracing::debug!(%error, task = self.task, "a rejection did not reach an agent elsewhere");
+            let message = decision(&self.task, &self.context, &self.question, false, reason);
+            // Half of the time is for the cancel that follows.
+            if !matches!(tokio::time::timeout(grace / 2, self.rpc.send(message)).await, Ok(Ok(_))) {
+                tracing::debug!(task = self.task, "a rejection did not reach an agent elsewhere");
             }
         }
         if let Err(error) = self.rpc.cancel(&self.task).await {
@@ -53,7 +55,7 @@ impl Remote {
 enum Begun {
     /// The answer, and no task.
     Message(Message),
-    Task(Task, Option<Stream>),
+    Task(Box<Task>, Option<Stream>),
 }
 
 pub(super) async fn talk(call: &mut Call) -> Result<Said, Break> {
@@ -62,7 +64,7 @@ pub(super) async fn talk(call: &mut Call) -> Result<Said, Break> {
         Some(task) => (task, None),
         None => match begun(call, &rpc, first(&call.start)).await? {
             Begun::Message(message) => return Ok(result(call, content::value(message.parts.iter()))),
-            Begun::Task(task, stream) => (task, stream),
+            Begun::Task(task, stream) => (*task, stream),
         },
     };
     let mut follow = Follow::new(&task, call.shared.limits.artifacts_max);
@@ -162,17 +164,17 @@ async fn begun(call: &mut Call, rpc: &Rpc, message: Message) -> Result<Begun, Br
 async fn send(rpc: &Rpc, message: Message) -> Result<Begun, Trouble> {
     if !rpc.streaming {
         return Ok(match rpc.send(message).await? {
-            SendMessageResponse::Task(task) => Begun::Task(task, None),
+            SendMessageResponse::Task(task) => Begun::Task(Box::new(task), None),
             SendMessageResponse::Message(message) => Begun::Message(message),
         });
     }
     let mut stream = rpc.send_streaming(message).await?;
     match stream.next().await? {
-        Some(StreamResponse::Task(task)) => Ok(Begun::Task(task, Some(stream))),
+        Some(StreamResponse::Task(task)) => Ok(Begun::Task(Box::new(task), Some(stream))),
         Some(StreamResponse::Message(message)) => Ok(Begun::Message(message)),
         // It should begin with the task; the task is where it can be asked for.
-        Some(StreamResponse::StatusUpdate(update)) => Ok(Begun::Task(rpc.task(&update.task_id).await?, Some(stream))),
-        Some(StreamResponse::ArtifactUpdate(update)) => Ok(Begun::Task(rpc.task(&update.task_id).await?, Some(stream))),
+        Some(StreamResponse::StatusUpdate(update)) => Ok(Begun::Task(Box::new(rpc.task(&update.task_id).await?), Some(stream))),
+        Some(StreamResponse::ArtifactUpdate(update)) => Ok(Begun::Task(Box::new(rpc.task(&update.task_id).await?), Some(stream))),
         None => Err(Trouble::Lost("a stream ended before it began".to_owned())),
     }
 }
@@ -267,7 +269,7 @@ async fn asked(call: &mut Call, rpc: &Rpc, follow: &mut Follow) -> Result<Option
             Ok(Begun::Task(task, stream)) => {
                 call.pace.answered();
                 follow.answer();
-                let news = follow.snapshot(task)?;
+                let news = follow.snapshot(*task)?;
                 report(call, news).await?;
                 break stream;
             }

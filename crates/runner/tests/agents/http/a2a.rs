@@ -1,4 +1,4 @@
-//! Agent2Agent 1.0, `protocol = "a2a"`.
+//! A2A 1.0, `protocol = "a2a"`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -344,7 +344,8 @@ async fn a_card_that_offers_nothing_that_is_spoken_here_is_refused() {
     let needy = |card: &mut Value| card["capabilities"]["extensions"] = json!([{"uri": "https://x/pay", "required": true}]);
     check(needy, "protocol_unsupported", "https://x/pay").await;
     check(|card| card["supportedInterfaces"] = json!("many"), "bad_message", "supportedInterfaces").await;
-    check(|card| card["supportedInterfaces"][1]["url"] = json!("http://127.0.0.1:1/rpc"), "remote_elsewhere", "http://127.0.0.1:1/rpc").await;
+    check(|card| card["supportedInterfaces"][1]["url"] = json!("http://127.0.0.1:1/rpc"), "remote_elsewhere", "http://127.0.0.1:1/rpc")
+        .await;
 }
 
 #[tokio::test]
@@ -394,7 +395,8 @@ async fn a_task_that_ends_twice_is_an_error_unless_it_says_the_same() {
 #[tokio::test]
 async fn everything_has_a_limit() {
     let check = async |limits: Limits, streaming: bool, answer: fn(&Asked, &str) -> Response, code: &str| {
-        let server = agent(streaming, move |asked, url| if asked.call() == "CancelTask" { result(&json!({})) } else { answer(asked, url) }).await;
+        let server =
+            agent(streaming, move |asked, url| if asked.call() == "CancelTask" { result(&json!({})) } else { answer(asked, url) }).await;
         expect_error(&Far::with(&server.url, "a2a", "", limits).last("t").await, code, false);
     };
     fn making(parts: &Value) -> Response {
@@ -418,7 +420,8 @@ async fn everything_has_a_limit() {
         events(all)
     }
     check(small(), true, many, "artifacts_too_many").await;
-    let long = |_: &Asked, _: &str| events(vec![event(&json!({"task": task("WORKING", "")})), event(&update("COMPLETED", &"x".repeat(3000)))]);
+    let long =
+        |_: &Asked, _: &str| events(vec![event(&json!({"task": task("WORKING", "")})), event(&update("COMPLETED", &"x".repeat(3000)))]);
     check(small(), true, long, "result_too_large").await;
     let asks = |_: &Asked, _: &str| {
         let mut asking = task("INPUT_REQUIRED", "this?");
