@@ -8,7 +8,7 @@ mod server;
 use std::path::Path;
 use std::time::Duration;
 
-use fte_runner::agents::{AgentHost, HttpLimits, Launcher, Limits};
+use fte_runner::agents::{AgentHost, HttpLimits, Limits, Means};
 use fte_runner::ports::{Agents as _, Said, Session, Start};
 use fte_service::MapEnv;
 use fte_service::agents::Agents;
@@ -40,7 +40,7 @@ impl Far {
         let text = format!("[agents.agent]\nkind = \"http\"\nurl = \"{url}\"\nprotocol = \"{protocol}\"\n{header}\n{keys}\n");
         let agents = Agents::parse(Path::new("agents.toml"), &text).unwrap();
         let data = tempfile::tempdir().unwrap();
-        let host = AgentHost::new(&agents, None, data.path(), &MapEnv::of([("TOKEN", SECRET)]), limits, Launcher::default()).unwrap();
+        let host = AgentHost::new(&agents, None, data.path(), &MapEnv::of([("TOKEN", SECRET)]), limits, Means::default()).unwrap();
         Self { data, host }
     }
 
