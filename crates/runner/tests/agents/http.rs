@@ -14,7 +14,7 @@ use fte_service::MapEnv;
 use fte_service::agents::Agents;
 use tempfile::TempDir;
 
-use crate::support::{all, start};
+use crate::support::{all, kept, start};
 
 const SECRET: &str = "s3cret-token";
 
@@ -40,7 +40,9 @@ impl Far {
         let text = format!("[agents.agent]\nkind = \"http\"\nurl = \"{url}\"\nprotocol = \"{protocol}\"\n{header}\n{keys}\n");
         let agents = Agents::parse(Path::new("agents.toml"), &text).unwrap();
         let data = tempfile::tempdir().unwrap();
-        let host = AgentHost::new(&agents, None, data.path(), &MapEnv::of([("TOKEN", SECRET)]), limits, Means::default()).unwrap();
+        let artifacts = fte_artifacts::Artifacts::open(&fte_artifacts::Place::Data, data.path()).unwrap();
+        let env = MapEnv::of([("TOKEN", SECRET)]);
+        let host = AgentHost::new(&agents, None, data.path(), artifacts, &env, limits, Means::default()).unwrap();
         Self { data, host }
     }
 
@@ -58,8 +60,7 @@ impl Far {
 
     fn kept(&self, said: &Said) -> Vec<u8> {
         let Said::Artifact(artifact) = said else { panic!("expected an artifact: {said:?}") };
-        let sha256 = artifact.uri.strip_prefix("artifact:sha256/").unwrap();
-        std::fs::read(self.data.path().join("artifacts/sha256").join(&sha256[..2]).join(sha256)).unwrap()
+        kept(self.data.path(), &artifact.uri).unwrap()
     }
 }
 
