@@ -1,4 +1,5 @@
-//! Starts agents, of every kind: parts of this program (`echo`, `demo`), any command, and programs that speak JSON lines. `docs/agents.md` is for who writes one.
+//! Starts agents, of every kind: parts of this program (`echo`, `demo`), any command, programs that speak JSON lines, and agents that run elsewhere.
+//! `docs/agents.md` is for who writes one.
 //!
 //! Always true, for every kind: what an agent says is bounded in size and number, and waits where the runner is slower; what it makes is kept before it is
 //! named; when its session is dropped it is killed with all it started, and its workspace removed; it dies with the runner, also when that is killed.
@@ -10,6 +11,7 @@ mod command;
 mod demo;
 mod echo;
 mod group;
+mod http;
 mod lacks;
 mod launch;
 mod limits;
@@ -32,22 +34,35 @@ use std::sync::Arc;
 
 use fte_artifacts::{Artifacts, Away};
 use fte_events::{AgentName, Runtime};
-use fte_service::Env;
 use fte_service::agents::{self as config, AgentKind, Builtin};
+use fte_service::{ConfigError, Env};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+pub use self::http::HttpLimits;
 pub use self::launch::Launcher;
 pub use self::limits::Limits;
 pub use self::secrets::{NoSecrets, SecretError, Secrets};
 
 use self::artifacts::ArtifactStore;
+use self::http::HttpAgent;
 use self::session::{ProgramAgent, Talk, Variables};
 use self::watchdog::Watchdog;
 use crate::ports::{Agents, Pending, Session, Start, StartError, Tell};
 
 /// Where programs are looked for when the runner itself was not told.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// Why there is no host of agents.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// A directory is of no use.
+    #[error("a directory of the agents cannot be found")]
+    Directory(#[from] io::Error),
+    /// A value that an agent needs is not there.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
 
 /// All configured agents.
 pub struct AgentHost {
@@ -62,6 +77,7 @@ enum Worker {
     Echo,
     Demo,
     Program(Arc<ProgramAgent>),
+    Http(Arc<HttpAgent>),
 }
 
 /// What programs are started with.
@@ -100,7 +116,7 @@ impl AgentHost {
         env: &impl Env,
         limits: Limits,
         means: Means,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, HostError> {
         let Means { launcher, secrets } = means;
         let data = std::path::absolute(data)?;
         let beside = beside.map(std::path::absolute).transpose()?;
@@ -124,10 +140,11 @@ impl AgentHost {
                 AgentKind::Builtin(Builtin::Demo) => Worker::Demo,
                 AgentKind::Command(command) => program(Talk::Command, command),
                 AgentKind::Process(command) => program(Talk::Process, command),
+                AgentKind::Http(http) => Worker::Http(Arc::new(HttpAgent::new(name.as_str(), agent, http, env, &limits.http)?)),
             };
-            (name.clone(), worker)
+            Ok::<_, HostError>((name.clone(), worker))
         };
-        let workers = agents.agents.iter().map(worker).collect();
+        let workers = agents.agents.iter().map(worker).collect::<Result<_, _>>()?;
         let shared = Shared {
             artifacts: ArtifactStore::new(artifacts, limits.artifact_bytes_max),
             workspaces: data.join("workspaces"),
@@ -189,7 +206,7 @@ impl AgentHost {
     fn programs(&self) -> impl Iterator<Item = &Arc<ProgramAgent>> {
         self.agents.values().filter_map(|worker| match worker {
             Worker::Program(program) => Some(program),
-            Worker::Echo | Worker::Demo => None,
+            Worker::Echo | Worker::Demo | Worker::Http(_) => None,
         })
     }
 
@@ -203,7 +220,7 @@ impl AgentHost {
     /// What the sandboxes of an agent are made of; `None` where there is no such agent.
     pub fn runtime(&self, agent: &str) -> Option<Runtime> {
         self.agents.get(agent).map(|worker| match worker {
-            Worker::Echo | Worker::Demo => Runtime::None,
+            Worker::Echo | Worker::Demo | Worker::Http(_) => Runtime::None,
             Worker::Program(_) => self.shared.launcher.runtime(),
         })
     }
@@ -218,6 +235,7 @@ impl Agents for AgentHost {
         match self.agents.get(agent) {
             Some(Worker::Echo) => Box::pin(std::future::ready(Ok(echo::start(start, &self.deaf)))),
             Some(Worker::Demo) => Box::pin(std::future::ready(Ok(demo::start(start, Arc::clone(&self.shared))))),
+            Some(Worker::Http(agent)) => Box::pin(std::future::ready(Ok(http::start(Arc::clone(agent), start, Arc::clone(&self.shared))))),
             Some(Worker::Program(program)) => Box::pin(session::start(Arc::clone(program), start, Arc::clone(&self.shared))),
             None => {
                 let error = StartError { agent: agent.to_owned(), reason: "it is not configured".to_owned(), retryable: false };

@@ -359,7 +359,9 @@ impl TaskDoc {
             });
         }
         for artifact in report.artifacts {
-            if self.artifacts.len() < ARTIFACTS_MAX {
+            // An agent that was started again may say what it said before.
+            let known = self.artifacts.iter().any(|kept| kept.name == artifact.name && kept.sha256 == artifact.sha256);
+            if self.artifacts.len() < ARTIFACTS_MAX && !known {
                 let shown = serde_json::to_value(&artifact).unwrap_or_default();
                 self.artifacts.push(artifact);
                 self.say_status(now, status, |event| drop(event.details.insert("artifact".to_owned(), shown)));
@@ -545,5 +547,36 @@ impl TaskDoc {
         self.request = None;
         self.checkpoint = None;
         self.answers = Vec::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fte_events::Extra;
+
+    use super::*;
+
+    #[test]
+    fn an_artifact_that_is_said_again_is_listed_once() {
+        let artifact = |name: &str, sha256: &str| {
+            let (name, sha256) = (name.to_owned(), sha256.to_owned());
+            Artifact {
+                name,
+                content_type: "text/plain".into(),
+                size_bytes: 1,
+                uri: format!("artifact:{sha256}"),
+                sha256,
+                extra: Extra::default(),
+            }
+        };
+        let mut doc = TaskDoc::blank(TaskId::now());
+        let said = |artifacts: Vec<Artifact>| Report { artifacts, ..Report::default() };
+        doc.report(Timestamp::now(), said(vec![artifact("a", "1"), artifact("b", "1")]));
+        let events = doc.outbox.len();
+        doc.report(Timestamp::now(), said(vec![artifact("a", "1"), artifact("b", "1")]));
+        assert_eq!((doc.artifacts.len(), doc.outbox.len()), (2, events));
+        // Another content under the same name is another artifact.
+        doc.report(Timestamp::now(), said(vec![artifact("a", "2")]));
+        assert_eq!(doc.artifacts.len(), 3);
     }
 }

@@ -43,6 +43,9 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// A value that an agent needs is not in the environment.
+    #[error(transparent)]
+    Config(fte_service::ConfigError),
     /// This machine cannot hold what shall be held, and nobody accepted that.
     #[error("these agents would not be held as they should be: {}", agents.join(", "))]
     Walls {
@@ -74,7 +77,11 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus, env: &impl Env
     let means = agents::Means { launcher, secrets: Box::new(adapters::SidecarSecrets(bus.secrets.clone())) };
     let artifacts = fte_artifacts::Artifacts::open(&config.artifacts, &settings.data_dir).map_err(Error::Artifacts)?;
     let limits = agents::Limits::default();
-    let host = agents::AgentHost::new(&settings.agents, beside, &settings.data_dir, artifacts, env, limits, means).map_err(failed)?;
+    let host = agents::AgentHost::new(&settings.agents, beside, &settings.data_dir, artifacts, env, limits, means);
+    let host = host.map_err(|error| match error {
+        agents::HostError::Directory(source) => failed(source),
+        agents::HostError::Config(error) => Error::Config(error),
+    })?;
     host.probe().await.map_err(failed)?;
     let mut notes = notes(settings, &host);
     for lack in host.lacks() {

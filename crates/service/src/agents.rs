@@ -2,7 +2,9 @@
 //!
 //! A bad value names file, line, key and the accepted form. Unknown keys are refused, so that a misspelt limit is never ignored.
 
+mod http;
 pub mod sandbox;
+mod scheduling;
 pub mod secrets;
 
 use std::collections::BTreeMap;
@@ -19,8 +21,7 @@ use self::sandbox::{ACCEPTABLE, RawNetwork, RawSandbox, RawWalls, Sandbox};
 use self::secrets::SecretVariable;
 use crate::env::{ConfigError, parse_duration};
 
-mod scheduling;
-
+pub use self::http::{Http, HttpHeader, HttpProtocol};
 pub use self::scheduling::{KeyPath, Rate};
 
 /// The configured agents.
@@ -70,13 +71,15 @@ pub enum AgentKind {
     Command(Vec<String>),
     /// A program that speaks JSON lines.
     Process(Vec<String>),
+    /// It runs elsewhere.
+    Http(Http),
 }
 
 impl AgentKind {
     /// Whether it is a program on this machine.
     pub fn is_program(&self) -> bool {
         match self {
-            Self::Builtin(_) => false,
+            Self::Builtin(_) | Self::Http(_) => false,
             Self::Command(_) | Self::Process(_) => true,
         }
     }
@@ -206,6 +209,9 @@ struct RawAgent {
     disk: Option<Spanned<Size>>,
     network: Option<Spanned<RawNetwork>>,
     read: Option<Spanned<Vec<PathBuf>>>,
+    url: Option<Spanned<String>>,
+    protocol: Option<Spanned<HttpProtocol>>,
+    headers: Option<Spanned<BTreeMap<String, Spanned<String>>>>,
 }
 
 /// A key of an agent that is wrong.
@@ -227,6 +233,7 @@ enum RawKind {
     Builtin,
     Command,
     Process,
+    Http,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -239,6 +246,7 @@ enum RawBuiltin {
 impl RawAgent {
     /// The agent, or the key that is wrong and why.
     fn check(self, name: &AgentName) -> Result<Agent, Wrong> {
+        self.check_elsewhere()?;
         let builtin = self.builtin.as_ref();
         let kind = match self.kind {
             RawKind::Builtin if self.command.is_some() => {
@@ -252,6 +260,7 @@ impl RawAgent {
             _ if builtin.is_some() => return Err(wrong("builtin", builtin, r#"only for kind = "builtin""#)),
             RawKind::Command => AgentKind::Command(program(self.command)?),
             RawKind::Process => AgentKind::Process(program(self.command)?),
+            RawKind::Http => AgentKind::Http(http::check(self.url, self.protocol, self.headers)?),
         };
         let sandbox = RawSandbox {
             walls: self.sandbox,
@@ -269,6 +278,9 @@ impl RawAgent {
             if self.secrets.is_some() {
                 return Err(wrong("secrets", self.secrets.as_ref(), "only for programs: a built-in agent is part of this one"));
             }
+        }
+        if matches!(kind, AgentKind::Http(_)) {
+            sandbox.refuse(http::NOT_HERE)?;
         }
         let kind_waits = matches!(kind, AgentKind::Process(_));
         let defaults = Agent::builtin(Builtin::Echo);

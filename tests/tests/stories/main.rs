@@ -10,6 +10,7 @@ mod concurrency;
 mod deadlines;
 mod disk;
 mod duplicates;
+mod elsewhere;
 mod keys;
 mod kill;
 mod outage;

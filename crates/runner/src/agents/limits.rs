@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::http::HttpLimits;
+
 /// Limits of one agent's session.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -19,6 +21,8 @@ pub struct Limits {
     pub leave: Duration,
     /// How long a cancelled agent has before it gets SIGTERM, and again before it gets SIGKILL. Default 2 s.
     pub grace: Duration,
+    /// Calls to agents that run elsewhere.
+    pub http: HttpLimits,
 }
 
 impl Default for Limits {
@@ -31,6 +35,7 @@ impl Default for Limits {
             artifacts_max: 100,
             leave: Duration::from_secs(1),
             grace: Duration::from_secs(2),
+            http: HttpLimits::default(),
         }
     }
 }

@@ -134,9 +134,7 @@ impl Try {
                 Woken::Poked => {
                     drive.reload().await?;
                     if let Some(end) = drive.called_off() {
-                        if drive.doc.cancel_requested.is_some() {
-                            drop(self.session.tell.try_send(Tell::Cancel));
-                        }
+                        self.tell_over();
                         return self.end(drive, end).await;
                     }
                     if self.answer(drive).await? {
@@ -153,10 +151,16 @@ impl Try {
                     }
                 }
                 Woken::TimedOut => {
+                    self.tell_over();
                     return self.end(drive, timed_out()).await;
                 }
             }
         }
+    }
+
+    /// The task is over for the agent too. One that runs elsewhere does not end with its session: this is how it hears of it.
+    fn tell_over(&self) {
+        drop(self.session.tell.try_send(Tell::Cancel));
     }
 
     async fn next(&mut self, drive: &mut Drive) -> Woken {
@@ -190,6 +194,7 @@ impl Try {
                         "budget_exceeded",
                         format!("the task cost more than its budget of {budget} USD"),
                     );
+                    self.tell_over();
                     return self.end(drive, end).await.map(|()| true);
                 }
             }

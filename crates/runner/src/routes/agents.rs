@@ -14,7 +14,7 @@ use super::AppState;
 pub(crate) struct AgentView {
     /// Its name.
     name: String,
-    /// `builtin`, `command` or `process`.
+    /// `builtin`, `command`, `process` or `http`.
     kind: &'static str,
     /// Whether it does tasks that name no agent.
     default: bool,
@@ -43,6 +43,7 @@ pub(crate) async fn list(State(app): State<AppState>) -> Json<Page<AgentView>> {
             AgentKind::Builtin(_) => "builtin",
             AgentKind::Command(_) => "command",
             AgentKind::Process(_) => "process",
+            AgentKind::Http(_) => "http",
         };
         Some(AgentView {
             full: app.runner.is_full(&usage.agent),

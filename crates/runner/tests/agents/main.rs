@@ -6,5 +6,6 @@ mod builtin;
 mod command;
 mod ending;
 mod examples;
+mod http;
 mod process;
 mod support;

@@ -86,12 +86,18 @@ impl Desk {
 
     /// What is kept under an artifact's name.
     pub(crate) fn kept(&self, uri: &str) -> Option<Vec<u8>> {
-        let sha256 = uri.strip_prefix("artifact:sha256/").expect("an artifact's name");
-        let shelf = std::fs::read_dir(self.data.path().join("artifacts/sha256").join(&sha256[..2])).ok()?;
-        let kept: Vec<PathBuf> = shelf.map(|entry| entry.unwrap().path()).collect();
-        assert_eq!(kept.len(), 1, "{kept:?}");
-        std::fs::read(kept.iter().find(|path| path.file_stem().is_some_and(|stem| stem == sha256))?).ok()
+        kept(self.data.path(), uri)
     }
+}
+
+/// What is kept under an artifact's name in this data directory.
+pub(crate) fn kept(data: &Path, uri: &str) -> Option<Vec<u8>> {
+    let sha256 = uri.strip_prefix("artifact:sha256/").expect("an artifact's name");
+    let shelf = std::fs::read_dir(data.join("artifacts/sha256").join(&sha256[..2])).ok()?;
+    let kept: Vec<PathBuf> =
+        shelf.map(|entry| entry.unwrap().path()).filter(|path| path.file_stem().is_some_and(|stem| stem == sha256)).collect();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    std::fs::read(&kept[0]).ok()
 }
 
 /// A host that passes on the PATH of this process, and variables of its own.

@@ -1,0 +1,101 @@
+//! An agent that runs elsewhere hears of it when its task is over here, however that came about, and keeps its work when the runner dies.
+
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio::time::{Duration, Instant, sleep};
+
+use crate::world::Fte;
+
+/// An agent that accepts every task and is never done. It remembers the first lines of the requests.
+struct Far {
+    url: String,
+    asked: Arc<Mutex<Vec<String>>>,
+    serving: JoinHandle<()>,
+}
+
+impl Drop for Far {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl Far {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+        let seen = Arc::clone(&asked);
+        let serving = tokio::spawn(async move {
+            while let Ok((tcp, _)) = listener.accept().await {
+                tokio::spawn(answer(tcp, Arc::clone(&seen)));
+            }
+        });
+        Self { url, asked, serving }
+    }
+
+    fn count(&self, method: &str) -> usize {
+        self.asked.lock().unwrap().iter().filter(|line| line.starts_with(method)).count()
+    }
+
+    /// Waits until it was asked so often.
+    async fn asked(&self, method: &str, times: usize) {
+        let end = Instant::now() + Duration::from_secs(60);
+        while self.count(method) < times {
+            assert!(Instant::now() < end, "waited in vain for {method}: {:?}", self.asked.lock().unwrap());
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+async fn answer(mut tcp: TcpStream, seen: Arc<Mutex<Vec<String>>>) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        match tcp.read_u8().await {
+            Ok(byte) => head.push(byte),
+            Err(_) => return,
+        }
+    }
+    let head = String::from_utf8(head).unwrap();
+    let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    tcp.read_exact(&mut body).await.unwrap();
+    seen.lock().unwrap().push(head.lines().next().unwrap_or_default().to_owned());
+    let accepted = "HTTP/1.1 202 Accepted\r\nlocation: /jobs/1\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    // Who asked may be gone.
+    drop(tcp.write_all(accepted.as_bytes()).await);
+}
+
+fn agents(far: &Far, timeout: &str) -> String {
+    format!("[agents.far]\nkind = \"http\"\nurl = \"{}/work\"\nprotocol = \"post\"\ntimeout = \"{timeout}\"\n", far.url)
+}
+
+#[tokio::test]
+async fn an_agent_elsewhere_hears_that_its_time_is_over() {
+    let far = Far::start().await;
+    let fte = Fte::with_agents(&agents(&far, "3s"), &[]).await;
+    let task = fte.post(json!({ "task": "for ever" })).await;
+    let ended = fte.result(&task).await;
+    assert_eq!((&ended["status"], &ended["error"]["code"]), (&json!("timed_out"), &json!("agent_timeout")), "{ended}");
+    far.asked("DELETE /jobs/1 ", 1).await;
+}
+
+#[tokio::test]
+async fn an_agent_elsewhere_keeps_its_work_when_the_runner_dies_and_hears_of_a_cancel() {
+    let far = Far::start().await;
+    let mut fte = Fte::with_agents(&agents(&far, "10m"), &[]).await;
+    let task = fte.post(json!({ "task": "for ever" })).await;
+    // Asked again and again: the place where to ask is written down by then.
+    far.asked("GET /jobs/1 ", 3).await;
+    fte.process.kill().await;
+    fte.process.restart().await;
+    let before = far.count("GET /jobs/1 ");
+    far.asked("GET /jobs/1 ", before + 2).await;
+    assert_eq!((far.count("POST "), far.count("DELETE ")), (1, 0));
+    fte.api().post(&format!("/v1/tasks/{task}/cancel"), &json!({})).await.unwrap().expect_status(202);
+    assert_eq!(fte.result(&task).await["status"], "cancelled");
+    far.asked("DELETE /jobs/1 ", 1).await;
+}
