@@ -1,15 +1,18 @@
-//! Starts agents, of every kind: parts of this program (`echo`, `demo`), any command, and programs that speak JSON lines. `docs/agents.md` is for who writes one.
+//! Starts agents, of every kind: parts of this program (`echo`, `demo`), any command, and programs that speak JSON lines or the Agent Client Protocol.
+//! `docs/agents.md` is for who writes one.
 //!
 //! Always true, for every kind: what an agent says is bounded in size and number, and waits where the runner is slower; what it makes is kept before it is
 //! named; when its session is dropped it is killed with all it started, and its workspace removed; it dies with the runner, also when that is killed.
 //!
 //! How a program is held apart from the rest of the machine is the matter of a [`Launcher`].
 
+mod acp;
 mod artifacts;
 mod command;
 mod demo;
 mod echo;
 mod group;
+mod inside;
 mod lacks;
 mod launch;
 mod limits;
@@ -124,6 +127,7 @@ impl AgentHost {
                 AgentKind::Builtin(Builtin::Demo) => Worker::Demo,
                 AgentKind::Command(command) => program(Talk::Command, command),
                 AgentKind::Process(command) => program(Talk::Process, command),
+                AgentKind::Acp(command, permissions) => program(Talk::Acp(*permissions), command),
             };
             (name.clone(), worker)
         };

@@ -14,7 +14,7 @@ use super::AppState;
 pub(crate) struct AgentView {
     /// Its name.
     name: String,
-    /// `builtin`, `command` or `process`.
+    /// `builtin`, `command`, `process` or `acp`.
     kind: &'static str,
     /// Whether it does tasks that name no agent.
     default: bool,
@@ -35,6 +35,7 @@ pub(crate) async fn list(State(app): State<AppState>) -> Json<Page<AgentView>> {
             AgentKind::Builtin(_) => "builtin",
             AgentKind::Command(_) => "command",
             AgentKind::Process(_) => "process",
+            AgentKind::Acp(..) => "acp",
         };
         Some(AgentView {
             name: usage.agent,

@@ -2,9 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test does not expect ends it")]
 
+mod acp;
 mod builtin;
 mod command;
 mod ending;
 mod examples;
+mod foreign;
 mod process;
 mod support;
