@@ -1,5 +1,12 @@
 //! Digests as text: two hexadecimal digits for each byte, in small letters.
+//!
+//! Always true: what JSON means decides its digest, not the order in which its members came.
 
+use std::collections::BTreeMap;
+use std::io;
+
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 /// Bytes as hexadecimal digits.
@@ -13,6 +20,51 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
+/// The SHA-256 of a value's JSON without spaces and with the members of every object in the order of their names, as text. A value that came back from
+/// a store with an order of its own (PostgreSQL's `jsonb`) has the same.
+pub fn json_sha256(value: &Value) -> String {
+    hashed(&Sorted(value))
+}
+
+/// The same, of an object.
+pub fn json_object_sha256(members: &Map<String, Value>) -> String {
+    hashed(&sorted(members))
+}
+
+fn hashed(value: &impl Serialize) -> String {
+    struct Hashed(Sha256);
+    impl io::Write for Hashed {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.update(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut hashed = Hashed(Sha256::new());
+    // A value has no keys that are not text, and hashing cannot fail.
+    let _ = serde_json::to_writer(&mut hashed, value);
+    hex(&hashed.0.finalize())
+}
+
+fn sorted(members: &Map<String, Value>) -> BTreeMap<&str, Sorted<'_>> {
+    members.iter().map(|(name, value)| (name.as_str(), Sorted(value))).collect()
+}
+
+/// A value that writes its objects sorted.
+struct Sorted<'a>(&'a Value);
+
+impl Serialize for Sorted<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Object(members) => serializer.collect_map(sorted(members)),
+            Value::Array(items) => serializer.collect_seq(items.iter().map(Sorted)),
+            plain => plain.serialize(serializer),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -21,5 +73,15 @@ mod tests {
     fn digests_are_written_as_everybody_writes_them() {
         assert_eq!(hex(&[0x00, 0x0f, 0xa0, 0xff]), "000fa0ff");
         assert_eq!(sha256_hex(b""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    }
+
+    #[test]
+    fn the_order_of_members_is_not_part_of_what_json_means() {
+        let of = |text: &str| json_sha256(&serde_json::from_str(text).unwrap());
+        let sorted = r#"[{"a":{"b":[1,2.5],"c":null},"d":"\u00fc\n"}]"#;
+        let text = "[{\"a\":{\"b\":[1,2.5],\"c\":null},\"d\":\"ü\\n\"}]";
+        assert_eq!(of(sorted), sha256_hex(text.as_bytes()));
+        assert_eq!(of(r#"[ {"d":"ü\n", "a":{"c":null, "b":[1, 2.5]}} ]"#), of(sorted));
+        assert_ne!(of(r#"[{"a":{"b":[2.5,1],"c":null},"d":"ü\n"}]"#), of(sorted));
     }
 }

@@ -14,7 +14,7 @@
 //! Creating is create-only: of two requests at the same time one creates, the other finds its record and helps to finish. A create that arrives late
 //! finds a record and does nothing.
 //!
-//! A body is *the same* when its JSON means the same: the digest is over the parsed body with sorted keys and no spaces, so that layout, order
+//! A body is *the same* when its JSON means the same: the digest ([`fte_events::json_object_sha256`]) is over the parsed body with sorted keys and no spaces, so that layout, order
 //! and escapes do not count, but every value does (`1` and `1.0`, `null` and absent, a default that is said and one that is not are different). The
 //! parsed body and not the task it means, because a later version may read more out of the same body.
 
@@ -24,7 +24,6 @@ use fte_events::{TaskId, hex};
 use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use fte_service::Problem;
@@ -67,24 +66,6 @@ impl Key {
     }
 }
 
-/// The digest of what a body means.
-pub(crate) fn digest(body: &Map<String, Value>) -> String {
-    struct Hashed(Sha256);
-    impl std::io::Write for Hashed {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.update(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    let mut hashed = Hashed(Sha256::new());
-    // A map keeps its keys sorted, and hashing cannot fail.
-    let _ = serde_json::to_writer(&mut hashed, body);
-    hex(&hashed.0.finalize())
-}
-
 /// What is remembered about a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -114,6 +95,8 @@ pub(crate) enum Progress {
 
 #[cfg(test)]
 mod tests {
+    use fte_events::json_object_sha256;
+
     use super::*;
 
     fn key(text: &str) -> Result<Option<Key>, Problem> {
@@ -146,7 +129,7 @@ mod tests {
 
     #[test]
     fn the_digest_is_of_the_meaning() {
-        let digest = |text: &str| digest(&serde_json::from_str(text).unwrap());
+        let digest = |text: &str| json_object_sha256(&serde_json::from_str(text).unwrap());
         let base = digest(r#"{"task":"caf\u00e9","context":{"a":1,"b":[1,2]}}"#);
         assert_eq!(base, digest("{ \"context\" : {\"b\":[1, 2],\"a\":1},\n \"task\":\"café\" }"));
         for other in [

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::config::Config;
 use crate::error::{EVENT_BYTES_MAX, Error};
-use crate::idempotency::{self, Key, Progress, REMEMBERED, Record};
+use crate::idempotency::{Key, Progress, REMEMBERED, Record};
 use crate::request;
 
 /// How often a record that keeps changing is read again. Two requests settle in two rounds; a third is a record that expires meanwhile.
@@ -96,7 +96,7 @@ impl Intake {
     /// Accepts the task that the key stands for: a new one, or the one that an earlier request started. See [`idempotency`].
     async fn accept_once(&self, body: Map<String, Value>, key: &Key, caller: &Caller, trace: &TraceParent) -> Result<TaskId, Error> {
         let name = key.record_name(caller.tenant());
-        let body_sha256 = idempotency::digest(&body);
+        let body_sha256 = fte_events::json_object_sha256(&body);
         let record = match self.prepare(body, caller, trace).await {
             Ok(prepared) => self.create(&name, &body_sha256, prepared).await?,
             // What was accepted stays accepted: meanwhile its deadline may have passed, its agent be gone, or its queue be full.

@@ -1,4 +1,5 @@
-//! Starts agents, of every kind: parts of this program (`echo`, `demo`), any command, programs that speak JSON lines, and agents that run elsewhere.
+//! Starts agents, of every kind: parts of this program (`echo`, `demo`), any command, programs that speak JSON lines or the Agent Client Protocol, and agents
+//! that run elsewhere.
 //! `docs/agents.md` is for who writes one.
 //!
 //! Always true, for every kind: what an agent says is bounded in size and number, and waits where the runner is slower; what it makes is kept before it is
@@ -6,12 +7,14 @@
 //!
 //! How a program is held apart from the rest of the machine is the matter of a [`Launcher`].
 
+mod acp;
 mod artifacts;
 mod command;
 mod demo;
 mod echo;
 mod group;
 mod http;
+mod inside;
 mod lacks;
 mod launch;
 mod limits;
@@ -141,6 +144,7 @@ impl AgentHost {
                 AgentKind::Command(command) => program(Talk::Command, command),
                 AgentKind::Process(command) => program(Talk::Process, command),
                 AgentKind::Http(http) => Worker::Http(Arc::new(HttpAgent::new(name.as_str(), agent, http, env, &limits.http)?)),
+                AgentKind::Acp(command, permissions) => program(Talk::Acp(*permissions), command),
             };
             Ok::<_, HostError>((name.clone(), worker))
         };

@@ -81,7 +81,7 @@ impl Config {
 fn limits(agent: &Agent) -> AgentLimits {
     let runtime = match agent.kind {
         AgentKind::Builtin(_) | AgentKind::Http(_) => fte_events::Runtime::None,
-        AgentKind::Command(_) | AgentKind::Process(_) => fte_events::Runtime::Process,
+        AgentKind::Command(_) | AgentKind::Process(_) | AgentKind::Acp(..) => fte_events::Runtime::Process,
     };
     AgentLimits {
         max: agent.max,

@@ -6,7 +6,7 @@
 
 use fte_events::{
     ActionOutcome, Actor, ActorType, ApprovalRequest, Artifact, ClaimId, EventName, ReleaseReason, ResultKind, ResumeReason, Runtime,
-    SandboxKind, Status, TaskError, TaskId, TaskRequested, TaskResult, TaskResumed, sha256_hex,
+    SandboxKind, Status, TaskError, TaskId, TaskRequested, TaskResult, TaskResumed, json_sha256,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -261,7 +261,7 @@ impl End {
 
 /// What tells one question from another: the same words and data are the same question.
 pub fn question(reason: Option<&str>, data: Option<&Value>) -> String {
-    sha256_hex(serde_json::json!([reason, data]).to_string().as_bytes())
+    json_sha256(&serde_json::json!([reason, data]))
 }
 
 /// The key of a task's document.
@@ -351,7 +351,7 @@ impl TaskDoc {
         for (action, data) in report.actions {
             let data = Value::Object(data);
             let agent = Actor::new(ActorType::Agent, &self.agent);
-            let digest = sha256_hex(data.to_string().as_bytes());
+            let digest = json_sha256(&data);
             self.say_action(now, &action, agent, ActionOutcome::Success, |event| event.input_sha256 = Some(digest));
             self.say_status(now, status, |event| {
                 event.details.insert("action".to_owned(), Value::from(action));
@@ -429,7 +429,7 @@ impl TaskDoc {
         let approver = Actor::new(ActorType::User, &decision.approver);
         let (action, outcome) =
             if decision.approved { ("approval.granted", ActionOutcome::Success) } else { ("approval.denied", ActionOutcome::Denied) };
-        let shown = self.approval.as_ref().and_then(|approval| approval.data.as_ref()).map(|data| sha256_hex(data.to_string().as_bytes()));
+        let shown = self.approval.as_ref().and_then(|approval| approval.data.as_ref()).map(json_sha256);
         self.say_action(now, action, approver, outcome, |event| event.input_sha256 = shown);
         let Some(approval) = &mut self.approval else { return };
         if decision.approved && !approval.before_start {

@@ -3,6 +3,7 @@
 //! A bad value names file, line, key and the accepted form. Unknown keys are refused, so that a misspelt limit is never ignored.
 
 mod http;
+mod permissions;
 pub mod sandbox;
 mod scheduling;
 pub mod secrets;
@@ -17,6 +18,9 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer};
 use toml::Spanned;
 
+pub use self::permissions::{Permission, Permissions};
+
+use self::permissions::RawPermissions;
 use self::sandbox::{ACCEPTABLE, RawNetwork, RawSandbox, RawWalls, Sandbox};
 use self::secrets::SecretVariable;
 use crate::env::{ConfigError, parse_duration};
@@ -73,6 +77,8 @@ pub enum AgentKind {
     Process(Vec<String>),
     /// It runs elsewhere.
     Http(Http),
+    /// A program that speaks the Agent Client Protocol, and what it may do without a person.
+    Acp(Vec<String>, Permissions),
 }
 
 impl AgentKind {
@@ -80,7 +86,7 @@ impl AgentKind {
     pub fn is_program(&self) -> bool {
         match self {
             Self::Builtin(_) | Self::Http(_) => false,
-            Self::Command(_) | Self::Process(_) => true,
+            Self::Command(_) | Self::Process(_) | Self::Acp(..) => true,
         }
     }
 }
@@ -212,6 +218,7 @@ struct RawAgent {
     url: Option<Spanned<String>>,
     protocol: Option<Spanned<HttpProtocol>>,
     headers: Option<Spanned<BTreeMap<String, Spanned<String>>>>,
+    permissions: Option<Spanned<RawPermissions>>,
 }
 
 /// A key of an agent that is wrong.
@@ -234,6 +241,7 @@ enum RawKind {
     Command,
     Process,
     Http,
+    Acp,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -252,12 +260,17 @@ impl RawAgent {
             RawKind::Builtin if self.command.is_some() => {
                 return Err(wrong("command", self.command.as_ref(), "a built-in agent has no command"));
             }
+            RawKind::Builtin if self.permissions.is_some() => {
+                return Err(wrong("permissions", self.permissions.as_ref(), r#"only for kind = "acp""#));
+            }
             RawKind::Builtin => AgentKind::Builtin(match (builtin.map(Spanned::get_ref), name.as_str()) {
                 (Some(RawBuiltin::Echo), _) | (None, "echo") => Builtin::Echo,
                 (Some(RawBuiltin::Demo), _) | (None, "demo") => Builtin::Demo,
                 (None, _) => return Err(wrong("builtin", builtin, r#"missing; expected "echo" or "demo""#)),
             }),
             _ if builtin.is_some() => return Err(wrong("builtin", builtin, r#"only for kind = "builtin""#)),
+            RawKind::Acp => AgentKind::Acp(program(self.command)?, permissions::check(self.permissions)?),
+            _ if self.permissions.is_some() => return Err(wrong("permissions", self.permissions.as_ref(), r#"only for kind = "acp""#)),
             RawKind::Command => AgentKind::Command(program(self.command)?),
             RawKind::Process => AgentKind::Process(program(self.command)?),
             RawKind::Http => AgentKind::Http(http::check(self.url, self.protocol, self.headers)?),

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that fails here shows where, and says what it did")]
 
+mod acp;
 mod approvals;
 mod artifacts;
 mod attempts;

@@ -243,9 +243,18 @@ print(json.dumps(told))
 "#
     );
     let told = prison.run("python", &script).await;
-    let mut expected = json!({"tcp": "ECONNREFUSED", "udp": "ENETUNREACH", "vsock": "EAFNOSUPPORT", "packet": "EAFNOSUPPORT", "sti": "EPERM"});
+    let mut expected =
+        json!({"tcp": "ECONNREFUSED", "udp": "ENETUNREACH", "vsock": "EAFNOSUPPORT", "packet": "EAFNOSUPPORT", "sti": "EPERM"});
     if std::env::consts::ARCH == "x86_64" {
-        for (name, errno) in [("io_uring", "ENOSYS"), ("keyctl", "EPERM"), ("bpf", "EPERM"), ("perf", "EPERM"), ("userns", "EPERM"), ("x32", "ENOSYS"), ("getpid", "open")] {
+        for (name, errno) in [
+            ("io_uring", "ENOSYS"),
+            ("keyctl", "EPERM"),
+            ("bpf", "EPERM"),
+            ("perf", "EPERM"),
+            ("userns", "EPERM"),
+            ("x32", "ENOSYS"),
+            ("getpid", "open"),
+        ] {
             expected[name] = json!(errno);
         }
     }
@@ -289,7 +298,10 @@ time.sleep(20)
 while True:
     os.wait()";
     if prison.holds_together() {
-        let script = many.replace("time.sleep(20)\nwhile True:\n    os.wait()", "import signal, sys\n_, status = os.wait()\nsys.exit(0 if os.WIFSIGNALED(status) else 1)");
+        let script = many.replace(
+            "time.sleep(20)\nwhile True:\n    os.wait()",
+            "import signal, sys\n_, status = os.wait()\nsys.exit(0 if os.WIFSIGNALED(status) else 1)",
+        );
         let end = prison.end("small", &script).await;
         // One of them was killed, and the whole is told why if it did not go well.
         assert!(end["status"] == "completed" || end["error"]["code"] == "memory_exceeded", "{end}");
@@ -324,18 +336,27 @@ for place in ('/tmp', '/dev/shm'):
 #[tokio::test]
 async fn signals_stay_inside_and_what_was_started_dies_with_its_task() {
     let prison = Prison::start().await;
-    let killer = format!("kill -9 {} 2>/dev/null && echo killed; kill -9 1 2>/dev/null; kill -TERM -1 2>/dev/null; trap '' TERM; kill -TERM -1; echo alive", prison.process.ready().pid);
+    let killer = format!(
+        "kill -9 {} 2>/dev/null && echo killed; kill -9 1 2>/dev/null; kill -TERM -1 2>/dev/null; trap '' TERM; kill -TERM -1; echo alive",
+        prison.process.ready().pid
+    );
     assert_eq!(prison.says("sh", &killer).await, "alive");
     prison.api().get("/health").await.unwrap().expect_status(200);
 
     // Daemons, which leave group, session and parent.
     let word = format!("7{}", prison.process.ready().pid);
-    let daemon = format!("setsid sh -c 'setsid sleep {word} & sleep {word}' >/dev/null 2>&1 & setsid sleep {word} >/dev/null 2>&1 & sleep 0.1; echo left");
+    let daemon = format!(
+        "setsid sh -c 'setsid sleep {word} & sleep {word}' >/dev/null 2>&1 & setsid sleep {word} >/dev/null 2>&1 & sleep 0.1; echo left"
+    );
     assert_eq!(prison.says("sh", &daemon).await, "left");
     eventually(|| async { none_left(&word) }).await;
 
     // One that is called off while it works.
-    let task = post(&prison.api(), json!({ "task": format!("setsid sleep {word} & trap '' TERM; while :; do sleep {word}; done"), "agent": "sh" })).await;
+    let task = post(
+        &prison.api(),
+        json!({ "task": format!("setsid sleep {word} & trap '' TERM; while :; do sleep {word}; done"), "agent": "sh" }),
+    )
+    .await;
     eventually(|| async { if processes_with(&word).len() >= 2 { Ok(()) } else { Err("not started".to_owned()) } }).await;
     prison.api().post(&format!("/v1/tasks/{task}/cancel"), &json!({})).await.unwrap().expect_status(202);
     assert_eq!(result(&prison.api(), &task).await["status"], "cancelled");
@@ -352,7 +373,8 @@ async fn a_killed_runner_takes_its_sandboxes_with_it() {
     let mut prison = Prison::start().await;
     let word = format!("8{}", prison.process.ready().pid);
     for _ in 0..3 {
-        post(&prison.api(), json!({ "task": format!("setsid sleep {word} & setsid sh -c 'sleep {word}' & sleep {word}"), "agent": "sh" })).await;
+        post(&prison.api(), json!({ "task": format!("setsid sleep {word} & setsid sh -c 'sleep {word}' & sleep {word}"), "agent": "sh" }))
+            .await;
     }
     eventually(|| async { if processes_with(&word).len() >= 9 { Ok(()) } else { Err("not started".to_owned()) } }).await;
     prison.process.kill().await;
@@ -367,7 +389,11 @@ async fn output_is_bounded_and_files_leave_only_from_the_workspace() {
     assert_eq!(code(&prison.end("sh", "yes >&2").await), "output_too_large");
     // As the speaker's script: what it says is of the protocol.
     assert_eq!(code(&prison.end("speaker", "while True: sys.stdout.write('x' * 65536)").await), "line_too_long");
-    let artifact = |path: &str| format!("import os\nos.symlink('/etc/passwd', 'link')\nos.symlink('/', 'root')\nsay(type='artifact', path={path:?})\nsay(type='result', result=1)");
+    let artifact = |path: &str| {
+        format!(
+            "import os\nos.symlink('/etc/passwd', 'link')\nos.symlink('/', 'root')\nsay(type='artifact', path={path:?})\nsay(type='result', result=1)"
+        )
+    };
     for path in ["link", "root/etc/passwd", "../../../agents.toml", "/etc/passwd", "/proc/self/environ"] {
         let end = prison.end("speaker", &artifact(path)).await;
         assert!(["artifact_refused", "artifact_missing"].contains(&code(&end).as_str()), "{path}: {end}");
@@ -527,7 +553,13 @@ async fn warm_programs_serve_one_task_each_and_are_replaced() {
     }
     assert_eq!(prison.run("ready", "say(type='result', result='well')").await, "well");
     // More at once than wait.
-    let tasks: Vec<_> = futures_util::future::join_all((0..9).map(|number| prison.run("ready", if number % 2 == 0 { "say(type='result', result=1)" } else { "import time; time.sleep(0.2); say(type='result', result=1)" }))).await;
+    let tasks: Vec<_> = futures_util::future::join_all((0..9).map(|number| {
+        prison.run(
+            "ready",
+            if number % 2 == 0 { "say(type='result', result=1)" } else { "import time; time.sleep(0.2); say(type='result', result=1)" },
+        )
+    }))
+    .await;
     assert_eq!(tasks, vec![json!(1); 9]);
     prison.process.kill().await;
     eventually(|| async { none_left(&program) }).await;

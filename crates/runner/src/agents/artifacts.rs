@@ -1,17 +1,15 @@
 //! Artifacts: files that agents made, kept by their SHA-256 and named `artifact:sha256/<hex>`.
 //!
 //! Always true: a kept file is whole and durable before anybody hears its name (see `fte_artifacts`, which says where); what an agent names
-//! is opened step by step from its workspace without following a symbolic link, so that no name and no race leads out of it.
+//! is opened by [`super::inside`], so that no name and no race leads out of its workspace.
 
-use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use fte_artifacts::{Artifacts, Away, KeepError};
 use fte_events::{Artifact, Extra};
-use rustix::fs::{CWD, Mode, OFlags, openat};
 
+use super::inside;
 use crate::ports::Said;
 
 /// An artifact was not kept.
@@ -67,7 +65,13 @@ impl ArtifactStore {
     ) -> Result<Artifact, ArtifactError> {
         let name =
             name.unwrap_or_else(|| Path::new(&path).file_name().map_or_else(|| path.clone(), |name| name.to_string_lossy().into_owned()));
-        let opening = tokio::task::spawn_blocking(move || open_inside(&workspace, &path));
+        let opening = tokio::task::spawn_blocking(move || {
+            inside::open(&workspace, Path::new(&path)).map_err(|error| match error {
+                inside::Error::Outside => ArtifactError::Outside { path },
+                inside::Error::Missing => ArtifactError::Missing { path },
+                inside::Error::Io(source) => ArtifactError::Unreadable { path, source },
+            })
+        });
         let broken_off = |_| ArtifactError::NotKept { name: name.clone(), source: KeepError::Away(Away::Stopped) };
         let file = opening.await.map_err(broken_off)??;
         let media = media.unwrap_or_else(|| media_type(&name).to_owned());
@@ -93,41 +97,6 @@ impl ArtifactStore {
             uri,
             extra: Extra::default(),
         })
-    }
-}
-
-/// Opens a regular file inside `workspace`, each step relative to the directory before it and none through a symbolic link.
-fn open_inside(workspace: &Path, path: &str) -> Result<File, ArtifactError> {
-    let outside = || ArtifactError::Outside { path: path.to_owned() };
-    let missing = || ArtifactError::Missing { path: path.to_owned() };
-    let failed = |errno: rustix::io::Errno| match errno {
-        rustix::io::Errno::NOENT => missing(),
-        rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR | rustix::io::Errno::MLINK | rustix::io::Errno::NXIO => outside(),
-        errno => ArtifactError::Unreadable { path: path.to_owned(), source: errno.into() },
-    };
-    // An absolute name is fine as long as it is inside.
-    let inside = Path::new(path);
-    let inside = inside.strip_prefix(workspace).unwrap_or(inside);
-    let mut steps = Vec::new();
-    for component in inside.components() {
-        match component {
-            Component::Normal(step) => steps.push(step),
-            Component::CurDir => {}
-            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return Err(outside()),
-        }
-    }
-    let last = steps.pop().ok_or_else(outside)?;
-    let common = OFlags::RDONLY | OFlags::CLOEXEC;
-    let mut directory: OwnedFd = openat(CWD, workspace, common | OFlags::DIRECTORY, Mode::empty()).map_err(failed)?;
-    for step in steps {
-        directory = openat(&directory, step, common | OFlags::DIRECTORY | OFlags::NOFOLLOW, Mode::empty()).map_err(failed)?;
-    }
-    // Without NONBLOCK a named pipe would hold us until somebody writes to it.
-    let file = File::from(openat(&directory, last, common | OFlags::NOFOLLOW | OFlags::NONBLOCK, Mode::empty()).map_err(failed)?);
-    match file.metadata() {
-        Ok(metadata) if metadata.is_file() => Ok(file),
-        Ok(_) => Err(outside()),
-        Err(source) => Err(ArtifactError::Unreadable { path: path.to_owned(), source }),
     }
 }
 

@@ -51,8 +51,8 @@ pub(super) async fn talk(conversation: &mut Conversation) -> Result<Said, Gone> 
                 program.end_after(std::time::Duration::ZERO, shared.limits.grace);
             }
             // It asked nothing.
-            Happening::Told(Tell::Decision { .. }) => {}
-            Happening::Flood => return Ok(flood(shared)),
+            Happening::Told(Tell::Decision { .. }) | Happening::Drained => {}
+            Happening::Flood => return Ok(flood(agent.talk, shared)),
             Happening::DiskFull => return Ok(disk_full(agent)),
             Happening::Silent => return Ok(silent(agent)),
             Happening::Ended(status) => break status,

@@ -9,6 +9,14 @@ use super::http::HttpLimits;
 pub struct Limits {
     /// Longest line of the JSON-lines protocol. Default 1 MiB.
     pub line_bytes_max: usize,
+    /// Longest message of the Agent Client Protocol, which carries whole files. Default 8 MiB.
+    pub message_bytes_max: usize,
+    /// Most output of an agent that speaks it, which tells of every file it reads. Default 512 MiB.
+    pub conversation_bytes_max: u64,
+    /// Most text of a file that it reads or writes at a time through the runner, and most output that is kept of a terminal. Default 1 MiB.
+    pub file_bytes_max: usize,
+    /// Most terminals that it holds at a time. Default 16.
+    pub terminals_max: usize,
     /// Most output, standard output and standard error together. Default 64 MiB.
     pub output_bytes_max: u64,
     /// Largest result, checkpoint, or data of an action or approval. Default 256 KiB; what is larger travels as an artifact.
@@ -29,6 +37,10 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             line_bytes_max: 1 << 20,
+            message_bytes_max: 8 << 20,
+            conversation_bytes_max: 512 << 20,
+            file_bytes_max: 1 << 20,
+            terminals_max: 16,
             output_bytes_max: 64 << 20,
             data_bytes_max: 256 << 10,
             artifact_bytes_max: 64 << 20,

@@ -80,7 +80,8 @@ pub(super) async fn talk(conversation: &mut Conversation) -> Result<Said, Gone> 
                     }
                 }
             }
-            Happening::Flood => return Ok(last.unwrap_or_else(|| flood(&conversation.shared))),
+            Happening::Drained => {}
+            Happening::Flood => return Ok(last.unwrap_or_else(|| flood(conversation.agent.talk, &conversation.shared))),
             Happening::DiskFull => return Ok(last.unwrap_or_else(|| disk_full(&conversation.agent))),
             Happening::Silent => return Ok(last.unwrap_or_else(|| silent(&conversation.agent))),
             Happening::Ended(status) => break status,

@@ -32,7 +32,7 @@ use crate::ports::{Said, Tell};
 const READ_BYTES: usize = 16 << 10;
 /// A buffer with less room gets a new one.
 const READ_BYTES_MIN: usize = 1 << 10;
-/// Past this much unread input the runner's next word waits.
+/// Past this much unread input the runner's next word waits, and its own output is not read.
 const UNREAD_BYTES_MAX: usize = 4 << 20;
 /// A killed process is gone in no time; one that hangs in the kernel is not waited for longer than this.
 const GONE: Duration = Duration::from_secs(10);
@@ -42,6 +42,8 @@ const GONE: Duration = Duration::from_secs(10);
 pub(super) enum Happening {
     /// It wrote to its standard output.
     Output(Bytes),
+    /// It has read enough of what had made it [full](Program::is_full).
+    Drained,
     /// The runner has a word for it.
     Told(Tell),
     /// It wrote more than it may.
@@ -114,15 +116,26 @@ impl std::fmt::Debug for Terms {
     }
 }
 
-impl Program {
-    /// Starts it. Blocks for as long as that takes; needs the runtime's context.
-    pub(super) fn spawn(
-        launcher: &Launcher,
-        launch: &Launch<'_>,
-        watchdog: &Arc<Watchdog>,
-        workspace: Workspace,
-        terms: Terms,
-    ) -> io::Result<Self> {
+/// A program and what holds it, as it was spawned.
+#[derive(Debug)]
+pub(super) struct Spawned {
+    pub(super) group: Arc<Group>,
+    /// Rings whenever some child of this process ends.
+    pub(super) children: Signals,
+    pub(super) cell: Option<Cell>,
+    /// Whom the proxy tells of hosts that it denies.
+    pub(super) ear: Ear,
+    pub(super) proxy: Option<Proxy>,
+    /// What has to be written to its standard input before all else.
+    pub(super) first: Vec<u8>,
+    pub(super) stdin: Option<ChildStdin>,
+    pub(super) stdout: Option<ChildStdout>,
+    pub(super) stderr: Option<ChildStderr>,
+}
+
+impl Spawned {
+    /// Spawns it. Blocks for as long as that takes; needs the runtime's context.
+    pub(super) fn new(launcher: &Launcher, launch: &Launch<'_>, watchdog: &Arc<Watchdog>) -> io::Result<Self> {
         watchdog.ready()?;
         let ear = Ear::default();
         let children = signal(SignalKind::child())?;
@@ -139,6 +152,20 @@ impl Program {
             (Some(way_out), Network::Allowed(hosts)) => Some(way_out.serve(hosts.clone(), ear.clone())?),
             _ => None,
         };
+        Ok(Self { group, children, cell, ear, proxy, first, stdin, stdout, stderr })
+    }
+}
+
+impl Program {
+    /// Starts it. Blocks for as long as that takes; needs the runtime's context.
+    pub(super) fn spawn(
+        launcher: &Launcher,
+        launch: &Launch<'_>,
+        watchdog: &Arc<Watchdog>,
+        workspace: Workspace,
+        terms: Terms,
+    ) -> io::Result<Self> {
+        let Spawned { group, children, cell, ear, proxy, first, stdin, stdout, stderr } = Spawned::new(launcher, launch, watchdog)?;
         let alarms = Alarms { silent: Some(Instant::now() + terms.silence_max), ..Alarms::default() };
         Ok(Self {
             group,
@@ -214,6 +241,11 @@ impl Program {
         }
     }
 
+    /// Whether so much waits to be read by it that it should get no more answers first.
+    pub(super) fn is_full(&self) -> bool {
+        self.unread.len() >= UNREAD_BYTES_MAX
+    }
+
     /// Closes its standard input after what was written.
     pub(super) fn close_stdin(&mut self) {
         self.close_stdin = true;
@@ -250,12 +282,18 @@ impl Program {
             // Output before alarms: what it wrote in time counts, however late we come to read it. A flood of output ends at its limit.
             tokio::select! {
                 biased;
-                told = tell.recv(), if !self.deaf && self.unread.len() < UNREAD_BYTES_MAX => match told {
+                told = tell.recv(), if !self.deaf && !self.is_full() => match told {
                     Some(told) => return Happening::Told(told),
                     None => self.deaf = true,
                 },
                 _ = self.children.recv(), if self.status.is_none() => self.look(),
-                written = write_some(&mut self.stdin, &self.unread), if self.stdin.is_some() && !self.unread.is_empty() => self.written(written),
+                written = write_some(&mut self.stdin, &self.unread), if self.stdin.is_some() && !self.unread.is_empty() => {
+                    let was_full = self.is_full();
+                    self.written(written);
+                    if was_full && !self.is_full() {
+                        return Happening::Drained;
+                    }
+                }
                 read = read_some(&mut self.stderr, &mut self.err), if self.stderr.is_some() => {
                     let chunk = self.err.split();
                     if read == 0 {
@@ -271,7 +309,7 @@ impl Program {
                         return Happening::Flood;
                     }
                 }
-                read = read_some(&mut self.stdout, &mut self.out), if self.stdout.is_some() => {
+                read = read_some(&mut self.stdout, &mut self.out), if self.stdout.is_some() && (!self.is_full() || self.status.is_some()) => {
                     let chunk = self.out.split();
                     if read == 0 {
                         self.stdout = None;

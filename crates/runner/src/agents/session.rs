@@ -4,17 +4,18 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use fte_service::agents::Agent;
+use fte_service::agents::{Agent, Permissions};
 use rustix::process::Signal;
 use tokio::sync::{mpsc, oneshot};
 
+use super::acp::Terminals;
 use super::group::Group;
 use super::launch::Launch;
-use super::limits::CHANNEL;
+use super::limits::{CHANNEL, Limits};
 use super::program::{Program, Terms};
 use super::warm::{Warm, Working};
 use super::workspace::Workspace;
-use super::{Shared, command, process, secrets};
+use super::{Shared, acp, command, process, secrets};
 use crate::ports::{Said, Session, Start, StartError};
 
 /// Nobody listens any more.
@@ -40,6 +41,7 @@ impl Drop for AbortOnDrop {
 pub(super) enum Talk {
     Command,
     Process,
+    Acp(Permissions),
 }
 
 /// Variables of an environment, by name.
@@ -82,7 +84,7 @@ pub(super) async fn start(agent: Arc<ProgramAgent>, start: Start, shared: Arc<Sh
     let (held, dropped) = oneshot::channel();
     program.begin(start.task_id, &said);
     let guard = EndOnDrop { group: program.group(), _held: held };
-    tokio::spawn(Conversation { agent, start, shared, program, told, said, working }.run(dropped));
+    tokio::spawn(Conversation { agent, start, shared, program, terminals: Terminals::default(), told, said, working }.run(dropped));
     Ok(Session { said: hear, tell, guard: Box::new(guard) })
 }
 
@@ -117,7 +119,7 @@ fn spawn_now(agent: &ProgramAgent, start: Option<&Start>, secrets: Variables, sh
     let path: PathBuf = workspace.path().to_owned();
     let (command, mut env) = match (agent.talk, start) {
         (Talk::Command, Some(start)) => command::prepare(agent, start, &path)?,
-        (Talk::Command, None) | (Talk::Process, _) => (agent.command.clone(), agent.env.clone()),
+        (Talk::Command, None) | (Talk::Process | Talk::Acp(_), _) => (agent.command.clone(), agent.env.clone()),
     };
     let values = secrets.iter().map(|(_, value)| value.clone()).collect();
     env.extend(secrets);
@@ -126,7 +128,7 @@ fn spawn_now(agent: &ProgramAgent, start: Option<&Start>, secrets: Variables, sh
     let terms = Terms {
         agent: agent.name.clone(),
         task_id: None,
-        output_bytes_max: limits.output_bytes_max,
+        output_bytes_max: output_bytes_max(agent.talk, limits),
         silence_max: agent.agent.timeout,
         disk_bytes_max: agent.agent.sandbox.disk_bytes,
         memory_bytes_max: agent.agent.sandbox.memory_bytes,
@@ -136,12 +138,21 @@ fn spawn_now(agent: &ProgramAgent, start: Option<&Start>, secrets: Variables, sh
     Program::spawn(&shared.launcher, &launch, &shared.watchdog, workspace, terms)
 }
 
+fn output_bytes_max(talk: Talk, limits: &Limits) -> u64 {
+    match talk {
+        Talk::Command | Talk::Process => limits.output_bytes_max,
+        Talk::Acp(_) => limits.conversation_bytes_max,
+    }
+}
+
 /// Everything that a kind needs to talk with its program.
 pub(super) struct Conversation {
     pub(super) agent: Arc<ProgramAgent>,
     pub(super) start: Start,
     pub(super) shared: Arc<Shared>,
     pub(super) program: Program,
+    /// What else runs for the agent.
+    pub(super) terminals: Terminals,
     pub(super) told: mpsc::Receiver<crate::ports::Tell>,
     pub(super) said: mpsc::Sender<Said>,
     /// Until its program is gone.
@@ -154,6 +165,7 @@ impl Conversation {
             let last = match self.agent.talk {
                 Talk::Command => command::talk(&mut self).await,
                 Talk::Process => process::talk(&mut self).await,
+                Talk::Acp(permissions) => acp::talk(&mut self, permissions).await,
             };
             if let Ok(last) = last {
                 drop(say(&self.said, last).await);
@@ -165,8 +177,10 @@ impl Conversation {
             () = talk => {}
         }
         // The runner goes on with the last word while the rest is cleared away.
-        let Self { program, said, working, .. } = self;
+        let Self { program, mut terminals, said, working, .. } = self;
         drop(said);
+        // They work in the workspace, which goes with the program.
+        terminals.finish().await;
         program.finish().await;
         drop(working);
     }
@@ -178,8 +192,9 @@ pub(super) fn error(code: &str, message: impl Into<String>, retryable: bool) -> 
 }
 
 /// Too much output.
-pub(super) fn flood(shared: &Shared) -> Said {
-    let message = format!("the agent wrote more than {} bytes; large output travels as an artifact", shared.limits.output_bytes_max);
+pub(super) fn flood(talk: Talk, shared: &Shared) -> Said {
+    let limit = output_bytes_max(talk, &shared.limits);
+    let message = format!("the agent wrote more than {limit} bytes; large output travels as an artifact");
     error("output_too_large", message, false)
 }
 

@@ -14,7 +14,7 @@ use super::AppState;
 pub(crate) struct AgentView {
     /// Its name.
     name: String,
-    /// `builtin`, `command`, `process` or `http`.
+    /// `builtin`, `command`, `process`, `acp` or `http`.
     kind: &'static str,
     /// Whether it does tasks that name no agent.
     default: bool,
@@ -44,6 +44,7 @@ pub(crate) async fn list(State(app): State<AppState>) -> Json<Page<AgentView>> {
             AgentKind::Command(_) => "command",
             AgentKind::Process(_) => "process",
             AgentKind::Http(_) => "http",
+            AgentKind::Acp(..) => "acp",
         };
         Some(AgentView {
             full: app.runner.is_full(&usage.agent),

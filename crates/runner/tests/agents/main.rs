@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test does not expect ends it")]
 
+mod acp;
 mod builtin;
 mod command;
 mod ending;
 mod examples;
+mod foreign;
 mod http;
 mod process;
 mod support;

@@ -24,8 +24,10 @@ impl FromStr for SecretVariable {
     fn from_str(text: &str) -> Result<Self, ()> {
         let (variable, value) = text.split_once('=').unwrap_or((text, text));
         let (secret, key) = value.split_once('/').unwrap_or((value, value));
-        let is_variable = variable.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !variable.starts_with(|c: char| c.is_ascii_digit());
-        let is_name = |name: &str| !name.is_empty() && name.len() <= 253 && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c));
+        let is_variable =
+            variable.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !variable.starts_with(|c: char| c.is_ascii_digit());
+        let is_name =
+            |name: &str| !name.is_empty() && name.len() <= 253 && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.:".contains(c));
         if variable.is_empty() || !is_variable || !is_name(secret) || !is_name(key) {
             return Err(());
         }

@@ -36,6 +36,26 @@ fn the_only_agent_is_the_default() {
 }
 
 #[test]
+fn an_agent_of_the_agent_client_protocol_has_permissions_by_kind_of_tool() {
+    let coder = "[agents.coder]\nkind = \"acp\"\ncommand = [\"gemini\", \"--acp\"]\n";
+    let of = |text: &str| match parse(text).unwrap().agents["coder"].kind.clone() {
+        AgentKind::Acp(command, permissions) => {
+            assert_eq!(command, ["gemini", "--acp"]);
+            permissions
+        }
+        other => panic!("{other:?}"),
+    };
+    let defaults = of(coder);
+    assert_eq!(defaults, Permissions::default());
+    assert_eq!([defaults.read, defaults.edit, defaults.search], [Permission::Allow; 3]);
+    assert_eq!([defaults.execute, defaults.delete, defaults.fetch, defaults.switch_mode, defaults.other], [Permission::Ask; 5]);
+    let expected = Permissions { execute: Permission::Allow, delete: Permission::Deny, r#move: Permission::Ask, ..defaults };
+    assert_eq!(of(&format!("{coder}permissions = {{ execute = \"allow\", delete = \"deny\", move = \"ask\" }}\n")), expected);
+    let table = "[agents.coder.permissions]\nexecute = \"allow\"\ndelete = \"deny\"\nmove = \"ask\"\n";
+    assert_eq!(of(&format!("{coder}{table}")), expected);
+}
+
+#[test]
 fn a_bad_value_names_file_line_key_and_the_accepted_form() {
     let check = |text: &str, place: &str, form: &str| {
         let error = parse(text).unwrap_err().to_string();
@@ -80,6 +100,21 @@ fn a_bad_value_names_file_line_key_and_the_accepted_form() {
     check("[agents.x]\nkind = \"builtin\"\n", "line 1, agents.x.builtin:", r#""echo" or "demo""#);
     check("[agents.Bad_Name]\nkind = \"builtin\"\n", "line 1, agents.Bad_Name:", "a-z");
     check(&format!("default = \"nobody\"\n{echo}"), "line 1, default:", "expected one of echo");
+    let coder = "[agents.x]\nkind = \"acp\"\ncommand = [\"x\"]\n";
+    check("[agents.x]\nkind = \"acp\"\n", "line 1, agents.x.command:", "expected a program");
+    let bad = format!("{coder}permissions = {{ read = \"allow\", execute = \"maybe\" }}\n");
+    check(&bad, "line 4, agents.x.permissions:", r#"execute = "maybe": expected "allow", "ask" or "deny""#);
+    let bad = format!("{coder}[agents.x.permissions]\nread = \"allow\"\nexecute = \"Allow\"\n");
+    check(&bad, "line 6, agents.x.permissions:", r#"execute = "Allow": expected "allow""#);
+    check(
+        &format!("{coder}permissions = {{ erase = \"ask\" }}\n"),
+        "line 4, agents.x.permissions:",
+        "erase: expected a kind of tool: read,",
+    );
+    check(&format!("{coder}permissions = {{ read = 1 }}\n"), "line 4, agents.x.permissions:", "expected a string");
+    check(&format!("{coder}permissions = \"allow\"\n"), "line 4, agents.x.permissions:", "expected a map");
+    check(&format!("{echo}permissions = {{ read = \"ask\" }}\n"), "line 3, agents.echo.permissions:", "only for");
+    check("[agents.x]\nkind = \"process\"\ncommand = [\"x\"]\npermissions = {}\n", "line 4, agents.x.permissions:", "only for");
     check("", "line 1, agents:", "at least one agent");
 }
 

@@ -1,6 +1,7 @@
 use std::os::unix::fs::symlink;
 
 use fte_artifacts::Place;
+use rustix::fs::{CWD, Mode};
 
 use super::*;
 
