@@ -33,6 +33,7 @@ fn dependencies_point_one_way() {
     check("fte-sidecar", &[]);
     check("fte-events", &["fte-bus"]);
     check("fte-service", &["fte-bus", "fte-events"]);
+    check("fte-kubernetes", &["fte-events", "fte-runner", "fte-service"]);
     check("fte-artifacts", &["fte-events", "fte-service"]);
     for service in ["fte-intake", "fte-audit"] {
         check(service, &["fte-bus", "fte-events", "fte-service"]);
@@ -40,6 +41,20 @@ fn dependencies_point_one_way() {
     // One keeps what the other gives away.
     check("fte-runner", &["fte-artifacts", "fte-bus", "fte-events", "fte-sandbox", "fte-service"]);
     check("fte-status", &["fte-artifacts", "fte-bus", "fte-events", "fte-service"]);
+}
+
+/// Who does not ask for it builds no client for Kubernetes.
+#[test]
+fn only_a_feature_of_the_command_that_is_off_brings_a_client_for_kubernetes() {
+    let tree = |more: &[&str]| {
+        let mut cargo = std::process::Command::new(env!("CARGO"));
+        cargo.args(["tree", "--offline", "--locked", "--package", "fte", "--edges", "normal,build", "--prefix", "none"]).args(more);
+        let out = cargo.current_dir(root()).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let text = String::from_utf8(out.stdout).unwrap();
+        text.lines().any(|line| line.starts_with("kube ") || line.starts_with("k8s-openapi ") || line.starts_with("fte-kubernetes "))
+    };
+    assert!(!tree(&[]) && tree(&["--features", "kubernetes"]));
 }
 
 #[test]
@@ -79,7 +94,8 @@ fn lines_with(words: &[&str], crates: &[&str]) -> Vec<String> {
     found
 }
 
-const ALL: [&str; 11] = ["artifacts", "audit", "bus", "cli", "events", "intake", "runner", "service", "sidecar", "status", "testkit"];
+const ALL: [&str; 12] =
+    ["artifacts", "audit", "bus", "cli", "events", "intake", "kubernetes", "runner", "service", "sidecar", "status", "testkit"];
 
 fn all_but(exempt: &[&str]) -> Vec<&'static str> {
     ALL.into_iter().filter(|name| !exempt.contains(name)).collect()

@@ -3,6 +3,7 @@
 mod agents;
 mod audit;
 mod bench;
+mod claims;
 mod cli;
 mod client;
 mod completions;

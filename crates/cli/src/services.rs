@@ -4,6 +4,7 @@ use clap::ValueEnum;
 use fte_service::{Bus, ConfigError, Env, Ports, ProcessEnv, Service, Settings};
 
 use crate::error::Error;
+use crate::{claims, up};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Name {
@@ -82,9 +83,11 @@ impl Config {
             // Agents get the variables that they are allowed from the process, not from what is composed here.
             Self::Runner(config) => {
                 let stage = Some(fte_sandbox::Stage::this_program().map_err(|error| failed(error.into()))?);
-                fte_runner::start(fte_runner::Config { stage, ..config }, settings, bus, &ProcessEnv)
-                    .await
-                    .map_err(|error| failed(error.into()))
+                // The data directory is a seat on one machine; in a cluster there are others of that name.
+                let seat = config.seat.as_deref().filter(|seat| *seat != up::SEAT);
+                let claims = claims::of(settings, seat).await?;
+                let config = fte_runner::Config { stage, claims, ..config };
+                fte_runner::start(config, settings, bus, &ProcessEnv).await.map_err(|error| failed(error.into()))
             }
             Self::Status(config) => fte_status::start(config, settings, bus).await.map_err(|error| failed(error.into())),
             Self::Audit(config) => fte_audit::start(config, settings, bus).await.map_err(|error| failed(error.into())),

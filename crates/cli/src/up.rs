@@ -32,7 +32,7 @@ const RESILIENCY: &str = include_str!("../../../dapr/resiliency.yaml");
 /// The app id of programs that are not ours.
 const LOCAL_APP: &str = "fte-local";
 /// What the runner holds that no other process can: see the module's text.
-const SEAT: &str = "data-directory";
+pub(crate) const SEAT: &str = "data-directory";
 
 #[derive(Debug, Args)]
 pub(crate) struct Up {

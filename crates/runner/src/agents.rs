@@ -9,9 +9,11 @@
 
 mod acp;
 mod artifacts;
+mod claims;
 mod command;
 mod demo;
 mod echo;
+mod elsewhere;
 mod group;
 mod http;
 mod inside;
@@ -42,6 +44,7 @@ use fte_service::{ConfigError, Env};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+pub use self::claims::{ClaimError, ClaimRequest, ClaimedSandbox, Claims, SandboxHost};
 pub use self::http::HttpLimits;
 pub use self::launch::Launcher;
 pub use self::limits::Limits;
@@ -71,6 +74,7 @@ pub enum HostError {
 pub struct AgentHost {
     agents: BTreeMap<AgentName, Worker>,
     shared: Arc<Shared>,
+    claims: Option<Arc<dyn Claims>>,
     /// Leads nowhere: for agents that listen to nothing.
     deaf: mpsc::Sender<Tell>,
 }
@@ -81,6 +85,8 @@ enum Worker {
     Demo,
     Program(Arc<ProgramAgent>),
     Http(Arc<HttpAgent>),
+    /// The same, in a sandbox that is claimed for each session.
+    Claimed(Arc<HttpAgent>, config::kubernetes::KubernetesSandbox),
 }
 
 /// What programs are started with.
@@ -143,7 +149,13 @@ impl AgentHost {
                 AgentKind::Builtin(Builtin::Demo) => Worker::Demo,
                 AgentKind::Command(command) => program(Talk::Command, command),
                 AgentKind::Process(command) => program(Talk::Process, command),
-                AgentKind::Http(http) => Worker::Http(Arc::new(HttpAgent::new(name.as_str(), agent, http, env, &limits.http)?)),
+                AgentKind::Http(http) => {
+                    let http = Arc::new(HttpAgent::new(name.as_str(), agent, http, env, &limits.http)?);
+                    agent
+                        .kubernetes
+                        .clone()
+                        .map_or_else(|| Worker::Http(Arc::clone(&http)), |place| Worker::Claimed(Arc::clone(&http), place))
+                }
                 AgentKind::Acp(command, permissions) => program(Talk::Acp(*permissions), command),
             };
             Ok::<_, HostError>((name.clone(), worker))
@@ -157,7 +169,12 @@ impl AgentHost {
             watchdog: Arc::default(),
             limits,
         };
-        Ok(Self { agents: workers, shared: Arc::new(shared), deaf: mpsc::channel(1).0 })
+        Ok(Self { agents: workers, shared: Arc::new(shared), claims: None, deaf: mpsc::channel(1).0 })
+    }
+
+    /// The same, with somebody who claims sandboxes that are elsewhere. Without, agents in such cannot start.
+    pub fn with_claims(self, claims: Option<Arc<dyn Claims>>) -> Self {
+        Self { claims, ..self }
     }
 
     /// Finds out whether workspaces can be made and artifacts kept, before a task finds out. A full disk is no obstacle, nor is a store on the network
@@ -210,7 +227,7 @@ impl AgentHost {
     fn programs(&self) -> impl Iterator<Item = &Arc<ProgramAgent>> {
         self.agents.values().filter_map(|worker| match worker {
             Worker::Program(program) => Some(program),
-            Worker::Echo | Worker::Demo | Worker::Http(_) => None,
+            Worker::Echo | Worker::Demo | Worker::Http(_) | Worker::Claimed(..) => None,
         })
     }
 
@@ -226,6 +243,7 @@ impl AgentHost {
         self.agents.get(agent).map(|worker| match worker {
             Worker::Echo | Worker::Demo | Worker::Http(_) => Runtime::None,
             Worker::Program(_) => self.shared.launcher.runtime(),
+            Worker::Claimed(..) => Runtime::Kubernetes,
         })
     }
 }
@@ -241,12 +259,26 @@ impl Agents for AgentHost {
             Some(Worker::Demo) => Box::pin(std::future::ready(Ok(demo::start(start, Arc::clone(&self.shared))))),
             Some(Worker::Http(agent)) => Box::pin(std::future::ready(Ok(http::start(Arc::clone(agent), start, Arc::clone(&self.shared))))),
             Some(Worker::Program(program)) => Box::pin(session::start(Arc::clone(program), start, Arc::clone(&self.shared))),
-            None => {
-                let error = StartError { agent: agent.to_owned(), reason: "it is not configured".to_owned(), retryable: false };
-                Box::pin(std::future::ready(Err(error)))
-            }
+            Some(Worker::Claimed(worker, place)) => match &self.claims {
+                Some(claims) => {
+                    let sandbox = place.clone();
+                    let request = ClaimRequest { claim_id: start.claim_id, task_id: start.task_id, agent: agent.to_owned(), sandbox };
+                    // What an earlier session began in its sandbox is gone with that.
+                    let start = Start { checkpoint: None, ..start };
+                    let (worker, shared) = (Arc::clone(worker), Arc::clone(&self.shared));
+                    let begin = move |authority: &str| worker.at(authority).map(|worker| http::start(Arc::new(worker), start, shared));
+                    Box::pin(elsewhere::start(Arc::clone(claims), request, begin))
+                }
+                None => not_started(agent, "nobody here claims sandboxes"),
+            },
+            None => not_started(agent, "it is not configured"),
         }
     }
+}
+
+fn not_started(agent: &str, reason: &str) -> Pending<Result<Session, StartError>> {
+    let error = StartError { agent: agent.to_owned(), reason: reason.to_owned(), retryable: false };
+    Box::pin(std::future::ready(Err(error)))
 }
 
 /// Makes the name of a file that stands beside `agents.toml` absolute. A program without a slash stays as it is, to be found in `PATH`.

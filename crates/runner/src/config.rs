@@ -1,10 +1,12 @@
 //! The runner's own configuration.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fte_service::agents::{Agent, AgentKind};
 use fte_service::{ConfigError, Env};
 
+use crate::agents::Claims;
 use crate::settings::{AgentLimits, Settings};
 
 /// Tasks this process may be responsible for at once, 1 to 16 384. Default: what all agents together may have (`max` and `queue` of each), but at least 640
@@ -41,6 +43,8 @@ pub struct Config {
     pub stage: Option<fte_sandbox::Stage>,
     /// See [`fte_artifacts::ENV_ARTIFACTS`].
     pub artifacts: fte_artifacts::Place,
+    /// Who claims the sandboxes that are elsewhere. Not of the environment, either.
+    pub claims: Option<Arc<dyn Claims>>,
 }
 
 impl Config {
@@ -59,6 +63,7 @@ impl Config {
             seat: env.parsed(ENV_SEAT)?,
             stage: None,
             artifacts: fte_artifacts::Place::from_env(env)?,
+            claims: None,
         })
     }
 
@@ -80,6 +85,7 @@ impl Config {
 
 fn limits(agent: &Agent) -> AgentLimits {
     let runtime = match agent.kind {
+        AgentKind::Http(_) if agent.kubernetes.is_some() => fte_events::Runtime::Kubernetes,
         AgentKind::Builtin(_) | AgentKind::Http(_) => fte_events::Runtime::None,
         AgentKind::Command(_) | AgentKind::Process(_) | AgentKind::Acp(..) => fte_events::Runtime::Process,
     };

@@ -74,6 +74,7 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus, env: &impl Env
     let agents_file = settings.agents_file.as_deref().map(std::path::absolute).transpose().map_err(failed)?;
     let beside = agents_file.as_deref().and_then(std::path::Path::parent);
     let launcher = launcher(&config, settings, env)?;
+    let claims = config.claims.clone();
     let means = agents::Means { launcher, secrets: Box::new(adapters::SidecarSecrets(bus.secrets.clone())) };
     let artifacts = fte_artifacts::Artifacts::open(&config.artifacts, &settings.data_dir).map_err(Error::Artifacts)?;
     let limits = agents::Limits::default();
@@ -82,6 +83,7 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus, env: &impl Env
         agents::HostError::Directory(source) => failed(source),
         agents::HostError::Config(error) => Error::Config(error),
     })?;
+    let host = host.with_claims(config.claims.clone());
     host.probe().await.map_err(failed)?;
     let mut notes = notes(settings, &host);
     for lack in host.lacks() {
@@ -116,10 +118,20 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus, env: &impl Env
             async move { if live { Ok(()) } else { Err("this runner holds no lease yet, or lost it".to_owned()) } }
         }),
     ));
-    // Twice this: for what runs, and for handing over the rest. It is the half of the drain time that a service has for its stop.
-    let patience = settings.drain / 4;
+    // Twice this: for what runs, and for handing over the rest; and half of it for giving back what is elsewhere. It is the half of the drain time that a
+    // service has for its stop.
+    let patience = settings.drain / 5;
     let stopping = Arc::clone(&runner);
-    service.stop = Some(Box::new(move || Box::pin(async move { stopping.stop(patience).await })));
+    service.stop = Some(Box::new(move || {
+        Box::pin(async move {
+            stopping.stop(patience).await;
+            if let Some(claims) = claims
+                && tokio::time::timeout(patience / 2, claims.settled()).await.is_err()
+            {
+                tracing::warn!("not all sandboxes that were claimed elsewhere are given back; they end by themselves");
+            }
+        })
+    }));
     service.background.push(Box::pin(async move {
         // What waits for tasks ends with the runner.
         tokio::select! {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use fte_bus::{Document, ETag, Guard, Message, Save, Saved};
-use fte_events::TaskId;
+use fte_events::{ClaimId, TaskId};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
@@ -91,6 +91,8 @@ pub struct Start {
     pub task_id: TaskId,
     /// Which try, from 1.
     pub attempt: u32,
+    /// The claim of its sandbox, as it stands in the task's document.
+    pub claim_id: ClaimId,
     /// What to do.
     pub task: String,
     /// What it should know.

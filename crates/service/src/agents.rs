@@ -3,6 +3,7 @@
 //! A bad value names file, line, key and the accepted form. Unknown keys are refused, so that a misspelt limit is never ignored.
 
 mod http;
+pub mod kubernetes;
 mod permissions;
 pub mod sandbox;
 mod scheduling;
@@ -20,8 +21,9 @@ use toml::Spanned;
 
 pub use self::permissions::{Permission, Permissions};
 
+use self::kubernetes::{KubernetesSandbox, RawPlace};
 use self::permissions::RawPermissions;
-use self::sandbox::{ACCEPTABLE, RawNetwork, RawSandbox, RawWalls, Sandbox};
+use self::sandbox::{ACCEPTABLE, RawNetwork, RawSandbox, Sandbox};
 use self::secrets::SecretVariable;
 use crate::env::{ConfigError, parse_duration};
 
@@ -64,6 +66,8 @@ pub struct Agent {
     pub secrets: Vec<SecretVariable>,
     /// What holds its program, and what that may use.
     pub sandbox: Sandbox,
+    /// Where its sandboxes are claimed, if they are elsewhere.
+    pub kubernetes: Option<KubernetesSandbox>,
 }
 
 /// What an agent is.
@@ -168,6 +172,7 @@ impl Agent {
             attempts: 3,
             secrets: Vec::new(),
             sandbox: Sandbox::default(),
+            kubernetes: None,
         }
     }
 }
@@ -206,7 +211,7 @@ struct RawAgent {
     timeout: Option<Spanned<Span>>,
     attempts: Option<Spanned<u32>>,
     secrets: Option<Spanned<Vec<String>>>,
-    sandbox: Option<Spanned<RawWalls>>,
+    sandbox: Option<Spanned<RawPlace>>,
     memory: Option<Spanned<Size>>,
     cpus: Option<Spanned<f64>>,
     processes: Option<Spanned<u32>>,
@@ -275,8 +280,9 @@ impl RawAgent {
             RawKind::Process => AgentKind::Process(program(self.command)?),
             RawKind::Http => AgentKind::Http(http::check(self.url, self.protocol, self.headers)?),
         };
+        let (walls, kubernetes) = kubernetes::place(&kind, self.sandbox)?;
         let sandbox = RawSandbox {
-            walls: self.sandbox,
+            walls,
             memory: self.memory,
             cpus: self.cpus,
             processes: self.processes,
@@ -326,6 +332,7 @@ impl RawAgent {
             },
             secrets: secrets::check(self.secrets)?,
             sandbox: sandbox.check()?,
+            kubernetes,
         };
         Ok(agent)
     }

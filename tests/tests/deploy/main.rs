@@ -16,4 +16,5 @@ mod matrix;
 mod nginx;
 mod pods;
 mod routes;
+mod sandboxes;
 mod schemas;

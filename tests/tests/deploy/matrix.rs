@@ -72,6 +72,9 @@ fn values_that_would_lose_or_open_something_are_refused() {
         ("shutdown: {drainSeconds: 0}", "/shutdown/drainSeconds"),
         ("defaults: {env: {FTE_LOG: 1}}", "/defaults/env/FTE_LOG"),
         ("tokens: {apiSecret: ''}", "/tokens/apiSecret"),
+        ("sandboxes: {enabled: yes please}", "/sandboxes/enabled"),
+        ("sandboxes: {enabled: true, namespace: ''}", "/sandboxes/namespace"),
+        ("sandboxes: {enabled: true, verbs: ['*']}", "verbs"),
         ("securityContext: {}", "securityContext"),
     ];
     for (values, expected) in refused {

@@ -17,6 +17,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::Uri;
 use fte_service::agents::{Agent, Http, HttpProtocol};
 use fte_service::{ConfigError, Env};
 use tokio::sync::{mpsc, oneshot};
@@ -44,6 +45,15 @@ impl HttpAgent {
     pub(super) fn new(name: &str, agent: &Agent, http: &Http, env: &impl Env, limits: &HttpLimits) -> Result<Self, ConfigError> {
         let client = Client::new(name, http, env, limits, client::trusted_roots())?;
         Ok(Self { http: http.clone(), patience: agent.timeout, client })
+    }
+
+    /// The same agent at another host and port; nothing where that is none.
+    pub(super) fn at(&self, authority: &str) -> Option<Self> {
+        let mut parts = self.http.url.clone().into_parts();
+        parts.authority = Some(authority.parse().ok()?);
+        let http = Http { url: Uri::from_parts(parts).ok()?, ..self.http.clone() };
+        let client = self.client.at(&http.url);
+        Some(Self { http, patience: self.patience, client })
     }
 }
 

@@ -211,7 +211,9 @@ mod tests {
     #[test]
     fn the_start_line_keeps_its_order() {
         let task_id: TaskId = "01980000-0000-7000-8000-000000000001".parse().unwrap();
-        let start = Start { task_id, attempt: 2, task: "say \"hi\"\n".into(), context: Map::new(), checkpoint: Some(json!({"at": 3})) };
+        let claim_id = fte_events::ClaimId::of(task_id, 0, 2);
+        let (task, checkpoint) = ("say \"hi\"\n".into(), Some(json!({"at": 3})));
+        let start = Start { task_id, attempt: 2, claim_id, task, context: Map::new(), checkpoint };
         let expected = concat!(
             r#"{"type":"start","protocol":1,"task_id":"01980000-0000-7000-8000-000000000001","attempt":2,"#,
             r#""task":"say \"hi\"\n","context":{},"checkpoint":{"at":3}}"#,

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use fte_events::{ResultKind, TaskError};
+use fte_events::{ClaimId, ResultKind, TaskError};
 
 use super::admission::rejected_end;
 use super::drive::{Drive, Lost, called_off};
@@ -81,6 +81,7 @@ async fn start(drive: &mut Drive, timeout: &mut Pending<()>) -> Result<Begun, Lo
     let start = Start {
         task_id: doc.task_id,
         attempt: doc.attempt,
+        claim_id: doc.claim.as_ref().map_or_else(|| ClaimId::of(doc.task_id, doc.turn, doc.attempt), |claim| claim.claim_id),
         task: request.map(|request| request.task.clone()).unwrap_or_default(),
         context: request.map(|request| request.context.clone()).unwrap_or_default(),
         checkpoint: doc.checkpoint.clone(),

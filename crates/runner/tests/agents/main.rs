@@ -4,6 +4,7 @@
 
 mod acp;
 mod builtin;
+mod claimed;
 mod command;
 mod ending;
 mod examples;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fte_events::{AgentName, TaskId};
+use fte_events::{AgentName, ClaimId, TaskId};
 use fte_runner::agents::{AgentHost, Limits, Means};
 use fte_runner::ports::{Agents as _, Said, Session, Start, StartError, Tell};
 use fte_service::MapEnv;
@@ -111,7 +111,8 @@ pub(crate) fn host(agents: &Agents, beside: Option<&Path>, data: &Path, limits: 
 }
 
 pub(crate) fn start(task: &str) -> Start {
-    Start { task_id: TaskId::now(), attempt: 1, task: task.to_owned(), context: Map::new(), checkpoint: None }
+    let task_id = TaskId::now();
+    Start { task_id, attempt: 1, claim_id: ClaimId::of(task_id, 0, 1), task: task.to_owned(), context: Map::new(), checkpoint: None }
 }
 
 pub(crate) fn yes() -> Tell {

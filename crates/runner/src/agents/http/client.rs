@@ -119,6 +119,11 @@ impl Client {
         Ok(Self { pool: pool(limits, roots), origin: origin(&http.url), headers, limits: limits.clone() })
     }
 
+    /// The same for the same agent at another origin.
+    pub(super) fn at(&self, url: &Uri) -> Self {
+        Self { pool: self.pool.clone(), origin: origin(url), headers: self.headers.clone(), limits: self.limits.clone() }
+    }
+
     /// Asks, and waits for the answer to begin. Every status but a redirect is an answer.
     pub(super) async fn ask(&self, ask: Ask<'_>, meter: &Arc<Meter>) -> Result<Answer, Trouble> {
         let to = shown(ask.url);

@@ -85,7 +85,7 @@ fn kept(start: &Start) -> Option<(String, u32)> {
 }
 
 async fn posted(call: &mut Call) -> Result<Answer, Break> {
-    let Start { task_id, attempt, task, context, checkpoint } = &call.start;
+    let Start { task_id, attempt, task, context, checkpoint, .. } = &call.start;
     let body = json!({ "task_id": task_id, "attempt": attempt, "task": task, "context": context, "checkpoint": checkpoint });
     let key = HeaderValue::from_str(&format!("{task_id}.{attempt}")).map_err(|error| Trouble::Bad(error.to_string()))?;
     let (agent, meter) = (Arc::clone(&call.agent), Arc::clone(&call.meter));
