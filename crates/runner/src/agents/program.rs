@@ -303,7 +303,7 @@ impl Program {
                     // A secret may be cut in two between chunks: of who has any, nothing is logged.
                     if read > 0 && self.terms.secrets.is_empty() {
                         let Terms { agent, task_id, .. } = &self.terms;
-                        tracing::debug!(agent, ?task_id, text = %String::from_utf8_lossy(&chunk).trim_end(), "agent's standard error");
+                        tracing::debug!(agent, task_id = task_id.map(tracing::field::display), text = %String::from_utf8_lossy(&chunk).trim_end(), "agent's standard error");
                     }
                     if self.count(read) {
                         return Happening::Flood;
@@ -342,7 +342,7 @@ impl Program {
         };
         if tokio::time::timeout(GONE, gone).await.is_err() {
             let Terms { agent, task_id, .. } = &self.terms;
-            tracing::warn!(agent, ?task_id, "an agent's process does not end although it was killed");
+            tracing::warn!(agent, task_id = task_id.map(tracing::field::display), "an agent's process does not end although it was killed");
         }
         let (workspace, cell) = (self.workspace.take(), self.cell.take());
         // Removing may take a while where there are many files.
