@@ -120,10 +120,13 @@ async fn a_sidecar_does_only_what_its_service_needs() {
         let own = catalogue::subscribed_by(pair.id.trim_start_matches("fte-"), &[]);
         assert_eq!(subscribed, own.iter().map(|topic| &*topic.name).collect(), "{}", pair.id);
         assert!(!pair.daprd.log().contains("not allowed"), "{}", pair.daprd.log_tail());
-        // Neither the secrets of the components, nor another app, nor the sidecar's end.
+        // Neither the secrets of the components, nor another app's events and jobs, nor the sidecar's end.
         get("/v1.0/secrets/secretstore/REDIS_PASSWORD").await.expect_status(404);
         get("/v1.0/secrets/secretstore/bulk").await.expect_status(404);
-        get("/v1.0/invoke/fte-runner/method/health").await.expect_status(404);
+        get("/v1.0/invoke/fte-runner/method/dapr/subscribe").await.expect_status(403);
+        for forged in ["events/fte.triggers.inbound", "job/anything"] {
+            pair.sidecar.post(&format!("/v1.0/invoke/fte-runner/method/{forged}"), &json!({})).await.unwrap().expect_status(403);
+        }
         pair.sidecar.post("/v1.0/shutdown", &json!({})).await.unwrap().expect_status(404);
         // Nobody without the token.
         let stranger = fte_testkit::Client::new(pair.sidecar.base());

@@ -52,6 +52,7 @@ pub(super) fn router(subscriptions: Subscriptions) -> Router {
         .route("/events/{*topic}", post(event))
         .route("/job/{*name}", post(job))
         .with_state(app)
+        .route_layer(middleware::from_fn(refuse_applications))
         .merge(subscriptions.methods)
         .layer(middleware::from_fn(move |request: Request, next: Next| check_token(token.clone(), request, next)))
 }
@@ -80,6 +81,15 @@ async fn check_token(token: Option<Arc<str>>, request: Request, next: Next) -> R
         if !same_secret(given, expected.as_bytes()) {
             return (StatusCode::UNAUTHORIZED, "this port is for the sidecar: the app API token is missing or wrong").into_response();
         }
+    }
+    next.run(request).await
+}
+
+/// Events and jobs come from the sidecar itself. Another application that may invoke this one could forge them by its sidecar, which shows the token for it;
+/// but Dapr puts the name of whoever invokes into each such call.
+async fn refuse_applications(request: Request, next: Next) -> Response {
+    if request.headers().contains_key("dapr-caller-app-id") {
+        return (StatusCode::FORBIDDEN, "events and jobs come from the sidecar, not from other applications").into_response();
     }
     next.run(request).await
 }

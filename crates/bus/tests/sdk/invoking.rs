@@ -49,3 +49,21 @@ async fn methods_are_for_whoever_has_the_token_as_all_that_a_sidecar_calls() {
         assert_eq!(app.clone().oneshot(request).await.unwrap().status(), status);
     }
 }
+
+#[tokio::test]
+async fn another_application_cannot_forge_events_or_jobs() {
+    use axum::body::Body;
+    use http::Request;
+    use tower::ServiceExt as _;
+
+    let methods = Router::new().route("/open", get(async || "yes"));
+    let app = Subscriptions::new("pubsub", "shop").on_job(async |_| fte_bus::Outcome::Done).methods(methods).router();
+    for (method, path, status) in
+        [("GET", "/open", 200), ("POST", "/job/x", 403), ("POST", "/events/x", 403), ("GET", "/dapr/subscribe", 403)]
+    {
+        let request = Request::builder().method(method).uri(path).header("dapr-caller-app-id", "other").body(Body::empty()).unwrap();
+        assert_eq!(app.clone().oneshot(request).await.unwrap().status(), status, "{path}");
+    }
+    let from_the_sidecar = Request::post("/job/x").body(Body::empty()).unwrap();
+    assert_eq!(app.oneshot(from_the_sidecar).await.unwrap().status(), 200);
+}
