@@ -123,9 +123,12 @@ async fn a_sidecar_does_only_what_its_service_needs() {
         // Neither the secrets of the components, nor another app's events and jobs, nor the sidecar's end.
         get("/v1.0/secrets/secretstore/REDIS_PASSWORD").await.expect_status(404);
         get("/v1.0/secrets/secretstore/bulk").await.expect_status(404);
-        get("/v1.0/invoke/fte-runner/method/dapr/subscribe").await.expect_status(403);
-        for forged in ["events/fte.triggers.inbound", "job/anything"] {
-            pair.sidecar.post(&format!("/v1.0/invoke/fte-runner/method/{forged}"), &json!({})).await.unwrap().expect_status(403);
+        // To itself a service may say what it likes.
+        if pair.id != "fte-runner" {
+            get("/v1.0/invoke/fte-runner/method/dapr/subscribe").await.expect_status(403);
+            for forged in ["events/fte.triggers.inbound", "job/anything"] {
+                pair.sidecar.post(&format!("/v1.0/invoke/fte-runner/method/{forged}"), &json!({})).await.unwrap().expect_status(403);
+            }
         }
         pair.sidecar.post("/v1.0/shutdown", &json!({})).await.unwrap().expect_status(404);
         // Nobody without the token.
