@@ -105,7 +105,7 @@ fn write_value(value: &Value, text: &mut String) {
     }
 }
 
-fn write_string(value: &str, text: &mut String) {
+pub(crate) fn write_string(value: &str, text: &mut String) {
     text.push('"');
     for char in value.chars() {
         match char {

@@ -14,30 +14,8 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::canonical::content_digest;
+pub use crate::leaf::Kind;
 use crate::reading::Reading;
-
-/// Why an entry was written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// The normal case.
-    Event,
-    /// A record that is no event, kept as evidence.
-    Unparsed,
-    /// An event with the identity of an earlier one and other content: an attack or a bug.
-    Conflict,
-}
-
-impl Kind {
-    pub const ALL: [Self; 3] = [Self::Event, Self::Unparsed, Self::Conflict];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Event => "event",
-            Self::Unparsed => "unparsed",
-            Self::Conflict => "conflict",
-        }
-    }
-}
 
 /// Where an entry stands: its shard (a year of the log's clock) and its index there, from 0 without a gap. Positions are ordered as the log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -226,7 +204,7 @@ impl Entry {
     pub fn reading(&self) -> Option<Reading<'_>> {
         match self.kind {
             Kind::Event | Kind::Conflict => Reading::of(&self.bytes),
-            Kind::Unparsed => None,
+            _ => None,
         }
     }
 }

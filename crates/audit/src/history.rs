@@ -104,12 +104,12 @@ impl Completeness {
         self.observed += 1;
         match entry.kind {
             Kind::Conflict => self.fault(format!("entry {} contradicts an earlier one of the same source and id", entry.position)),
-            Kind::Unparsed => {}
             Kind::Event => {
                 if let Ok(step) = serde_json::from_slice::<Step<'_>>(&entry.bytes) {
                     self.step(entry, &step);
                 }
             }
+            _ => {}
         }
     }
 

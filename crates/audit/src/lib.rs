@@ -17,6 +17,7 @@ pub mod canonical;
 pub mod config;
 pub mod entry;
 pub mod history;
+pub mod leaf;
 pub mod log;
 pub mod metrics;
 pub mod reading;
