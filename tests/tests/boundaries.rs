@@ -30,14 +30,14 @@ fn dependencies_point_one_way() {
         assert!(more.is_empty(), "{package} must not depend on {more:?}");
     };
     check("fte-bus", &[]);
+    check("fte-tlog", &[]);
     check("fte-sidecar", &[]);
     check("fte-events", &["fte-bus"]);
     check("fte-service", &["fte-bus", "fte-events"]);
     check("fte-kubernetes", &["fte-events", "fte-runner", "fte-service"]);
     check("fte-artifacts", &["fte-events", "fte-service"]);
-    for service in ["fte-intake", "fte-audit"] {
-        check(service, &["fte-bus", "fte-events", "fte-service"]);
-    }
+    check("fte-intake", &["fte-bus", "fte-events", "fte-service"]);
+    check("fte-audit", &["fte-bus", "fte-events", "fte-service", "fte-tlog"]);
     // One keeps what the other gives away.
     check("fte-runner", &["fte-artifacts", "fte-bus", "fte-events", "fte-sandbox", "fte-service"]);
     check("fte-status", &["fte-artifacts", "fte-bus", "fte-events", "fte-service"]);
@@ -94,8 +94,8 @@ fn lines_with(words: &[&str], crates: &[&str]) -> Vec<String> {
     found
 }
 
-const ALL: [&str; 12] =
-    ["artifacts", "audit", "bus", "cli", "events", "intake", "kubernetes", "runner", "service", "sidecar", "status", "testkit"];
+const ALL: [&str; 13] =
+    ["artifacts", "audit", "bus", "cli", "events", "intake", "kubernetes", "runner", "service", "sidecar", "status", "testkit", "tlog"];
 
 fn all_but(exempt: &[&str]) -> Vec<&'static str> {
     ALL.into_iter().filter(|name| !exempt.contains(name)).collect()
@@ -136,6 +136,12 @@ fn the_protocol_knows_neither_http_nor_a_clock() {
     let mut found =
         lines_with(&["axum::", "hyper", "tokio::time", "tokio::spawn", "Timestamp::now", "Instant::now", "fastrand"], &["runner"]);
     found.retain(|line| line.contains("/protocol") || line.contains("/document.rs"));
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn the_core_of_the_log_reads_no_file_and_has_no_clock() {
+    let found = lines_with(&["std::fs", "std::io", "std::net", "std::time", "tokio", "async ", "getrandom", "unsafe"], &["tlog"]);
     assert!(found.is_empty(), "{found:#?}");
 }
 
