@@ -17,12 +17,14 @@ pub mod canonical;
 pub mod config;
 pub mod entry;
 pub mod history;
+pub mod holds;
 pub mod leaf;
 pub mod log;
 pub mod metrics;
 pub mod reading;
 pub mod routes;
 pub mod sqlite;
+pub mod subjects;
 pub mod subscribe;
 
 use std::path::PathBuf;

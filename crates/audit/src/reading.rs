@@ -12,6 +12,7 @@ use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAcce
 use uuid::Uuid;
 
 use crate::entry::Task;
+use crate::subjects::ERASURE;
 
 /// An event as far as the log looks into it.
 #[derive(Debug, Default, PartialEq)]
@@ -39,6 +40,14 @@ pub struct Data<'a> {
     pub actor: Option<Cow<'a, str>>,
     /// `requester.id`, or `requester` itself where it is text.
     pub requester: Option<Cow<'a, str>>,
+    /// What kind of actor and requester.
+    pub actor_type: Option<Cow<'a, str>>,
+    pub requester_type: Option<Cow<'a, str>>,
+    /// `customer.id`.
+    pub customer: Option<Cow<'a, str>>,
+    pub parent_task_id: Option<Cow<'a, str>>,
+    /// Of a request for erasure: who is to be forgotten.
+    pub subject: Option<Cow<'a, str>>,
     pub outcome: Option<Cow<'a, str>>,
 }
 
@@ -58,7 +67,9 @@ impl<'a> Reading<'a> {
     pub fn task(&self, topic: &str) -> Option<Task> {
         let by_id = |text: &Option<Cow<'_, str>>| text.as_deref().and_then(|text| Uuid::try_parse(text).ok()).map(Task::Id);
         let named = by_id(&self.subject).or_else(|| by_id(&self.data.task_id));
-        let started = || (topic == triggers::TOPIC).then(|| Task::Id(*TaskId::from_source(&self.source, &self.id).as_uuid()));
+        // A request to forget somebody starts none.
+        let starts = topic == triggers::TOPIC && self.event_type != ERASURE;
+        let started = || starts.then(|| Task::Id(*TaskId::from_source(&self.source, &self.id).as_uuid()));
         let text = || self.subject.as_deref().or(self.data.task_id.as_deref()).filter(|text| !text.is_empty()).map(Task::from);
         named.or_else(started).or_else(text)
     }
@@ -176,8 +187,11 @@ impl<'de> Visitor<'de> for DataVisitor {
                 Name::Agent => data.agent = map.next_value::<Text<'_>>()?.0,
                 Name::Action => data.action = map.next_value::<Text<'_>>()?.0,
                 Name::Outcome => data.outcome = map.next_value::<Text<'_>>()?.0,
-                Name::Actor => data.actor = map.next_value::<Party<'_>>()?.0,
-                Name::Requester => data.requester = map.next_value::<Party<'_>>()?.0,
+                Name::Actor => (data.actor_type, data.actor) = map.next_value::<Party<'_>>()?.parts(),
+                Name::Requester => (data.requester_type, data.requester) = map.next_value::<Party<'_>>()?.parts(),
+                Name::Customer => data.customer = map.next_value::<Party<'_>>()?.id,
+                Name::ParentTaskId => data.parent_task_id = map.next_value::<Text<'_>>()?.0,
+                Name::Subject => data.subject = map.next_value::<Text<'_>>()?.0,
                 _ => skip(&mut map)?,
             }
         }
@@ -213,35 +227,46 @@ impl<'de> Visitor<'de> for TextVisitor {
 }
 
 /// Somebody: `{"type", "id"}`, or the id alone.
-struct Party<'a>(Option<Cow<'a, str>>);
+#[derive(Default)]
+struct Party<'a> {
+    kind: Option<Cow<'a, str>>,
+    id: Option<Cow<'a, str>>,
+}
+
+impl<'a> Party<'a> {
+    fn parts(self) -> (Option<Cow<'a, str>>, Option<Cow<'a, str>>) {
+        (self.kind, self.id)
+    }
+}
 
 impl<'de: 'a, 'a> Deserialize<'de> for Party<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(PartyVisitor).map(Party)
+        deserializer.deserialize_any(PartyVisitor)
     }
 }
 
 struct PartyVisitor;
 
 impl<'de> Visitor<'de> for PartyVisitor {
-    type Value = Option<Cow<'de, str>>;
+    type Value = Party<'de>;
     else_absent!();
 
     fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Some(Cow::Borrowed(text)))
+        Ok(Party { kind: None, id: Some(Cow::Borrowed(text)) })
     }
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Some(Cow::Owned(text.to_owned())))
+        Ok(Party { kind: None, id: Some(Cow::Owned(text.to_owned())) })
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut id = None;
+        let mut party = Party::default();
         while let Some(name) = map.next_key::<Name>()? {
             match name {
-                Name::Id => id = map.next_value::<Text<'_>>()?.0,
+                Name::Id => party.id = map.next_value::<Text<'_>>()?.0,
+                Name::Type => party.kind = map.next_value::<Text<'_>>()?.0,
                 _ => skip(&mut map)?,
             }
         }
-        Ok(id)
+        Ok(party)
     }
 }
 
@@ -265,6 +290,8 @@ enum Name {
     Action,
     Actor,
     Requester,
+    Customer,
+    ParentTaskId,
     Outcome,
     Other,
 }
@@ -300,6 +327,8 @@ impl Visitor<'_> for NameVisitor {
             "action" => Name::Action,
             "actor" => Name::Actor,
             "requester" => Name::Requester,
+            "customer" => Name::Customer,
+            "parent_task_id" => Name::ParentTaskId,
             "outcome" => Name::Outcome,
             _ => Name::Other,
         })

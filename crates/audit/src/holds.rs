@@ -1,0 +1,242 @@
+//! Legal holds: what must not be erased or retired, whatever else is asked.
+//!
+//! A hold covers a tenant, a task, a person or a span of time, until it is lifted. Holds stand beside the keys, so that an erasure looks for them in the
+//! very transaction that would destroy a key: one that is placed at the same moment either stops it or comes after it.
+//!
+//! The log has an entry for each that was placed or lifted, with what it covers but for persons, whom it does not name, and without the reason, which is
+//! free text. Those are sealed here.
+
+use std::fmt;
+
+use rusqlite::{OptionalExtension, Transaction, params};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::entry::Task;
+use crate::subjects::cache::Name;
+use crate::subjects::erasing::{What, tasks_of};
+use crate::subjects::keys::{Fault, Keys, Vault, open_alone, seal_alone};
+use crate::subjects::{KeyError, Subject, Subjects};
+
+/// Most holds at a time.
+const HOLDS_MAX: i64 = 1000;
+
+/// What a hold covers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case", tag = "covers")]
+pub enum Covers {
+    /// Everything of a tenant.
+    Tenant { tenant: String },
+    /// A task.
+    Task { task_id: Uuid },
+    /// A person of a tenant, and their tasks.
+    Subject { tenant: String, subject: String },
+    /// What was logged from one moment on and before another, in milliseconds since 1970.
+    Range { from_ms: i64, to_ms: i64 },
+}
+
+/// A legal hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Hold {
+    /// Its id.
+    pub id: Uuid,
+    /// What it covers.
+    #[serde(flatten)]
+    pub covers: Covers,
+    /// Why, for people.
+    pub reason: String,
+    /// Who placed it.
+    pub placed_by: String,
+    /// When, in milliseconds since 1970.
+    pub placed_ms: i64,
+}
+
+/// A hold forbids it.
+#[derive(Debug, thiserror::Error)]
+#[error("the legal hold {} of {} forbids it: {}", .0.id, .0.placed_by, .0.reason)]
+pub struct Blocked(pub Box<Hold>);
+
+/// A hold that cannot be placed.
+#[derive(Debug, thiserror::Error)]
+pub enum HoldError {
+    #[error("there are {HOLDS_MAX} holds already: lift those that have had their time")]
+    TooMany,
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+/// A hold that was placed or lifted and is not in the log yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unlogged {
+    pub hold: Hold,
+    /// When it was lifted, if that is what is to be logged.
+    pub lifted_ms: Option<i64>,
+}
+
+impl Subjects {
+    /// Places a hold; one with the same id is that one.
+    ///
+    /// # Errors
+    /// There are too many; the disk.
+    pub fn place_hold(&self, hold: &Hold) -> Result<(), HoldError> {
+        let mut keys = self.lock();
+        let placed = keys.place_hold(hold);
+        match placed.map_err(|fault| keys.fault(fault))? {
+            true => Ok(()),
+            false => Err(HoldError::TooMany),
+        }
+    }
+
+    /// Lifts a hold; false where there is none with this id. To repeat it is safe.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn lift_hold(&self, id: Uuid) -> Result<bool, KeyError> {
+        let keys = self.lock();
+        let now_ms = keys.now_ms();
+        let sql = "UPDATE hold SET lifted_ms = coalesce(lifted_ms, ?2) WHERE id = ?1";
+        keys.connection.execute(sql, params![id.as_bytes(), now_ms]).map(|count| count > 0).map_err(|error| keys.explained(error))
+    }
+
+    /// The holds in force.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn holds(&self) -> Result<Vec<Hold>, KeyError> {
+        let keys = self.lock();
+        in_force(&keys.connection, &keys.vault).map_err(|fault| keys.fault(fault))
+    }
+
+    /// Holds whose placing or lifting is not in the log yet.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn unlogged_holds(&self) -> Result<Vec<Unlogged>, KeyError> {
+        let keys = self.lock();
+        let read = || -> Result<Vec<Unlogged>, Fault> {
+            let sql = "SELECT id, sealed, lifted_ms, logged FROM hold WHERE logged < 1 + (lifted_ms IS NOT NULL) ORDER BY n LIMIT 100";
+            let mut select = keys.connection.prepare_cached(sql)?;
+            let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get::<_, i64>(3)?)))?;
+            let mut unlogged = Vec::new();
+            for row in rows {
+                let (id, sealed, lifted_ms, logged): ([u8; 16], Vec<u8>, Option<i64>, i64) = row?;
+                let hold = opened(&keys.vault, Uuid::from_bytes(id), &sealed)?;
+                unlogged.push(Unlogged { hold, lifted_ms: lifted_ms.filter(|_| logged == 1) });
+            }
+            Ok(unlogged)
+        };
+        read().map_err(|fault| keys.fault(fault))
+    }
+
+    /// The log has the entry of this placing or lifting.
+    ///
+    /// # Errors
+    /// The disk; to repeat it is safe.
+    pub fn set_hold_logged(&self, unlogged: &Unlogged) -> Result<(), KeyError> {
+        let keys = self.lock();
+        let step = if unlogged.lifted_ms.is_some() { 2 } else { 1 };
+        let sql = "UPDATE hold SET logged = max(logged, ?2) WHERE id = ?1";
+        keys.connection.execute(sql, params![unlogged.hold.id.as_bytes(), step]).map(drop).map_err(|error| keys.explained(error))
+    }
+}
+
+impl Keys {
+    fn place_hold(&mut self, hold: &Hold) -> Result<bool, Fault> {
+        let transaction = self.connection.transaction()?;
+        let known = transaction.query_row("SELECT 1 FROM hold WHERE id = ?1", [hold.id.as_bytes()], |_| Ok(())).optional()?;
+        if known.is_some() {
+            return Ok(true);
+        }
+        let count: i64 = transaction.query_row("SELECT count(*) FROM hold WHERE lifted_ms IS NULL", [], |row| row.get(0))?;
+        if count >= HOLDS_MAX {
+            return Ok(false);
+        }
+        let text = serde_json::to_vec(hold).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        let sealed = seal_alone(&self.vault.desk, hold.id.as_bytes(), &text)?;
+        transaction.execute(
+            "INSERT INTO hold (id, sealed, placed_ms, logged) VALUES (?1, ?2, ?3, 0)",
+            params![hold.id.as_bytes(), sealed, hold.placed_ms],
+        )?;
+        transaction.commit()?;
+        Ok(true)
+    }
+}
+
+fn in_force(connection: &rusqlite::Connection, vault: &Vault) -> Result<Vec<Hold>, Fault> {
+    let mut select = connection.prepare_cached("SELECT id, sealed FROM hold WHERE lifted_ms IS NULL ORDER BY n")?;
+    let rows = select.query_map([], |row| Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
+    let mut holds = Vec::new();
+    for row in rows {
+        let (id, sealed) = row?;
+        holds.push(opened(vault, Uuid::from_bytes(id), &sealed)?);
+    }
+    Ok(holds)
+}
+
+fn opened(vault: &Vault, id: Uuid, sealed: &[u8]) -> Result<Hold, Fault> {
+    let text = open_alone(&vault.desk, id.as_bytes(), sealed);
+    let hold = text.and_then(|text| serde_json::from_slice(&text).ok());
+    hold.ok_or_else(|| KeyError::Sealed { key: format!("hold {id}") }.into())
+}
+
+/// The hold that forbids to erase a subject with these units, if there is one.
+pub(crate) fn blocking(
+    transaction: &Transaction<'_>,
+    vault: &Vault,
+    subject: &Subject,
+    person: Option<&Name>,
+    units: &[Name],
+) -> Result<Option<Blocked>, Fault> {
+    for hold in in_force(transaction, vault)? {
+        let blocks = match &hold.covers {
+            Covers::Tenant { tenant } => *tenant == subject.tenant,
+            Covers::Task { task_id } => units.contains(&vault.task(&subject.tenant, &Task::Id(*task_id))),
+            Covers::Subject { tenant, subject } => match Subject::parse(tenant, subject).map(|held| held.what) {
+                Ok(What::Person(held)) => {
+                    let held = vault.person(tenant, &held);
+                    person == Some(&held) || has_task_among(transaction, &held, units)?
+                }
+                _ => false,
+            },
+            Covers::Range { to_ms, .. } => is_older(transaction, person, units, *to_ms)?,
+        };
+        if blocks {
+            return Ok(Some(Blocked(Box::new(hold))));
+        }
+    }
+    Ok(None)
+}
+
+fn has_task_among(transaction: &Transaction<'_>, person: &Name, units: &[Name]) -> Result<bool, Fault> {
+    let n: Option<i64> = transaction.query_row("SELECT n FROM key WHERE unit = ?1", [person], |row| row.get(0)).optional()?;
+    let Some(n) = n else { return Ok(false) };
+    Ok(tasks_of(transaction, n)?.iter().any(|task| units.contains(task)))
+}
+
+/// Whether one of the keys was made before a moment, and so may have sealed what was logged before it.
+fn is_older(transaction: &Transaction<'_>, person: Option<&Name>, units: &[Name], ms: i64) -> Result<bool, Fault> {
+    let mut select = transaction.prepare_cached("SELECT created_ms FROM key WHERE unit = ?1")?;
+    for unit in units.iter().chain(person) {
+        let created_ms: Option<i64> = select.query_row([unit], |row| row.get(0)).optional()?;
+        if created_ms.is_some_and(|created_ms| created_ms < ms) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+impl fmt::Display for Covers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tenant { tenant } => write!(f, "tenant {tenant}"),
+            Self::Task { task_id } => write!(f, "task {task_id}"),
+            Self::Subject { tenant, subject } => write!(f, "{subject} of tenant {tenant}"),
+            Self::Range { from_ms, to_ms } => write!(f, "what was logged from {} to {}", time(*from_ms), time(*to_ms)),
+        }
+    }
+}
+
+fn time(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |time| time.to_string())
+}
