@@ -146,7 +146,7 @@ pub struct Enc<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Header<'a> {
-    v: u64,
+    pub(crate) v: u64,
     #[serde(deserialize_with = "kind")]
     pub kind: Kind,
     /// Ascending, each once.

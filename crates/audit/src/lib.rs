@@ -26,6 +26,7 @@ pub mod routes;
 pub mod sqlite;
 pub mod subjects;
 pub mod subscribe;
+pub mod verify;
 
 use std::path::PathBuf;
 use std::sync::Arc;

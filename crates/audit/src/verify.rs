@@ -1,0 +1,409 @@
+//! The offline verifier: whether a log is what its signatures say, from its files alone. It needs neither the service nor its index or keys.
+//!
+//! A shard is read once, in memory that does not grow with it, by several threads. From the signed root down every stored hash is checked against the one
+//! above it ([`tiles`]), each entry against its hash and its own header ([`bundle`]), and all entries against each other ([`order`]). So the first bad
+//! entry is named, with file and byte; only when the right edge itself does not have the signed root is everything computed from below to find out why
+//! ([`blame`]).
+//!
+//! What it cannot see in the files, an earlier checkpoint shows: without an [`Anchor`] a log that was put back to an earlier state verifies, and so does
+//! one that the owner of the key wrote anew. The report says which anchor there was.
+
+mod anchors;
+mod blame;
+mod bundle;
+mod claims;
+mod files;
+mod order;
+mod report;
+mod source;
+mod spill;
+mod strict;
+mod tiles;
+
+use std::collections::HashMap;
+use std::io;
+use std::num::NonZero;
+use std::ops::Range;
+use std::sync::mpsc;
+use std::thread;
+
+use fte_tlog::{Checkpoint, KeyAlgorithm, Policy, PolicyError, TileLevel, TilePath, VerifierKey};
+
+use self::bundle::Facts;
+use self::claims::Claim;
+use self::order::Order;
+pub use self::report::{Anchor, Class, FINDINGS_MAX, Finding, Report, Tally};
+pub use self::source::{Directory, Source};
+use self::tiles::{Stop, Tiles};
+
+/// What is known from elsewhere.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The logs' keys, and the witnesses that must have signed.
+    pub policy: Policy,
+    /// Whether these keys came with the log.
+    pub keys_from_log: bool,
+    /// Signed checkpoints that the caller has kept.
+    pub given: Vec<Vec<u8>>,
+    /// Those that earlier verifications saw.
+    pub remembered: Vec<Vec<u8>>,
+    /// Only these entries of each shard; all of them if there is none.
+    pub range: Option<Range<u64>>,
+    /// How many threads hash.
+    pub threads: NonZero<usize>,
+}
+
+impl Options {
+    /// Everything, with all that this machine has.
+    pub fn new(policy: Policy) -> Self {
+        let threads = thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
+        Self { policy, keys_from_log: false, given: Vec::new(), remembered: Vec::new(), range: None, threads }
+    }
+}
+
+/// A verification that could not be done; this says nothing about the log.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    #[error("{file} cannot be read")]
+    Read { file: String, source: io::Error },
+    #[error("the range {start}..{end} is not within a log of {size} entries")]
+    Range { start: u64, end: u64, size: u64 },
+}
+
+/// So far: entries done and to do in the shard with this number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    pub shard: usize,
+    pub done: u64,
+    pub all: u64,
+}
+
+/// Verifies shards that follow each other, the oldest first, and that each continues the one before.
+pub fn verify(shards: &[&dyn Source], options: &Options, progress: &mut dyn FnMut(Progress)) -> Result<Vec<Report>, VerifyError> {
+    let mut reports: Vec<Report> = Vec::new();
+    let temporary = |error| VerifyError::Read { file: "a temporary file".to_owned(), source: error };
+    let mut order: Option<Order> = None;
+    let mut before: Option<Checkpoint> = None;
+    for (number, source) in shards.iter().enumerate() {
+        let mut report = Report { keys_from_log: options.keys_from_log, ..Report::default() };
+        let mut shard = Shard { number, options, report: &mut report, before: before.take(), order: &mut order };
+        match shard.verify(*source, progress) {
+            Ok(checkpoint) => before = checkpoint,
+            Err(Broken::Stop(Stop::Found(finding))) => report.find(finding),
+            Err(Broken::Stop(Stop::Io(file, source))) => return Err(VerifyError::Read { file, source }),
+            Err(Broken::Error(error)) => return Err(error),
+        }
+        reports.push(report);
+    }
+    if let Some(order) = order {
+        let outcome = order.finish().map_err(temporary)?;
+        for (place, what) in outcome.bad {
+            if let Some(report) = reports.get_mut(place.shard) {
+                let file =
+                    TilePath::in_tree(TileLevel::Entries, place.index / 256, report.size).map_or_else(String::new, |path| path.to_string());
+                report.find(Finding::tampered(file, what).at(place.index, None));
+            }
+        }
+        if let Some(report) = reports.last_mut() {
+            report.gaps = outcome.gaps;
+        }
+    }
+    for report in &mut reports {
+        report.findings.sort_by_key(|finding| finding.entry.unwrap_or(u64::MAX));
+    }
+    Ok(reports)
+}
+
+enum Broken {
+    Stop(Stop),
+    Error(VerifyError),
+}
+
+impl From<Stop> for Broken {
+    fn from(stop: Stop) -> Self {
+        Self::Stop(stop)
+    }
+}
+
+/// The verification of one shard.
+struct Shard<'a> {
+    number: usize,
+    options: &'a Options,
+    report: &'a mut Report,
+    /// The last checkpoint of the shard before, if that was verified too.
+    before: Option<Checkpoint>,
+    order: &'a mut Option<Order>,
+}
+
+impl Shard<'_> {
+    fn verify(&mut self, source: &dyn Source, progress: &mut dyn FnMut(Progress)) -> Result<Option<Checkpoint>, Broken> {
+        let (source, note) = Snapshot::take(source)?;
+        self.report.checkpoints.all += 1;
+        let signed_by = self.judge(&note)?;
+        let checkpoint = signed_by.checkpoint;
+        let size = checkpoint.size;
+        self.report.checkpoints.good += 1;
+        let range = match self.options.range.clone() {
+            None => 0..size,
+            Some(range) if range.start < range.end && range.end <= size => range,
+            Some(Range { start, end }) => return Err(Broken::Error(VerifyError::Range { start, end, size })),
+        };
+        self.report.entries.all = range.end - range.start;
+        self.report.bundles.all = range.end.div_ceil(256) - range.start / 256;
+        let root = tiles::edge_root(&source, size).or_else(|stop| {
+            // Where files are beyond the size as well, the checkpoint is an old one, and what is absent was replaced since.
+            files::check(&source, size).or_else(|beyond| source.unless_it_grew(beyond))?;
+            Err(stop)
+        })?;
+        if root != checkpoint.root {
+            return Err(blame::blame(&source, size, checkpoint.root)?.into());
+        }
+        self.check_anchors(&source, &checkpoint)?;
+        self.walk(&source, &checkpoint, &signed_by.keys, range, progress)?;
+        if self.options.range.is_none() && !self.report.is_tampered() {
+            files::check(&source, size).or_else(|stop| source.unless_it_grew(stop))?;
+        }
+        Ok(Some(checkpoint))
+    }
+
+    /// Reads the checkpoint and checks who signed it.
+    fn judge(&mut self, note: &[u8]) -> Result<SignedBy, Stop> {
+        let judged = self.options.policy.judge(note).map_err(|error| Stop::Found(refused(&error)))?;
+        let report = &mut *self.report;
+        (report.origin, report.size) = (judged.checkpoint.origin.clone(), judged.checkpoint.size);
+        report.root = judged.checkpoint.root.to_string();
+        report.checkpoint = String::from_utf8_lossy(note).into_owned();
+        report.witnesses = Tally { good: judged.witnesses.len() as u64, all: self.options.policy.witnesses.len() as u64 };
+        (report.quorum_met, report.unknown_signatures) = (judged.quorum_met, judged.unknown_signatures);
+        if !judged.quorum_met {
+            let what = format!("{} witnesses have signed, which is not the quorum of the policy", report.witnesses);
+            report.find(Finding::incomplete("checkpoint", what));
+        } else if self.options.policy.quorum.is_some() {
+            report.anchor = Anchor::Witnessed;
+        }
+        let keys = judged.logs.iter().map(|key| (*key).clone()).collect();
+        Ok(SignedBy { checkpoint: judged.checkpoint, keys })
+    }
+
+    /// Compares with every earlier checkpoint of this log that is known.
+    fn check_anchors(&mut self, source: &dyn Source, now: &Checkpoint) -> Result<(), Stop> {
+        let Options { policy, given, remembered, .. } = self.options;
+        let known = remembered.iter().map(|note| (Anchor::Remembered, "the remembered checkpoint", note));
+        for (anchor, name, note) in known.chain(given.iter().map(|note| (Anchor::Given, "the given checkpoint", note))) {
+            // One of another shard is that shard's business; one that cannot be read is never passed over.
+            if fte_tlog::SignedNote::parse(note).is_ok_and(|note| note.text().lines().next() != Some(&now.origin)) {
+                continue;
+            }
+            self.report.checkpoints.all += 1;
+            let earlier = anchors::read(policy, name, note).map_err(Stop::Found)?;
+            anchors::compare(source, name, &earlier, now)?;
+            self.report.checkpoints.good += 1;
+            // An empty log is the beginning of any.
+            if earlier.size > 0 && self.report.anchor != Anchor::Witnessed {
+                self.report.anchor = anchor;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads every bundle of the range, by several threads, and takes the entries in in order.
+    fn walk(
+        &mut self,
+        source: &dyn Source,
+        checkpoint: &Checkpoint,
+        signers: &[VerifierKey],
+        range: Range<u64>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<(), Stop> {
+        let (size, threads) = (checkpoint.size, self.options.threads.get() as u64);
+        let bundles = range.start / 256..range.end.div_ceil(256);
+        let mut rotated = None;
+        let stop = thread::scope(|scope| -> Result<Option<Stop>, Stop> {
+            let workers: Vec<_> = (0..threads)
+                .map(|worker| {
+                    let (send, receive) = mpsc::sync_channel(2);
+                    let bundles = bundles.clone();
+                    scope.spawn(move || {
+                        let mut tiles = Tiles::new(source, size);
+                        let mut mine = (bundles.start + worker..bundles.end).step_by(usize::try_from(threads).unwrap_or(1));
+                        // Nobody receives any more once something was found.
+                        while mine.next().is_some_and(|index| send.send(bundle::check(source, &mut tiles, index, size)).is_ok()) {}
+                    });
+                    receive
+                })
+                .collect();
+            for index in bundles.clone() {
+                let worker = usize::try_from((index - bundles.start) % threads).unwrap_or(0);
+                let (facts, stop) =
+                    workers[worker].recv().map_err(|_| Stop::Io("a bundle".to_owned(), io::Error::other("its reader failed")))?;
+                for facts in facts.iter().filter(|facts| range.contains(&facts.index)) {
+                    if let Some(stop) = self.observe(checkpoint, facts, &mut rotated)? {
+                        return Ok(Some(stop));
+                    }
+                    self.report.entries.good += 1;
+                }
+                if stop.is_some() {
+                    return Ok(stop);
+                }
+                self.report.bundles.good += 1;
+                progress(Progress { shard: self.number, done: self.report.entries.good, all: self.report.entries.all });
+            }
+            Ok(None)
+        })?;
+        if let Some(stop) = stop {
+            return Err(stop);
+        }
+        match rotated {
+            Some(key) if !signers.contains(&key) => {
+                let what = "the log says that it signs with another key now, and the checkpoint is not signed with that";
+                Err(Stop::Found(Finding::tampered("checkpoint", what)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes an entry in.
+    fn observe(&mut self, checkpoint: &Checkpoint, facts: &Facts, rotated: &mut Option<VerifierKey>) -> Result<Option<Stop>, Stop> {
+        let name =
+            || TilePath::in_tree(TileLevel::Entries, facts.index / 256, checkpoint.size).map_or_else(String::new, |path| path.to_string());
+        let found = |what: String| Ok(Some(Stop::Found(Finding::tampered(name(), what).at(facts.index, facts.byte))));
+        match &facts.claim {
+            Some(Claim::Opened { previous }) => {
+                if let Err(what) = self.check_previous(previous.as_deref(), &checkpoint.origin) {
+                    return found(what);
+                }
+                if self.order.is_none() {
+                    *self.order = Some(Order::new(previous.is_some())?);
+                }
+            }
+            Some(Claim::Rotated { key }) if key.name() != checkpoint.origin => {
+                return found("the new key is that of another log".to_owned());
+            }
+            Some(Claim::Rotated { key }) => *rotated = Some(key.clone()),
+            None => {}
+        }
+        let order = match self.order {
+            Some(order) => order,
+            // A range that begins later.
+            None => self.order.insert(Order::new(true)?),
+        };
+        match order.observe(self.number, facts)? {
+            Some(what) => found(what),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether the shard before ended as this one says.
+    fn check_previous(&mut self, note: Option<&str>, origin: &str) -> Result<(), String> {
+        let Some(note) = note else {
+            return if self.before.is_some() { Err("it follows no shard, and there is one before it".to_owned()) } else { Ok(()) };
+        };
+        self.report.checkpoints.all += 1;
+        let read = |policy: &Policy| policy.judge(note.as_bytes()).map(|judged| judged.checkpoint);
+        // A shard has the key of the one before under another name, unless the policy names them both.
+        let of_other = note.lines().next().unwrap_or_default();
+        let renamed = self.options.policy.logs.iter().filter(|log| log.key.name() == origin);
+        let renamed = renamed.filter_map(|log| VerifierKey::new(of_other, KeyAlgorithm::Ed25519, log.key.public_bytes()).ok());
+        let policy = Policy::of_logs(renamed);
+        let previous = read(&self.options.policy).or_else(|_| read(&policy)).map_err(|error| {
+            format!("the checkpoint that it says the shard before ended with is not accepted: {}", fte_service::chain(&error))
+        })?;
+        match &self.before {
+            Some(before) if *before != previous => Err(format!(
+                "it follows a shard {} of {} entries; the one before it is {} of {}, or has another root",
+                previous.origin, previous.size, before.origin, before.size
+            )),
+            _ => {
+                self.report.checkpoints.good += 1;
+                Ok(())
+            }
+        }
+    }
+}
+
+struct SignedBy {
+    checkpoint: Checkpoint,
+    keys: Vec<VerifierKey>,
+}
+
+impl From<Finding> for Broken {
+    fn from(finding: Finding) -> Self {
+        Self::Stop(Stop::Found(finding))
+    }
+}
+
+fn refused(error: &PolicyError) -> Finding {
+    Finding::tampered("checkpoint", fte_service::chain(error).to_string())
+}
+
+/// A source at one moment: the checkpoint and the files at the right edge, which a log that grows replaces.
+struct Snapshot<'s> {
+    source: &'s dyn Source,
+    held: HashMap<String, Vec<u8>>,
+}
+
+/// How often the right edge is read anew because the log grew meanwhile.
+const TRIES_MAX: usize = 10;
+
+impl<'s> Snapshot<'s> {
+    fn take(source: &'s dyn Source) -> Result<(Self, Vec<u8>), Stop> {
+        let mut note = read_checkpoint(source)?;
+        for _ in 0..TRIES_MAX {
+            let mut held = HashMap::new();
+            for path in edge_of(&note) {
+                let name = path.to_string();
+                if let Some(bytes) = source.read(&name).map_err(|error| Stop::Io(name.clone(), error))? {
+                    held.insert(name, bytes);
+                }
+            }
+            let again = read_checkpoint(source)?;
+            let has_grown = again != note;
+            let is_whole = held.len() == edge_of(&note).len();
+            if is_whole || !has_grown {
+                held.insert("checkpoint".to_owned(), note.clone());
+                return Ok((Self { source, held }, note));
+            }
+            note = again;
+        }
+        Err(Stop::Found(Finding::incomplete("checkpoint", "the log grows faster than it can be read: verify a copy")))
+    }
+
+    /// Files beyond the size are no finding where the log has grown meanwhile.
+    fn unless_it_grew(&self, stop: Stop) -> Result<(), Stop> {
+        let has_grown = read_checkpoint(self.source)? != self.held.get("checkpoint").map_or(&[][..], Vec::as_slice);
+        if has_grown { Ok(()) } else { Err(stop) }
+    }
+}
+
+fn read_checkpoint(source: &dyn Source) -> Result<Vec<u8>, Stop> {
+    let read = source.read("checkpoint").map_err(|error| Stop::Io("checkpoint".to_owned(), error))?;
+    read.ok_or_else(|| Stop::Found(Finding::incomplete("checkpoint", "the file is not there")))
+}
+
+/// The partial tiles of the size that a note claims, which nobody has verified yet.
+fn edge_of(note: &[u8]) -> Vec<TilePath> {
+    let note = fte_tlog::SignedNote::parse(note).ok();
+    let Some(size) = note.and_then(|note| Checkpoint::parse(note.text()).ok()).map(|checkpoint| checkpoint.size) else { return Vec::new() };
+    let hashes = (0..8).filter_map(|level| {
+        let hashes = size >> (8 * u32::from(level));
+        TilePath::in_tree(TileLevel::Hashes(level), hashes / 256, size)
+    });
+    let entries = TilePath::in_tree(TileLevel::Entries, size / 256, size);
+    hashes.chain(entries).collect()
+}
+
+impl Source for Snapshot<'_> {
+    fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        match self.held.get(name) {
+            Some(bytes) => Ok(Some(bytes.clone())),
+            None => self.source.read(name),
+        }
+    }
+
+    fn list(&self, folder: &str, seen: &mut dyn FnMut(&str) -> io::Result<()>) -> io::Result<bool> {
+        self.source.list(folder, seen)
+    }
+}
+
+#[cfg(test)]
+mod tests;

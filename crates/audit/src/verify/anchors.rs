@@ -1,0 +1,47 @@
+//! Checkpoints that are known from elsewhere: what the log was once must be the beginning of what it is now.
+
+use std::convert::Infallible;
+use std::io;
+
+use fte_tlog::{Checkpoint, Policy, TileError, TileHashes, check_consistency, prove_consistency};
+
+use super::report::Finding;
+use super::source::Source;
+use super::tiles::Stop;
+
+/// Whether the log `now` continues the one of an `earlier` checkpoint. What is wrong, if it does not.
+pub(super) fn compare(source: &dyn Source, name: &str, earlier: &Checkpoint, now: &Checkpoint) -> Result<(), Stop> {
+    let found = |what: String, entry: Option<u64>| Err(Stop::Found(Finding::tampered("checkpoint", what).at(entry, None)));
+    if earlier.size > now.size {
+        let (before, size) = (earlier.size, now.size);
+        return found(format!("{name} is one of {before} entries, and there are {size} now: the newest were cut off"), Some(size));
+    }
+    let read = |path: fte_tlog::TilePath| super::tiles::read(source, path).map(|(_, bytes)| bytes);
+    let proof = match prove_consistency(&mut TileHashes::new(now.size, read), earlier.size, now.size) {
+        Ok(proof) => proof,
+        Err(TileError::Read { source, .. }) => return Err(source),
+        Err(error) => return found(error.to_string(), None),
+    };
+    match check_consistency(&proof, earlier.size, &earlier.root, now.size, &now.root) {
+        Ok(()) => Ok(()),
+        Err(_) => found(format!("the log does not continue that of {name}: the first {} entries are not those it had", earlier.size), None),
+    }
+}
+
+/// An earlier checkpoint, if its signatures are right.
+pub(super) fn read(policy: &Policy, name: &str, note: &[u8]) -> Result<Checkpoint, Finding> {
+    policy.judge(note).map(|judged| judged.checkpoint).map_err(|error| Finding::tampered(name, fte_service::chain(&error).to_string()))
+}
+
+/// Reading from memory does not fail.
+impl From<Infallible> for Stop {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Io("a temporary file".to_owned(), error)
+    }
+}

@@ -1,0 +1,165 @@
+//! What a verification found.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// Something is there that was not logged like that.
+    Tampered,
+    /// Something is not there; nothing that is there contradicts the signatures.
+    Incomplete,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub class: Class,
+    /// The first entry that it concerns; none where it concerns no entry.
+    pub entry: Option<u64>,
+    /// The file, below the shard's prefix.
+    pub file: String,
+    /// Where in the file it begins, where that is known.
+    pub byte: Option<u64>,
+    pub what: String,
+}
+
+impl Finding {
+    pub(super) fn tampered(file: impl fmt::Display, what: impl Into<String>) -> Self {
+        Self { class: Class::Tampered, entry: None, file: file.to_string(), byte: None, what: what.into() }
+    }
+
+    pub(super) fn incomplete(file: impl fmt::Display, what: impl Into<String>) -> Self {
+        Self { class: Class::Incomplete, ..Self::tampered(file, what) }
+    }
+
+    pub(super) fn at(mut self, entry: impl Into<Option<u64>>, byte: impl Into<Option<u64>>) -> Self {
+        (self.entry, self.byte) = (entry.into(), byte.into());
+        self
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(entry) = self.entry {
+            write!(f, "entry {entry}, ")?;
+        }
+        write!(f, "{}", self.file)?;
+        if let Some(byte) = self.byte {
+            write!(f, ", byte {byte}")?;
+        }
+        write!(f, ": {}", self.what)
+    }
+}
+
+/// What excludes that the log was put back to an earlier state, or another was put in its place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Anchor {
+    /// Nothing does.
+    #[default]
+    None,
+    /// The checkpoint that an earlier verification on this machine saw.
+    Remembered,
+    /// A checkpoint that the caller has kept.
+    Given,
+    /// The witnesses that the policy demands have signed.
+    Witnessed,
+}
+
+impl Anchor {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Remembered => "remembered",
+            Self::Given => "given",
+            Self::Witnessed => "witnessed",
+        }
+    }
+}
+
+/// So many of so many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    pub good: u64,
+    pub all: u64,
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.good, self.all)
+    }
+}
+
+/// What was verified of a shard. `Display` is the one line for people.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    pub origin: String,
+    pub size: u64,
+    pub root: String,
+    /// The log's own, those that it was compared with, and those that its entries name.
+    pub checkpoints: Tally,
+    pub bundles: Tally,
+    pub entries: Tally,
+    /// Numbers that publishers gave and that are not in the log.
+    pub gaps: u64,
+    /// Those of the policy that have signed.
+    pub witnesses: Tally,
+    /// Whether so many have signed as the policy demands.
+    pub quorum_met: bool,
+    /// Signatures on the checkpoint of keys that nobody named.
+    pub unknown_signatures: usize,
+    pub anchor: Anchor,
+    /// Whether the keys came with the log itself: it then proves only that it agrees with itself.
+    pub keys_from_log: bool,
+    /// Everything that is wrong, the first entry first; at most [`FINDINGS_MAX`].
+    pub findings: Vec<Finding>,
+    /// The log's checkpoint as it was read: keep it, and verify against it later.
+    pub checkpoint: String,
+}
+
+/// Most findings that are kept.
+pub const FINDINGS_MAX: usize = 100;
+
+impl Report {
+    pub(super) fn find(&mut self, finding: Finding) {
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(finding);
+        }
+    }
+
+    /// The finding of the first entry, else of no entry.
+    pub fn first_bad(&self) -> Option<&Finding> {
+        let tampered = self.findings.iter().filter(|finding| finding.class == Class::Tampered);
+        tampered.min_by_key(|finding| finding.entry.unwrap_or(u64::MAX))
+    }
+
+    pub fn is_tampered(&self) -> bool {
+        self.first_bad().is_some()
+    }
+
+    /// Whether something is not there that should be.
+    pub fn is_incomplete(&self) -> bool {
+        self.gaps > 0 || self.findings.iter().any(|finding| finding.class == Class::Incomplete)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { checkpoints, bundles, entries, gaps, witnesses, anchor, .. } = self;
+        write!(f, "checkpoints {checkpoints} · bundles {bundles} · entries {entries} · gaps {gaps} · witnesses {witnesses} · ")?;
+        write!(f, "anchor {} · first bad entry: ", anchor.as_str())?;
+        match self.first_bad() {
+            None => f.write_str("none"),
+            Some(Finding { entry: None, file, byte, .. }) => write!(f, "unknown ({file}{})", in_byte(*byte)),
+            Some(Finding { entry: Some(entry), file, byte, .. }) => write!(f, "{entry} ({file}{})", in_byte(*byte)),
+        }
+    }
+}
+
+fn in_byte(byte: Option<u64>) -> String {
+    byte.map_or_else(String::new, |byte| format!(" byte {byte}"))
+}
