@@ -27,12 +27,12 @@ use std::ops::Range;
 use std::sync::mpsc;
 use std::thread;
 
-use fte_tlog::{Checkpoint, KeyAlgorithm, Policy, PolicyError, TileLevel, TilePath, VerifierKey};
+use fte_tlog::{Checkpoint, KeyAlgorithm, LogKey, Policy, PolicyError, SignedNote, TileLevel, TilePath, VerifierKey};
 
 use self::bundle::Facts;
 use self::claims::Claim;
 use self::order::Order;
-pub use self::report::{Anchor, Class, FINDINGS_MAX, Finding, Report, Tally};
+pub use self::report::{Anchor, Class, FINDINGS_MAX, Finding, Report, Tally, summary};
 pub use self::source::{Directory, Source};
 use self::tiles::{Stop, Tiles};
 
@@ -168,17 +168,18 @@ impl Shard<'_> {
 
     /// Reads the checkpoint and checks who signed it.
     fn judge(&mut self, note: &[u8]) -> Result<SignedBy, Stop> {
-        let judged = self.options.policy.judge(note).map_err(|error| Stop::Found(refused(&error)))?;
+        let policy = policy_of(&self.options.policy, note);
+        let judged = policy.judge(note).map_err(|error| Stop::Found(refused(&error)))?;
         let report = &mut *self.report;
         (report.origin, report.size) = (judged.checkpoint.origin.clone(), judged.checkpoint.size);
         report.root = judged.checkpoint.root.to_string();
         report.checkpoint = String::from_utf8_lossy(note).into_owned();
-        report.witnesses = Tally { good: judged.witnesses.len() as u64, all: self.options.policy.witnesses.len() as u64 };
+        report.witnesses = Tally { good: judged.witnesses.len() as u64, all: policy.witnesses.len() as u64 };
         (report.quorum_met, report.unknown_signatures) = (judged.quorum_met, judged.unknown_signatures);
         if !judged.quorum_met {
             let what = format!("{} witnesses have signed, which is not the quorum of the policy", report.witnesses);
             report.find(Finding::incomplete("checkpoint", what));
-        } else if self.options.policy.quorum.is_some() {
+        } else if policy.quorum.is_some() {
             report.anchor = Anchor::Witnessed;
         }
         let keys = judged.logs.iter().map(|key| (*key).clone()).collect();
@@ -191,11 +192,11 @@ impl Shard<'_> {
         let known = remembered.iter().map(|note| (Anchor::Remembered, "the remembered checkpoint", note));
         for (anchor, name, note) in known.chain(given.iter().map(|note| (Anchor::Given, "the given checkpoint", note))) {
             // One of another shard is that shard's business; one that cannot be read is never passed over.
-            if fte_tlog::SignedNote::parse(note).is_ok_and(|note| note.text().lines().next() != Some(&now.origin)) {
+            if SignedNote::parse(note).is_ok_and(|note| note.text().lines().next() != Some(&now.origin)) {
                 continue;
             }
             self.report.checkpoints.all += 1;
-            let earlier = anchors::read(policy, name, note).map_err(Stop::Found)?;
+            let earlier = anchors::read(&policy_of(policy, note), name, note).map_err(Stop::Found)?;
             anchors::compare(source, name, &earlier, now)?;
             self.report.checkpoints.good += 1;
             // An empty log is the beginning of any.
@@ -269,7 +270,7 @@ impl Shard<'_> {
         let found = |what: String| Ok(Some(Stop::Found(Finding::tampered(name(), what).at(facts.index, facts.byte))));
         match &facts.claim {
             Some(Claim::Opened { previous }) => {
-                if let Err(what) = self.check_previous(previous.as_deref(), &checkpoint.origin) {
+                if let Err(what) = self.check_previous(previous.as_deref()) {
                     return found(what);
                 }
                 if self.order.is_none() {
@@ -294,18 +295,13 @@ impl Shard<'_> {
     }
 
     /// Whether the shard before ended as this one says.
-    fn check_previous(&mut self, note: Option<&str>, origin: &str) -> Result<(), String> {
+    fn check_previous(&mut self, note: Option<&str>) -> Result<(), String> {
         let Some(note) = note else {
             return if self.before.is_some() { Err("it follows no shard, and there is one before it".to_owned()) } else { Ok(()) };
         };
         self.report.checkpoints.all += 1;
-        let read = |policy: &Policy| policy.judge(note.as_bytes()).map(|judged| judged.checkpoint);
-        // A shard has the key of the one before under another name, unless the policy names them both.
-        let of_other = note.lines().next().unwrap_or_default();
-        let renamed = self.options.policy.logs.iter().filter(|log| log.key.name() == origin);
-        let renamed = renamed.filter_map(|log| VerifierKey::new(of_other, KeyAlgorithm::Ed25519, log.key.public_bytes()).ok());
-        let policy = Policy::of_logs(renamed);
-        let previous = read(&self.options.policy).or_else(|_| read(&policy)).map_err(|error| {
+        let policy = Policy { witnesses: Vec::new(), groups: Vec::new(), quorum: None, ..policy_of(&self.options.policy, note.as_bytes()) };
+        let previous = policy.judge(note.as_bytes()).map(|judged| judged.checkpoint).map_err(|error| {
             format!("the checkpoint that it says the shard before ended with is not accepted: {}", fte_service::chain(&error))
         })?;
         match &self.before {
@@ -319,6 +315,29 @@ impl Shard<'_> {
             }
         }
     }
+}
+
+/// The policy for the log that a note claims to be of. A shard signs with the key of its installation, under a name that ends in the year; a policy that
+/// names the installation's, or that of any of its shards, means them all.
+fn policy_of(policy: &Policy, note: &[u8]) -> Policy {
+    let mut policy = policy.clone();
+    let origin = SignedNote::parse(note).ok().and_then(|note| Some(note.text().lines().next()?.to_owned())).unwrap_or_default();
+    let base = |name: &str| match name.rsplit_once('/') {
+        Some((base, year)) if year.len() == 4 && year.bytes().all(|byte| byte.is_ascii_digit()) => base.to_owned(),
+        _ => name.to_owned(),
+    };
+    let host = base(&origin);
+    let of_host = policy.logs.iter().filter(|log| log.key.name() != origin && host != origin && base(log.key.name()) == host);
+    let renamed: Vec<LogKey> = of_host
+        .filter_map(|log| VerifierKey::new(&*origin, KeyAlgorithm::Ed25519, log.key.public_bytes()).ok())
+        .map(|key| LogKey { key, url: None })
+        .collect();
+    for log in renamed {
+        if policy.logs.iter().all(|known| known.key != log.key) {
+            policy.logs.push(log);
+        }
+    }
+    policy
 }
 
 struct SignedBy {
@@ -382,7 +401,7 @@ fn read_checkpoint(source: &dyn Source) -> Result<Vec<u8>, Stop> {
 
 /// The partial tiles of the size that a note claims, which nobody has verified yet.
 fn edge_of(note: &[u8]) -> Vec<TilePath> {
-    let note = fte_tlog::SignedNote::parse(note).ok();
+    let note = SignedNote::parse(note).ok();
     let Some(size) = note.and_then(|note| Checkpoint::parse(note.text()).ok()).map(|checkpoint| checkpoint.size) else { return Vec::new() };
     let hashes = (0..8).filter_map(|level| {
         let hashes = size >> (8 * u32::from(level));
@@ -398,6 +417,10 @@ impl Source for Snapshot<'_> {
             Some(bytes) => Ok(Some(bytes.clone())),
             None => self.source.read(name),
         }
+    }
+
+    fn blob(&self, digest: &str) -> io::Result<Option<Vec<u8>>> {
+        self.source.blob(digest)
     }
 
     fn list(&self, folder: &str, seen: &mut dyn FnMut(&str) -> io::Result<()>) -> io::Result<bool> {

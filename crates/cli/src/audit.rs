@@ -3,6 +3,7 @@
 mod entry;
 mod list;
 mod task;
+mod verify;
 
 use clap::{Args, Subcommand};
 
@@ -22,6 +23,8 @@ enum Verb {
     List(list::List),
     /// Show a task's whole history, and whether it is complete
     Task(task::History),
+    /// Check a log against its signatures: that nothing was changed or removed
+    Verify(Box<verify::Verify>),
 }
 
 impl Audit {
@@ -29,6 +32,7 @@ impl Audit {
         match self.verb {
             Verb::List(verb) => verb.run(client, output).await,
             Verb::Task(verb) => verb.run(client, output).await,
+            Verb::Verify(verb) => verb.run(client, output).await,
         }
     }
 }

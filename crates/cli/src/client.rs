@@ -97,6 +97,12 @@ impl Client {
         Self { pool: Pool::builder(TokioExecutor::new()).build(connector), target }
     }
 
+    /// The same caller at another instance.
+    pub(crate) fn at(&self, url: &str) -> Result<Self, Error> {
+        let Target { authorization, hints, .. } = self.target.clone();
+        Ok(Self { target: Target { authorization, hints, ..Target::new(url, None)? }, ..self.clone() })
+    }
+
     pub(crate) fn base(&self) -> &str {
         &self.target.base
     }

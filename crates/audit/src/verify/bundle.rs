@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::claims;
 use super::report::Finding;
-use super::source::Source;
+use super::source::{Source, blob_name};
 use super::strict;
 use super::tiles::{Stop, Tiles, first_leaf, read};
 use crate::leaf::{self, Flag, Header, Kind};
@@ -98,8 +98,9 @@ fn check_leaf(source: &dyn Source, name: &str, bytes: &[u8], index: u64, byte: u
     match header.payload_ref {
         None => leaf::check_payload(&header, payload).map_err(|error| bad(error.to_string()))?,
         Some(blob) => {
-            let file = format!("blobs/{}", leaf::hex(&blob));
-            let read = source.read(&file).map_err(|error| Stop::Io(file.clone(), error))?;
+            let digest = leaf::hex(&blob);
+            let file = blob_name(&digest);
+            let read = source.blob(&digest).map_err(|error| Stop::Io(file.clone(), error))?;
             let absent = || Stop::Found(Finding::incomplete(&file, "the payload of this entry is not there").at(index, None));
             let blob = read.ok_or_else(absent)?;
             leaf::check_payload(&header, &blob)

@@ -57,7 +57,7 @@ fn check_earlier(source: &dyn Source, path: TilePath, now: TilePath) -> Result<(
     if right && present.starts_with(&earlier) {
         return Ok(());
     }
-    let byte = earlier.iter().zip(&present).position(|(a, b)| a != b).unwrap_or(earlier.len().min(present.len()));
+    let byte = earlier.iter().zip(&present).position(|(a, b)| a != b).unwrap_or_else(|| earlier.len().min(present.len()));
     let what = "it is not the beginning of the tile or bundle that took its place";
     found(Finding::tampered(name, what).at(first_leaf(path), byte as u64))
 }

@@ -160,6 +160,27 @@ impl fmt::Display for Report {
     }
 }
 
+/// The one line for several shards that follow each other: sums, and the anchor of the last, which the shards before hang on.
+pub fn summary(reports: &[Report]) -> String {
+    let [first, .., last] = reports else { return reports.first().map_or_else(String::new, Report::to_string) };
+    let sum = |of: fn(&Report) -> Tally| {
+        reports.iter().map(of).fold(Tally::default(), |sum, tally| Tally { good: sum.good + tally.good, all: sum.all + tally.all })
+    };
+    let bad = reports.iter().find_map(|report| Some((report, report.first_bad()?)));
+    let whole = Report {
+        checkpoints: sum(|report| report.checkpoints),
+        bundles: sum(|report| report.bundles),
+        entries: sum(|report| report.entries),
+        gaps: reports.iter().map(|report| report.gaps).sum(),
+        witnesses: last.witnesses,
+        anchor: last.anchor,
+        findings: bad.map(|(_, finding)| finding.clone()).into_iter().collect(),
+        ..first.clone()
+    };
+    let of = bad.map_or_else(String::new, |(report, _)| format!(" of {}", report.origin));
+    format!("{whole}{of}")
+}
+
 fn in_byte(byte: Option<u64>) -> String {
     byte.map_or_else(String::new, |byte| format!(" byte {byte}"))
 }

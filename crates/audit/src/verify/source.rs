@@ -9,8 +9,18 @@ pub trait Source: Sync {
     /// A whole file; `None` where there is none.
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>>;
 
+    /// A payload that is too large for its entry, by its digest in hex.
+    fn blob(&self, digest: &str) -> io::Result<Option<Vec<u8>>> {
+        self.read(&blob_name(digest))
+    }
+
     /// Every file below a folder, for who can list them: each is given to `seen`, which may stop the walk by an error. Returns whether there was a list.
     fn list(&self, folder: &str, seen: &mut dyn FnMut(&str) -> io::Result<()>) -> io::Result<bool>;
+}
+
+/// Where a blob stands.
+pub(super) fn blob_name(digest: &str) -> String {
+    format!("blobs/{}/{digest}", digest.get(..2).unwrap_or_default())
 }
 
 /// The files in a directory. A shard's `blobs` may stand beside its `log`.

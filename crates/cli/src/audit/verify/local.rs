@@ -1,0 +1,52 @@
+//! The shards in a directory.
+
+use std::path::{Path, PathBuf};
+
+use fte_audit::verify::{Directory, Source};
+
+use crate::error::Error;
+
+/// What was found behind a name.
+pub(super) struct Found {
+    /// The oldest first.
+    pub(super) shards: Vec<Box<dyn Source + Send>>,
+    /// Where the log's public key may be: `keys/log.pub`.
+    pub(super) key_files: Vec<PathBuf>,
+}
+
+/// Finds the shards in a data directory, in its `audit`, or the one that the directory itself is.
+pub(super) fn shards(target: &str) -> Result<Found, Error> {
+    let given = PathBuf::from(target);
+    if !given.is_dir() {
+        return Err(Error::usage(format!("{target} is no directory"), "name a data directory, a shard of its audit log, or a URL"));
+    }
+    let top = if given.join("audit").is_dir() { given.join("audit") } else { given };
+    let key_files = [".", "..", "../.."].map(|up| top.join(up).join("keys/log.pub")).to_vec();
+    let one = |log: PathBuf| Found { shards: vec![Box::new(Directory::new(log)) as Box<dyn Source + Send>], key_files: key_files.clone() };
+    if top.join("checkpoint").is_file() || top.join("tile").is_dir() {
+        return Ok(one(top));
+    }
+    if top.join("log").is_dir() {
+        return Ok(one(top.join("log")));
+    }
+    let years =
+        years(&top).map_err(|error| Error::usage(format!("{} cannot be listed: {error}", top.display()), "check the rights on it"))?;
+    if years.is_empty() {
+        let advice = "a data directory has audit/<year>/log; one shard is the directory with `checkpoint` and `tile`";
+        return Err(Error::usage(format!("{target} has no audit log in it"), advice));
+    }
+    let shards = years.into_iter().map(|year| Box::new(Directory::new(top.join(year).join("log"))) as Box<dyn Source + Send>).collect();
+    Ok(Found { shards, key_files })
+}
+
+fn years(top: &Path) -> std::io::Result<Vec<String>> {
+    let mut years = Vec::new();
+    for entry in std::fs::read_dir(top)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.len() == 4 && name.bytes().all(|byte| byte.is_ascii_digit()) && top.join(&name).join("log").is_dir() {
+            years.push(name);
+        }
+    }
+    years.sort_unstable();
+    Ok(years)
+}
