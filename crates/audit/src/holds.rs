@@ -62,6 +62,8 @@ pub struct Blocked(pub Box<Hold>);
 pub enum HoldError {
     #[error("there are {HOLDS_MAX} holds already: lift those that have had their time")]
     TooMany,
+    #[error("the work on the keys was interrupted")]
+    Interrupted,
     #[error(transparent)]
     Key(#[from] KeyError),
 }

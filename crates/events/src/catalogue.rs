@@ -75,8 +75,8 @@ pub static TOPICS: &[Topic] = &[
         name: Cow::Borrowed(triggers::TOPIC),
         partitions: 12,
         retention_ms: 7 * DAY_MS,
-        // `status` replays dead letters.
-        publishers: &["intake", "runner", "status"],
+        // `status` replays dead letters; `audit` asks all to forget somebody.
+        publishers: &["intake", "runner", "status", "audit"],
         subscribers: &["runner", "status", "audit"],
         types: &[
             EventType::of::<triggers::TaskRequested>("fte.task.requested"),

@@ -179,6 +179,11 @@ pub enum EventName<'a> {
         /// Which of the events that the task has said.
         ordinal: u64,
     },
+    /// A request to forget somebody; the id that it is made of is the erasure's.
+    Erasure {
+        /// Which part of the list of tasks, from 0.
+        part: u32,
+    },
     /// A consumer gave up on an event.
     Letter {
         /// Who gave up.
@@ -201,6 +206,7 @@ impl fmt::Display for EventName<'_> {
             Self::Result => f.write_str("result"),
             Self::Handoff { ordinal } => write!(f, "handoff/{ordinal}"),
             Self::Action { ordinal } => write!(f, "action/{ordinal}"),
+            Self::Erasure { part } => write!(f, "erasure/{part}"),
             Self::Letter { consumer, original_id, replay: None } => write!(f, "letter/{consumer}/{original_id}"),
             Self::Letter { consumer, original_id, replay: Some(replay) } => {
                 write!(f, "letter/{consumer}/{original_id}/{replay}")

@@ -106,7 +106,7 @@ pub fn task_resumed() -> TaskResumed {
 
 /// `fte.erasure.requested`.
 pub fn erasure_requested() -> ErasureRequested {
-    ErasureRequested { subject: "customer-1".into(), extra: Extra::new() }
+    ErasureRequested { subject: "customer:c-1".into(), tasks: vec![task_id()], extra: Extra::new() }
 }
 
 /// `fte.sandbox.*`: of a claim, or of its end.
@@ -299,7 +299,8 @@ pub fn envelope(payload: &Decoded) -> Outgoing<'_, Decoded> {
         | Decoded::ActionRecorded(_) => *TaskId::mint(time(0), 3).as_uuid(),
     };
     let service = match payload {
-        Decoded::TaskRequested(_) | Decoded::ErasureRequested(_) => "intake",
+        Decoded::ErasureRequested(_) => "audit",
+        Decoded::TaskRequested(_) => "intake",
         Decoded::MessageReceived(_) => "channels",
         _ => "runner",
     };

@@ -284,11 +284,14 @@ pub struct TaskResumed {
 
 event!(TaskResumed, TOPIC, "fte.task.resumed", v 1, task: |it| Some(it.task_id));
 
-/// Everything held of a person is to be deleted.
+/// Everything held of a person, or of a task, is to be deleted. Only the audit service publishes it, when it has destroyed the keys.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ErasureRequested {
-    /// The person, by the id their data is held under.
+    /// Whom it is about: a person as kind and id (`user:ada`), a task (`task:` and its id), or a key of the audit log.
     pub subject: String,
+    /// The tasks that go with it, some of them where there are many: the others are in further events.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<TaskId>,
     /// Fields this version does not know.
     #[serde(flatten)]
     pub extra: Extra,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use fte_service::Problem;
 use http::StatusCode;
 
+use crate::idempotency::Unsealable;
 use crate::request::Refusal;
 
 /// Why a task was not accepted.
@@ -34,6 +35,9 @@ pub(crate) enum Error {
     /// The record is none of ours.
     #[error("the key's record cannot be read")]
     Record(#[source] serde_json::Error),
+    /// The record is another key's, or there is no randomness to seal it with.
+    #[error("the key's record cannot be used")]
+    Unsealable(#[source] Unsealable),
 }
 
 /// Most bytes of the whole event.
@@ -80,7 +84,7 @@ impl From<Error> for Problem {
             Error::Contended => {
                 unavailable("Other requests with this Idempotency-Key are under way. Send it again.", Duration::from_secs(1))
             }
-            Error::Record(_) => return Problem::internal(&error),
+            Error::Record(_) | Error::Unsealable(_) => return Problem::internal(&error),
         };
         let problem = if problem.status.is_server_error() { problem.caused_by(&error) } else { problem };
         match error {

@@ -11,6 +11,11 @@
 //! | the record is `sent` | `pending` | publishes it again: the same id, which every consumer recognises |
 //! | 202 | `sent` | answers with the task of the record |
 //!
+//! **Nobody else can read a record.** The event in it is sealed (XChaCha20-Poly1305), and the digest of its body is keyed (HMAC-SHA256), with keys made of the
+//! caller's own key, which is kept nowhere. So a record tells the store of no person, and nothing has to be found in it when one is to be forgotten; it is
+//! gone a day later in any case. (To look for a person's records needs an index of them, a second write for each such request.) A key that can be guessed opens
+//! its record to whoever reads the store and guesses it.
+//!
 //! Creating is create-only: of two requests at the same time one creates, the other finds its record and helps to finish. A create that arrives late
 //! finds a record and does nothing.
 //!
@@ -20,11 +25,17 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chacha20poly1305::aead::{Aead, KeyInit};
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use fte_events::{TaskId, hex};
+use hmac::{Hmac, Mac};
 use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 use fte_service::Problem;
 
@@ -66,12 +77,66 @@ impl Key {
     }
 }
 
+impl Key {
+    /// What the event of its record is sealed with: nobody knows it who does not know the key.
+    fn secret(&self, tenant: &str, purpose: &str) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(keyed(self.0.as_bytes(), &[purpose.as_bytes(), &[0], tenant.as_bytes()]))
+    }
+
+    /// What a body means, for nobody's eyes but who knows the key.
+    pub(crate) fn digest(&self, tenant: &str, body_sha256: &str) -> String {
+        let digest = keyed(&*self.secret(tenant, "fte intake body"), &[body_sha256.as_bytes()]);
+        format!("{KEYED}{}", hex(&digest))
+    }
+
+    /// Whether a record is of this body. One of an earlier version has the plain digest.
+    pub(crate) fn is_of(&self, tenant: &str, record: &Record, body_sha256: &str) -> bool {
+        record.body_sha256 == self.digest(tenant, body_sha256) || record.body_sha256 == body_sha256
+    }
+
+    /// Seals an event.
+    pub(crate) fn seal(&self, tenant: &str, event: &[u8]) -> Result<String, Unsealable> {
+        let mut nonce = [0; NONCE_BYTES];
+        getrandom::fill(&mut nonce).map_err(|_| Unsealable)?;
+        let cipher = XChaCha20Poly1305::new((&*self.secret(tenant, "fte intake event")).into());
+        let sealed = cipher.encrypt(&XNonce::from(nonce), event).map_err(|_| Unsealable)?;
+        Ok(URL_SAFE_NO_PAD.encode([&nonce[..], &sealed].concat()))
+    }
+
+    /// Opens the event of a record. One of an earlier version is there as it is.
+    pub(crate) fn open(&self, tenant: &str, text: &str) -> Result<Vec<u8>, Unsealable> {
+        if text.starts_with('{') {
+            return Ok(text.as_bytes().to_vec());
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| Unsealable)?;
+        let (nonce, sealed) = bytes.split_first_chunk::<NONCE_BYTES>().ok_or(Unsealable)?;
+        let cipher = XChaCha20Poly1305::new((&*self.secret(tenant, "fte intake event")).into());
+        cipher.decrypt(&XNonce::from(*nonce), sealed).map_err(|_| Unsealable)
+    }
+}
+
+/// A record whose event cannot be sealed or opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the record's event cannot be sealed or opened with the key that names the record")]
+pub(crate) struct Unsealable;
+
+const NONCE_BYTES: usize = 24;
+/// What keyed digests begin with.
+const KEYED: &str = "k:";
+
+fn keyed(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length");
+    parts.iter().for_each(|part| mac.update(part));
+    mac.finalize().into_bytes().into()
+}
+
 /// What is remembered about a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
     /// The task that the key stands for. Every request mints its own, so that no two write the same record.
     pub(crate) task_id: TaskId,
-    /// What the body meant.
+    /// What the body meant, as a keyed digest.
     pub(crate) body_sha256: String,
     /// When the task was submitted.
     pub(crate) accepted_at: Timestamp,
@@ -86,7 +151,7 @@ pub(crate) struct Record {
 pub(crate) enum Progress {
     /// The event may or may not be out.
     Pending {
-        /// Its exact bytes, as text: a store may rewrite JSON, but not a string.
+        /// Its exact bytes, sealed, as text: a store may rewrite JSON, but not a string.
         event: String,
     },
     /// The event is out.

@@ -98,32 +98,35 @@ impl Intake {
         let name = key.record_name(caller.tenant());
         let body_sha256 = fte_events::json_object_sha256(&body);
         let record = match self.prepare(body, caller, trace).await {
-            Ok(prepared) => self.create(&name, &body_sha256, prepared).await?,
+            Ok(prepared) => {
+                let event = key.seal(caller.tenant(), &prepared.event).map_err(Error::Unsealable)?;
+                let record = Record {
+                    task_id: prepared.task_id,
+                    body_sha256: key.digest(caller.tenant(), &body_sha256),
+                    accepted_at: prepared.submitted_at,
+                    progress: Progress::Pending { event },
+                };
+                self.create(&name, record).await?
+            }
             // What was accepted stays accepted: meanwhile its deadline may have passed, its agent be gone, or its queue be full.
             Err(refused) => match self.find(&name).await? {
                 Some((record, _)) => record,
                 None => return Err(refused),
             },
         };
-        if record.body_sha256 != body_sha256 {
+        if !key.is_of(caller.tenant(), &record, &body_sha256) {
             return Err(Error::KeyReused);
         }
         if let Progress::Pending { event } = &record.progress {
-            self.publish(record.task_id, Bytes::copy_from_slice(event.as_bytes())).await?;
+            let event = key.open(caller.tenant(), event).map_err(Error::Unsealable)?;
+            self.publish(record.task_id, Bytes::from(event)).await?;
             self.mark_sent(&name, &record).await?;
         }
         Ok(record.task_id)
     }
 
     /// Creates the key's record, or finds the one that is there.
-    async fn create(&self, name: &str, body_sha256: &str, prepared: Prepared) -> Result<Record, Error> {
-        let event = String::from_utf8_lossy(&prepared.event).into_owned();
-        let record = Record {
-            task_id: prepared.task_id,
-            body_sha256: body_sha256.to_owned(),
-            accepted_at: prepared.submitted_at,
-            progress: Progress::Pending { event },
-        };
+    async fn create(&self, name: &str, record: Record) -> Result<Record, Error> {
         for _ in 0..ROUNDS_MAX {
             if self.save(name, &record, Guard::Absent).await? == Saved::Written {
                 return Ok(record);

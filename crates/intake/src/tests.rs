@@ -256,3 +256,44 @@ async fn the_document_describes_the_route() {
         "the document and the reader list the same fields"
     );
 }
+
+#[tokio::test]
+async fn what_is_remembered_of_a_key_tells_the_store_of_nobody() {
+    let sidecar = FakeSidecar::start().await;
+    let process = Process::of(&sidecar).await;
+    // The event is not out, so that the record still has it.
+    sidecar.always(Call::Publish, Some(Fault::Refuse(500)));
+    let answer = process.post_with_key("key-of-ada", json!({"task": "call Ada at 555-0199"})).await;
+    assert_eq!(answer.status, 503);
+    let [name] = &sidecar.keys()[..] else { panic!("one record: {:?}", sidecar.keys()) };
+    let record = sidecar.document(name).unwrap();
+    assert_eq!(record["progress"], "pending");
+    let text = record.to_string();
+    assert!(!text.contains("Ada") && !text.contains("555"), "{text}");
+    let digest = fte_events::json_object_sha256(json!({"task": "call Ada at 555-0199"}).as_object().unwrap());
+    assert!(!text.contains(&digest), "a plain digest could be guessed");
+    sidecar.heal();
+    let repeated = process.post_with_key("key-of-ada", json!({"task": "call Ada at 555-0199"})).await;
+    assert_eq!((repeated.status, sidecar.published().len()), (202, 1));
+    assert_eq!(sidecar.published()[0].json()["data"]["task"], "call Ada at 555-0199");
+    assert_eq!(process.post_with_key("key-of-ada", json!({"task": "another"})).await.code(), "idempotency_key_reused");
+}
+
+#[tokio::test]
+async fn a_record_of_an_earlier_version_still_stands_for_its_task() {
+    let sidecar = FakeSidecar::start().await;
+    let process = Process::of(&sidecar).await;
+    process.post_with_key("k", json!({"task": "x"})).await;
+    let [name] = &sidecar.keys()[..] else { panic!("one record") };
+    let event = sidecar.published()[0].json();
+    let digest = fte_events::json_object_sha256(json!({"task": "x"}).as_object().unwrap());
+    let task = event["data"]["task_id"].clone();
+    sidecar.put(
+        name,
+        json!({"task_id": task, "body_sha256": digest, "accepted_at": "2026-07-01T10:00:00Z", "progress": "pending", "event": event.to_string()}),
+    );
+    let repeated = process.post_with_key("k", json!({"task": "x"})).await;
+    assert_eq!((repeated.status, &repeated.body["task_id"]), (202, &task));
+    assert_eq!(sidecar.published().len(), 2);
+    assert_eq!(sidecar.published()[1].json(), event);
+}

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use fte_bus::{Delivery, Outcome, RawEvent, SubscribeOptions, Subscriptions};
 use fte_events::decode::task_of;
-use fte_events::{TENANT, TaskId, TaskRequested, Trigger, dead_letters, parse_trigger, triggers};
+use fte_events::{ErasureRequested, TENANT, TaskId, TaskRequested, Trigger, dead_letters, parse_trigger, triggers};
 use fte_service::{Bus, Secret, Settings};
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 
 use crate::asked;
@@ -17,6 +18,11 @@ use crate::protocol::{Admitted, Incoming, Runner};
 const GATHER_MS: u32 = 10;
 /// This application's id, which is also its consumer group's.
 const APP_ID: &str = "fte-runner";
+
+/// Only the audit service asks for erasures: it has destroyed the keys then, and knows the tasks.
+const ERASURES_FROM: &str = "/fte/audit";
+/// Tasks that are forgotten side by side.
+const ERASED_TOGETHER: usize = 16;
 
 /// Why a delivery was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -54,8 +60,13 @@ async fn handle(runner: &Runner, event: &RawEvent) -> Outcome {
             outcome(runner.deliver(incoming(event, task, 0, request, refusal)).await)
         }
         Ok(Trigger::Resume(resumed)) => outcome(runner.deliver(incoming(event, resumed.task_id, resumed.turn, None, None)).await),
-        // What a schedule or an erasure means to this service comes with those features; the audit has recorded the event.
-        Ok(Trigger::Erase(_) | Trigger::Occasion { .. } | Trigger::Unknown) => Outcome::Done,
+        Ok(Trigger::Erase(erasure)) if event.source == ERASURES_FROM => erase(runner, event, &erasure).await,
+        Ok(Trigger::Erase(_)) => {
+            tracing::warn!(source = event.source, id = event.id, "an erasure that the audit service did not ask for is ignored");
+            Outcome::Done
+        }
+        // What a schedule means to this service comes with that feature; the audit has recorded the event.
+        Ok(Trigger::Occasion { .. } | Trigger::Unknown) => Outcome::Done,
         Err(error) if is_request(event) => {
             // Whoever waits for the task must get an end to it before its request is put aside.
             let refusal = ("request_unreadable", format!("the request could not be read: {}", fte_service::chain(&error)));
@@ -66,6 +77,14 @@ async fn handle(runner: &Runner, event: &RawEvent) -> Outcome {
         }
         Err(error) => Outcome::reject(error),
     }
+}
+
+/// Forgets the tasks that an erasure takes along.
+async fn erase(runner: &Runner, event: &RawEvent, erasure: &ErasureRequested) -> Outcome {
+    let tenant = event.extension("ftetenant").unwrap_or(TENANT);
+    let tasks = futures_util::stream::iter(erasure.tasks.iter().copied());
+    let erased = tasks.map(|task| runner.erase(task, tenant.to_owned())).buffer_unordered(ERASED_TOGETHER).try_collect::<()>().await;
+    erased.map_or_else(Outcome::retry, |()| Outcome::Done)
 }
 
 /// Handling this event has failed too often: its task ends before the event is put aside.

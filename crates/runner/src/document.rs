@@ -195,6 +195,9 @@ pub struct TaskDoc {
     /// Somebody called it off; who.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel_requested: Option<String>,
+    /// It is to be forgotten: nothing of it is kept once it has ended.
+    #[serde(default)]
+    pub erased: bool,
     /// Its deadline passed while somebody owned it.
     #[serde(default)]
     pub deadline_passed: bool,
@@ -297,6 +300,7 @@ impl TaskDoc {
             artifacts: Vec::new(),
             cost_usd: None,
             cancel_requested: None,
+            erased: false,
             deadline_passed: false,
             started_at: None,
             timers: Vec::new(),
@@ -323,6 +327,19 @@ impl TaskDoc {
     /// Whether somebody may see it who sees this tenant's tasks; none stands for every tenant's.
     pub fn is_seen_by(&self, tenant: Option<&str>) -> bool {
         tenant.is_none_or(|tenant| self.tenant.is_empty() || self.tenant == tenant)
+    }
+
+    /// What is kept of an ended task that was erased: that it was there, and how it ended. What a document may hold besides is not listed, so that nothing
+    /// that is added to it is kept by oversight.
+    pub fn stripped(self) -> Self {
+        let Self { task_id, tenant, agent, state, turn, revision, attempt, sequence, timers, out, .. } = self;
+        Self { tenant, agent, state, turn, revision, attempt, sequence, timers, out, erased: true, ..Self::blank(task_id) }
+    }
+
+    /// Whether there is nothing more to forget.
+    pub fn is_stripped(&self) -> bool {
+        let kept = |doc: Self| serde_json::to_value(Self { stamp: String::new(), born: String::new(), ..doc }).ok();
+        self.erased && kept(self.clone()) == kept(self.clone().stripped())
     }
 
     /// Whether it waits, without an owner, for a person.

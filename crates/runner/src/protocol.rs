@@ -14,6 +14,7 @@ mod change;
 mod decisions;
 mod doubts;
 mod drive;
+mod erasure;
 mod gathered;
 mod index;
 mod instance;

@@ -91,13 +91,13 @@ struct Data {
 pub(crate) fn arrived(record: Record) -> (NewLetter, Option<Incoming>) {
     let Record { topic, body, .. } = record;
     if let Some((event, _)) = published(&body) {
-        let tenant = Letter::read(&topic, &body).tenant;
-        let letter = NewLetter { id: event.id.clone(), tenant: tenant.clone(), topic, record: body.clone() };
+        let Letter { tenant, task, .. } = Letter::read(&topic, &body);
+        let letter = NewLetter { id: event.id.clone(), tenant: tenant.clone(), task, topic, record: body.clone() };
         return (letter, Some(Incoming::unfolded(&event, tenant, body)));
     }
     let id = dead_letters::letter_id(&consumer_of(&topic), &body).to_string();
-    let tenant = Letter::read(&topic, &body).tenant;
-    (NewLetter { id, tenant, topic, record: body }, None)
+    let Letter { tenant, task, .. } = Letter::read(&topic, &body);
+    (NewLetter { id, tenant, task, topic, record: body }, None)
 }
 
 fn published(record: &[u8]) -> Option<(RawEvent, Data)> {

@@ -133,6 +133,11 @@ impl Feed {
         Ok(Listener { feed: Arc::clone(self), number, head: self.head.subscribe(), _open: OpenStream::start("all") })
     }
 
+    /// Keeps nothing ready: something in it is to be forgotten.
+    pub(crate) fn forget(&self) {
+        self.recent().clear();
+    }
+
     fn recent(&self) -> MutexGuard<'_, Recent> {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -12,6 +12,7 @@
 //! Writing is group commit: see `groups`.
 
 mod artifacts;
+mod erasing;
 mod groups;
 mod letters;
 #[cfg(feature = "postgres")]
@@ -28,6 +29,7 @@ use fte_service::keys::Scope;
 use rusqlite::ErrorCode;
 
 pub(crate) use self::artifacts::{Settled, Unnamed};
+pub(crate) use self::erasing::Forgotten;
 pub(crate) use self::groups::OPEN;
 pub(crate) use self::letters::{LetterRow, LetterState, NewLetter};
 #[cfg(feature = "postgres")]
@@ -305,6 +307,19 @@ impl Store {
     /// Decides an open letter, and gives it back as it is then; one that was decided before stays as it was.
     pub(crate) async fn decide(&self, id: String, state: LetterState, at_us: i64) -> Result<Option<LetterRow>, StoreError> {
         at_home!(self, home => home.decide(id, state, at_us).await)
+    }
+
+    /// Removes all that is kept of tasks, and keeps nothing of them that arrives within the next 100 days. `Ok` once that is durable.
+    pub(crate) async fn forget(&self, forgotten: Forgotten) -> Result<(), StoreError> {
+        for tasks in forgotten.tasks.chunks(erasing::TOGETHER) {
+            let some = Forgotten { tenant: forgotten.tenant.clone(), tasks: tasks.to_vec() };
+            let removed = at_home!(self, home => home.forget(some).await)?;
+            crate::metrics::swept("erased", removed);
+        }
+        // Whoever follows them sees them end, and whoever follows all tasks reads on from the store.
+        self.feed.forget();
+        self.waiters.forget(&forgotten.tasks);
+        Ok(())
     }
 
     /// Takes one step of a sweep of what ended before `cutoff_us` (microseconds since 1970).

@@ -116,7 +116,7 @@ impl TaskStream {
             }
             if read.all && self.state == State::Open {
                 let wake = tokio::select! {
-                    _ = self.waiter.news() => Wake::News,
+                    news = self.waiter.news() => if news.forgotten { Wake::Stop } else { Wake::News },
                     () = self.stopping.stopped() => Wake::Stop,
                     () = tokio::time::sleep(SILENCE_MAX) => Wake::KeepAlive,
                 };

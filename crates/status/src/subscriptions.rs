@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use fte_bus::{Delivery, Outcome, Record, SubscribeOptions, Subscriptions};
-use fte_events::{AgentName, dead_letters, results, subscribed_by};
+use fte_bus::{Delivery, Outcome, RawEvent, Record, SubscribeOptions, Subscriptions};
+use fte_events::{AgentName, ErasureRequested, dead_letters, results, subscribed_by, triggers};
 use fte_service::{Bus, Secret, Settings, chain};
 use jiff::Timestamp;
 
 use crate::dead_letters::arrived;
 use crate::metrics;
 use crate::reading::{Incoming, read};
-use crate::store::{Store, StoreError};
+use crate::store::{Forgotten, Store, StoreError};
+use crate::tenant::tenant_of;
 
 /// The service's name.
 pub(crate) const SERVICE: &str = "status";
@@ -47,10 +48,49 @@ pub(crate) fn subscriptions(store: &Store, settings: &Settings, bus: &Bus) -> Su
             subscriptions.records(&topic.name, options, move |records| take_letters(store.clone(), records))
         } else {
             let options = SubscribeOptions { bulk, raw: true, ..SubscribeOptions::default() };
-            subscriptions.batches(&topic.name, options, move |deliveries| take_events(store.clone(), deliveries))
+            subscriptions.batches(&topic.name, options, move |deliveries| take(store.clone(), deliveries))
         };
     }
     subscriptions
+}
+
+/// Only the audit service asks for erasures: it has destroyed the keys then, and knows the tasks.
+const ERASURES_FROM: &str = "/fte/audit";
+
+/// Those that ask to forget somebody come last, so that what came with them is forgotten too.
+async fn take(store: Store, deliveries: Vec<Delivery>) -> Vec<Outcome> {
+    let erasures: Vec<Option<RawEvent>> = deliveries.iter().map(|delivery| is_erasure(delivery).then(|| delivery.event.clone())).collect();
+    if erasures.iter().all(Option::is_none) {
+        return take_events(store, deliveries).await;
+    }
+    let others = deliveries.into_iter().filter(|delivery| !is_erasure(delivery)).collect();
+    let mut taken = take_events(store.clone(), others).await.into_iter();
+    let mut outcomes = Vec::with_capacity(erasures.len());
+    for erasure in erasures {
+        outcomes.push(match erasure {
+            Some(event) => erase(&store, &event).await,
+            None => taken.next().unwrap_or_else(|| Outcome::retry(NotNow::TimedOut)),
+        });
+    }
+    outcomes
+}
+
+/// What such an event says is not kept: it names who is to be forgotten.
+fn is_erasure(delivery: &Delivery) -> bool {
+    *delivery.record.topic == *triggers::TOPIC && delivery.event.event_type == <ErasureRequested as fte_bus::Event>::TYPE
+}
+
+async fn erase(store: &Store, event: &RawEvent) -> Outcome {
+    if event.source != ERASURES_FROM {
+        tracing::warn!(source = event.source, id = event.id, "an erasure that the audit service did not ask for is ignored");
+        return Outcome::Done;
+    }
+    let erasure: ErasureRequested = match event.decode() {
+        Ok(erasure) => erasure,
+        Err(error) => return Outcome::reject(error),
+    };
+    let forgotten = Forgotten { tenant: tenant_of(event), tasks: erasure.tasks };
+    in_time(store.forget(forgotten)).await.map_or_else(Outcome::retry, |()| Outcome::Done)
 }
 
 async fn take_events(store: Store, deliveries: Vec<Delivery>) -> Vec<Outcome> {

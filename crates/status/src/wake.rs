@@ -36,6 +36,8 @@ pub(crate) struct News {
     pub result: Option<(Tenant, Bytes)>,
     /// Whether a result may be in the store that did not come along.
     pub look: bool,
+    /// Whether the task was forgotten: there is nothing more to wait for.
+    pub forgotten: bool,
 }
 
 /// A place in the table, given back when dropped.
@@ -95,6 +97,14 @@ impl Waiters {
                     news.result.get_or_insert_with(|| (event.tenant.clone(), event.body.clone()));
                 }
             });
+        }
+    }
+
+    /// Tells that tasks were forgotten.
+    pub(crate) fn forget(&self, tasks: &[TaskId]) {
+        let table = self.table();
+        for news in tasks.iter().filter_map(|task| table.tasks.get(task)) {
+            news.send_modify(|news| *news = News { result: None, look: true, forgotten: true });
         }
     }
 

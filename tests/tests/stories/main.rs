@@ -12,6 +12,7 @@ mod deadlines;
 mod disk;
 mod duplicates;
 mod elsewhere;
+mod erasure;
 mod keys;
 mod kill;
 mod outage;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::cipher::UnitKey;
 
-/// What names a unit or a person: a letter, then 16 bytes.
-pub(crate) type Name = [u8; 17];
+/// What names a unit or a person: a letter, then 24 bytes.
+pub(crate) type Name = [u8; 25];
 
 /// A unit as far as sealing goes.
 #[derive(Clone)]

@@ -106,6 +106,8 @@ pub enum EraseError {
     Held(#[from] Blocked),
     #[error("the key {0:?} is a person's own: name the person, so that their tasks are erased too")]
     PersonsKey(String),
+    #[error("the work on the keys was interrupted")]
+    Interrupted,
     #[error(transparent)]
     Key(#[from] KeyError),
 }
@@ -124,6 +126,14 @@ impl Subjects {
         keys.scrub()?;
         let erasure = keys.erasure(id)?;
         erasure.ok_or_else(|| KeyError::Unknown { key: id.to_string() }.into())
+    }
+
+    /// An erasure by its id.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn erasure(&self, id: Uuid) -> Result<Option<Erasure>> {
+        self.lock().erasure(id)
     }
 
     /// Erasures that are not done, oldest first, at most `limit`.
@@ -225,9 +235,11 @@ impl Keys {
     }
 
     fn erased_tasks(&self, erasure: Uuid, after: Option<Uuid>, limit: u32) -> Result<Vec<Uuid>> {
-        let after = after.map_or([0; 17], |id| {
-            let mut name = [b't'; 17];
-            name[1..].copy_from_slice(id.as_bytes());
+        let after = after.map_or([0; 25], |id| {
+            // Behind every name that begins with this id.
+            let mut name = [u8::MAX; 25];
+            name[0] = b't';
+            name[1..17].copy_from_slice(id.as_bytes());
             name
         });
         let read = || {
@@ -324,13 +336,13 @@ fn erase_unit(transaction: &Transaction<'_>, vault: &Vault, subject: &Subject, n
 
 /// A task has come to light that belongs to what was erased: an erasure of its own, so that it is seen through as any other. Gives the names of all units
 /// that it took along. A legal hold does not bind it: what is held was known when the hold was placed or the person erased, and this was neither.
-pub(super) fn erase_task(transaction: &Transaction<'_>, vault: &Vault, name: &Name, now_ms: i64) -> Result<Vec<Name>, Fault> {
+pub(super) fn erase_task(transaction: &Transaction<'_>, vault: &Vault, name: &Name, tenant: &str, now_ms: i64) -> Result<Vec<Name>, Fault> {
     let units = with_kin(transaction, name)?;
     let what = match task_id(name) {
         Some(id) => What::Task(id),
         None => What::Key(key_name(transaction, name)?),
     };
-    let subject = Subject { tenant: fte_events::TENANT.to_owned(), what };
+    let subject = Subject { tenant: tenant.to_owned(), what };
     let (erasure, id) = begin(transaction, vault, &subject, now_ms)?;
     let destroyed = destroy_tasks(transaction, erasure, &id, &units)?;
     finish(transaction, erasure, destroyed, units.len())?;

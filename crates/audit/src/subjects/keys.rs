@@ -262,7 +262,7 @@ impl Work<'_> {
                 self.link_owner(task, tenant, owner, about.at_ms)?;
             }
             if let Some(parent) = &about.parent {
-                self.link_parent(task, self.vault.task(tenant, parent))?;
+                self.link_parent(task, self.vault.task(tenant, parent), tenant)?;
             }
         }
         let actor = match &about.actor {
@@ -320,7 +320,7 @@ impl Work<'_> {
             return Ok(());
         }
         if let Some(gone) = self.gone.get(&person).copied().filter(|gone| gone.covers(at_ms)) {
-            self.erase_late(task)?;
+            self.erase_late(task, tenant)?;
             tracing::info!(erasure = %Uuid::from_bytes(gone.erasure), "a task of a person who was erased has come to light, and is erased too");
             return Ok(());
         }
@@ -331,7 +331,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn link_parent(&mut self, task: Name, parent: Name) -> Done<()> {
+    fn link_parent(&mut self, task: Name, parent: Name, tenant: &str) -> Done<()> {
         if task == parent || self.known(&task).is_some_and(|unit| unit.links.contains(&parent)) {
             return Ok(());
         }
@@ -339,7 +339,7 @@ impl Work<'_> {
         self.find(task)?;
         self.begun()?.prepare_cached("INSERT OR IGNORE INTO kin (parent, child) VALUES (?1, ?2)")?.execute(params![parent, task])?;
         if parent_key.is_none() {
-            self.erase_late(task)?;
+            self.erase_late(task, tenant)?;
         }
         self.linked(task, parent);
         Ok(())
@@ -355,12 +355,12 @@ impl Work<'_> {
     }
 
     /// The task belongs to what was erased.
-    fn erase_late(&mut self, task: Name) -> Done<()> {
+    fn erase_late(&mut self, task: Name, tenant: &str) -> Done<()> {
         if self.find(task)?.key.is_none() {
             return Ok(());
         }
         let (vault, now_ms) = (self.vault, self.now_ms);
-        let erased = super::erasing::erase_task(self.begun()?, vault, &task, now_ms)?;
+        let erased = super::erasing::erase_task(self.begun()?, vault, &task, tenant, now_ms)?;
         for name in erased {
             let mut unit = self.find(name)?;
             unit.key = None;
@@ -479,10 +479,15 @@ impl Vault {
         Err(KeyError::MasterWrong { database: path.to_owned(), master: options.master_key.clone() })
     }
 
-    /// A task's name: its id, or a keyed hash of what an outside system calls it.
+    /// A task's name: its id and a keyed hash of the tenant, or a keyed hash of what an outside system calls it. The same id under two tenants is two tasks.
     pub(crate) fn task(&self, tenant: &str, task: &Task) -> Name {
         match task {
-            Task::Id(id) => prefixed(b't', id.as_bytes()),
+            Task::Id(id) => {
+                let mut bytes = [0; 24];
+                bytes[..16].copy_from_slice(id.as_bytes());
+                bytes[16..].copy_from_slice(&mac(&self.naming, &[b"tenant", tenant.as_bytes()])[..8]);
+                prefixed(b't', &bytes)
+            }
             Task::Named(name) => self.name(b'n', &[tenant.as_bytes(), name.as_bytes()]),
         }
     }
@@ -498,7 +503,7 @@ impl Vault {
     fn name(&self, kind: u8, parts: &[&[u8]]) -> Name {
         let mut all = vec![std::slice::from_ref(&kind)];
         all.extend_from_slice(parts);
-        prefixed(kind, &mac(&self.naming, &all)[..16])
+        prefixed(kind, &mac(&self.naming, &all)[..24])
     }
 
     pub(crate) fn wrap(&self, n: i64, key: &Key) -> Result<Vec<u8>> {
@@ -516,19 +521,19 @@ impl Vault {
 
 /// A name that stands for nothing.
 pub(crate) fn random_id(kind: u8) -> Result<Name> {
-    let mut name = [kind; 17];
+    let mut name = [kind; 25];
     random(&mut name[1..])?;
     Ok(name)
 }
 
 /// The task's id in its unit's name.
 pub(crate) fn task_id(name: &Name) -> Option<Uuid> {
-    let (kind, id) = name.split_first()?;
-    (*kind == b't').then(|| Uuid::from_slice(id).ok()).flatten()
+    let (kind, rest) = name.split_first()?;
+    (*kind == b't').then(|| Uuid::from_slice(&rest[..16]).ok()).flatten()
 }
 
 fn prefixed(kind: u8, bytes: &[u8]) -> Name {
-    let mut name = [kind; 17];
+    let mut name = [kind; 25];
     name[1..].copy_from_slice(bytes);
     name
 }

@@ -15,7 +15,7 @@ const VERSION: i32 = 1;
 /// Longest wait for another process.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A unit or a person is named by 17 bytes: a letter, then an id or a keyed hash. Nobody is named in the clear.
+/// A unit or a person is named by 25 bytes: a letter, then an id with a keyed hash of the tenant, or a keyed hash of all. Nobody is named in the clear.
 ///
 /// | table | a row is |
 /// |---|---|

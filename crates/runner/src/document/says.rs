@@ -46,7 +46,7 @@ impl TaskDoc {
         self.say(now, EventName::Status { sequence: self.sequence }, &event);
     }
 
-    pub(super) fn say_action(
+    pub(crate) fn say_action(
         &mut self,
         now: Timestamp,
         action: &str,

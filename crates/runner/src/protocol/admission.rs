@@ -235,6 +235,7 @@ fn prepare(instance: &Instance, doc: &mut TaskDoc, incoming: &Incoming, refused:
         if !doc.is_seen_by(Some(&incoming.tenant)) {
             // Somebody called off a task that is not theirs.
             doc.cancel_requested = None;
+            doc.erased = false;
         }
         doc.tenant.clone_from(&incoming.tenant);
         doc.cause = Some(incoming.event_id.clone());

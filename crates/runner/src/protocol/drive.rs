@@ -18,7 +18,7 @@ use super::news::News;
 use super::outbox::Pump;
 use super::pool::{Place, Slot};
 use super::waits::Wait;
-use super::{admission, timers, work};
+use super::{admission, erasure, timers, work};
 use crate::document::{End, State, TaskDoc};
 use crate::ports::{ETag, Guard, PortError, Saved};
 
@@ -57,6 +57,7 @@ pub(super) fn settle(instance: &Arc<Instance>, doc: TaskDoc, purpose: Purpose) {
     let this = Arc::clone(instance);
     instance.spawn(async move {
         pump.drain().await;
+        erasure::strip_if_erased(&this, &doc).await;
         this.index.remove(doc.task_id, purpose);
         finish_timers(&this, &doc).await;
     });
@@ -126,6 +127,7 @@ impl Drive {
         self.hold = None;
         timers::fire_overdue(&self.instance, &self.doc);
         self.pump.drain().await;
+        erasure::strip_if_erased(&self.instance, &self.doc).await;
         self.instance.index.remove(self.doc.task_id, Purpose::Run);
         self.place = None;
         finish_timers(&self.instance, &self.doc).await;

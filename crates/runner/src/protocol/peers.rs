@@ -13,8 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::admission::refused_end;
 use super::index::{LeaseDoc, key as lease_key};
 use super::instance::{Instance, RETRY};
-use super::outbox;
-use super::timers;
+use super::{erasure, outbox, timers};
 use crate::document::{InstanceId, TaskDoc};
 use crate::ports::{ETag, Guard, PortError, Save, Saved};
 
@@ -204,7 +203,9 @@ async fn take_task(instance: &Arc<Instance>, dead: &InstanceId, task: TaskId) ->
                 Saved::Conflict => continue,
             },
             None if doc.ended() => {
-                return send(instance, &doc).await;
+                send(instance, &doc).await?;
+                erasure::strip_if_erased(instance, &doc).await;
+                return Ok(());
             }
             None => {}
         }

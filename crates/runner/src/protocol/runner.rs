@@ -14,7 +14,7 @@ use super::admission::{Admitted, Incoming};
 use super::decisions::{Answer, CancelError, DecideError, Decided};
 use super::instance::Instance;
 use super::pool::Pool;
-use super::{admission, decisions, peers, timers};
+use super::{admission, decisions, erasure, peers, timers};
 use crate::ports::{PortError, Ports};
 use crate::settings::Settings;
 
@@ -166,6 +166,13 @@ impl Runner {
     pub async fn cancel(&self, task: TaskId, by: String, tenant: Option<String>) -> Result<(), CancelError> {
         let instance = self.ready()?;
         self.to_its_end(async move { decisions::cancel(&instance, task, by, tenant).await }).await.ok_or_else(gone)?
+    }
+
+    /// Forgets a task of a tenant: it is called off unless it has ended, and then nothing of it is kept. To repeat it is safe.
+    pub async fn erase(&self, task: TaskId, tenant: String) -> Result<(), PortError> {
+        let instance =
+            self.live_instance().await.ok_or_else(|| PortError::new("forgetting a task", "the runner is starting, or stopping"))?;
+        self.to_its_end(async move { erasure::erase(&instance, task, &tenant).await }).await.ok_or_else(gone)?
     }
 
     /// Runs a handler to its end even if its caller stops waiting, as a server does whose client went away: one that was dropped between its

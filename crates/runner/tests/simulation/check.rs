@@ -29,6 +29,19 @@ pub(crate) struct Doc {
     out: u64,
     #[serde(default)]
     outbox: Vec<OutEvent>,
+    #[serde(default)]
+    erased: bool,
+    #[serde(default)]
+    request: Option<Box<RawValue>>,
+    #[serde(default)]
+    checkpoint: Option<Box<RawValue>>,
+}
+
+impl Doc {
+    /// Whether nothing is left to forget.
+    pub(crate) fn is_stripped(&self) -> bool {
+        self.erased && self.outbox.is_empty() && self.request.is_none() && self.checkpoint.is_none() && self.approval.is_none()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -77,6 +90,8 @@ pub(crate) struct TaskState {
     pub(crate) answered: Vec<(Option<u32>, bool)>,
     pub(crate) submitted: bool,
     pub(crate) cancel_tried: bool,
+    /// An erasure of it was confirmed.
+    pub(crate) erased: bool,
     pub(crate) meddled: bool,
     pub(crate) agent_failures: u32,
     pub(crate) cost_said: f64,
@@ -93,6 +108,7 @@ impl TaskState {
             answered: Vec::new(),
             submitted: false,
             cancel_tried: false,
+            erased: false,
             meddled: false,
             agent_failures: 0,
             cost_said: 0.0,
@@ -250,6 +266,9 @@ impl World {
                     cancel_requested: None,
                     out: 0,
                     outbox: Vec::new(),
+                    erased: false,
+                    request: None,
+                    checkpoint: None,
                 };
                 &blank
             }

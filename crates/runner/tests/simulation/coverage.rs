@@ -39,6 +39,7 @@ pub(crate) enum Met {
     Cancel,
     CancelBeforeTrigger,
     CancelAfterEnd,
+    Erased,
     NoteToOwner,
     AgentStarted,
     AgentKilled,
@@ -53,7 +54,7 @@ pub(crate) enum Met {
 }
 
 impl Met {
-    pub(crate) const ALL: [Self; 47] = [
+    pub(crate) const ALL: [Self; 48] = [
         Self::Crash,
         Self::Freeze,
         Self::Stop,
@@ -90,6 +91,7 @@ impl Met {
         Self::Cancel,
         Self::CancelBeforeTrigger,
         Self::CancelAfterEnd,
+        Self::Erased,
         Self::NoteToOwner,
         Self::AgentStarted,
         Self::AgentKilled,

@@ -1,7 +1,9 @@
 //! People: they answer questions, sometimes twice or against each other, and call tasks off, before, during and after; on any process.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use fte_runner::protocol::{Answer, CancelError, DecideError, Decided};
+use fte_runner::protocol::{Answer, CancelError, DecideError, Decided, Runner};
 use serde::Deserialize;
 
 use crate::coverage::Met;
@@ -116,6 +118,10 @@ impl World {
         let id = self.tasks[task].plan.id;
         self.tell(|| format!("p{process} is told to cancel {id}"));
         self.tasks[task].cancel_tried = true;
+        if self.tasks[task].plan.is_erased() {
+            self.erase(sim, task, tries, (process, runner));
+            return;
+        }
         let sim = sim.clone();
         let submitted = self.tasks[task].submitted;
         self.spawn(
@@ -138,6 +144,30 @@ impl World {
                         }
                     }
                     Err(CancelError::Unavailable(_)) => world.cancel_again(task, tries),
+                }
+            }),
+        );
+    }
+
+    /// Of some tasks the cancel is an erasure, as the audit service asks for it.
+    fn erase(&mut self, sim: &Sim, task: usize, tries: u32, (process, runner): (usize, Arc<Runner>)) {
+        let id = self.tasks[task].plan.id;
+        let sim = sim.clone();
+        self.spawn(
+            process,
+            Box::pin(async move {
+                let outcome = runner.erase(id, "default".to_owned()).await;
+                let mut world = sim.world();
+                world.tell(|| format!("p{process} erasure of {id}: {outcome:?}"));
+                match outcome {
+                    Ok(()) => {
+                        world.met(Met::Erased);
+                        world.tasks[task].erased = true;
+                        if !world.tasks[task].cancel_is_kept() {
+                            world.violate(|| format!("the erasure of {id} was confirmed and is in no document"));
+                        }
+                    }
+                    Err(_) => world.cancel_again(task, tries),
                 }
             }),
         );

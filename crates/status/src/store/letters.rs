@@ -1,6 +1,7 @@
 //! Dead letters, kept as the records that came, with what was decided about them.
 
 use bytes::Bytes;
+use fte_events::TaskId;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -25,6 +26,8 @@ pub(crate) struct NewLetter {
     pub id: String,
     /// Whose its event was.
     pub tenant: Tenant,
+    /// The task of its event, where that is known.
+    pub task: Option<TaskId>,
     /// The dead-letter topic.
     pub topic: std::sync::Arc<str>,
     /// The record as it came.

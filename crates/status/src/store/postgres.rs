@@ -13,6 +13,7 @@
 mod apply;
 mod artifacts;
 mod connection;
+mod erasing;
 mod letters;
 mod reads;
 mod schema;
@@ -29,6 +30,7 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) use self::connection::Lock;
 use self::connection::{Connector, Pool};
 use super::artifacts::Settled;
+use super::erasing::Forgotten;
 use super::letters::{LetterRow, LetterState, NewLetter};
 use super::sweep::{Sweep, Swept};
 use super::{OPEN, StoreError};
@@ -77,6 +79,7 @@ enum Command {
     Decide { id: String, state: LetterState, at_us: i64, reply: Reply<Option<LetterRow>> },
     Sweep { step: Sweep, cutoff_us: i64, reply: Reply<Swept> },
     Settle { settled: Settled, now_ms: i64, reply: Reply<()> },
+    Forget { forgotten: Forgotten, reply: Reply<usize> },
     Probe(Reply<()>),
 }
 
@@ -110,6 +113,10 @@ impl Postgres {
 
     pub(crate) async fn sweep(&self, step: Sweep, cutoff_us: i64) -> Result<Swept, StoreError> {
         self.ask(|reply| Command::Sweep { step, cutoff_us, reply }).await
+    }
+
+    pub(crate) async fn forget(&self, forgotten: Forgotten) -> Result<usize, StoreError> {
+        self.ask(|reply| Command::Forget { forgotten, reply }).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, StoreError> {
@@ -148,7 +155,7 @@ impl Command {
         // A caller that went away does not need the answer.
         match self {
             Self::Events(_, reply) | Self::Settle { reply, .. } | Self::Probe(reply) => drop(reply.send(Err(error))),
-            Self::Letters(_, reply) => drop(reply.send(Err(error))),
+            Self::Letters(_, reply) | Self::Forget { reply, .. } => drop(reply.send(Err(error))),
             Self::Decide { reply, .. } => drop(reply.send(Err(error))),
             Self::Sweep { reply, .. } => drop(reply.send(Err(error))),
         }

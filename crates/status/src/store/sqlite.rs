@@ -6,6 +6,7 @@
 mod apply;
 mod artifacts;
 mod checkpoint;
+mod erasing;
 mod letters;
 mod reader;
 mod reads;
@@ -53,6 +54,7 @@ pub(crate) struct Sqlite {
     commands: mpsc::Sender<Command>,
     readers: Arc<reader::Readers>,
     health: Arc<Health>,
+    path: PathBuf,
 }
 
 /// What the writer is asked for, with the way to answer.
@@ -98,8 +100,9 @@ impl Sqlite {
         let health = Arc::new(Health::default());
         let (commands, queue) = mpsc::channel(options.queue_max);
         let readers = Arc::new(reader::Readers::new(options.path.clone(), options.readers_max));
+        let path = options.path.clone();
         writer::start(options, queue, Arc::clone(&health), waiters, feed)?;
-        Ok(Self { commands, readers, health })
+        Ok(Self { commands, readers, health, path })
     }
 
     /// Stores events and folds them into their tasks, all or none; `Ok` once that is durable.

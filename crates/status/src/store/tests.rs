@@ -274,6 +274,7 @@ mod sweeps {
     async fn letters_and_events_of_no_task_go_by_when_they_came() {
         let (_dir, store) = fresh(ON_SERVER).await;
         let letter = NewLetter {
+            task: None,
             id: "l".into(),
             tenant: TENANT.into(),
             topic: "fte.deadletter.runner".into(),
@@ -292,5 +293,43 @@ mod sweeps {
         sweep(&store, Timestamp::now() + hour).await;
         assert!(store.letter("l".into(), Scope::All).await.unwrap().is_none() && stray().await.unwrap().is_none());
         assert_eq!(events(&store, unfinished.task).await, unfinished.ids());
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_of_a_forgotten_task_is_gone_and_none_of_it_comes_back() {
+        let (_dir, store) = fresh(ON_SERVER).await;
+        let (gone, kept) = (History::whole(TaskId::now()), History::whole(TaskId::now()));
+        let of_others = History::of(gone.task).of_tenant("acme").requested("theirs").said_elsewhere();
+        for history in [&gone, &kept, &of_others] {
+            store.record(incoming(history.events.clone())).await.unwrap();
+        }
+        let letter = |id: &str, task: TaskId| NewLetter {
+            task: Some(task),
+            id: id.into(),
+            tenant: TENANT.into(),
+            topic: "fte.deadletter.runner".into(),
+            record: bytes::Bytes::from(format!(r#"{{"subject":"{task}"}}"#)),
+        };
+        assert_eq!(store.record_letters(vec![letter("gone", gone.task), letter("kept", kept.task)]).await.unwrap(), 2);
+        for _ in 0..2 {
+            store.forget(Forgotten { tenant: TENANT.into(), tasks: vec![gone.task, TaskId::now()] }).await.unwrap();
+            assert!(events(&store, gone.task).await.is_empty());
+            assert!(store.task(gone.task, Scope::One(TENANT.into())).await.unwrap().is_none());
+            assert!(store.letter("gone".into(), Scope::All).await.unwrap().is_none());
+            assert!(store.artifacts_of(gone.task, TENANT.into()).await.unwrap().is_empty());
+            // All of it is delivered again, and a letter about it comes late.
+            store.record(incoming(gone.events.clone())).await.unwrap();
+            assert_eq!(store.record_letters(vec![letter("late", gone.task)]).await.unwrap(), 0);
+        }
+        assert!(store.letter("kept".into(), Scope::All).await.unwrap().is_some());
+        assert_eq!(events(&store, kept.task).await, kept.ids());
+        assert!(
+            store.task(gone.task, Scope::One("acme".into())).await.unwrap().is_some(),
+            "another tenant's task of that id is another task"
+        );
+        // New events still get new numbers, and whoever reads on misses none of them.
+        let new = History::whole(TaskId::now());
+        store.record(incoming(new.events.clone())).await.unwrap();
+        assert_eq!(events(&store, new.task).await, new.ids());
     }
 }

@@ -33,6 +33,9 @@ impl World {
             let id = task.plan.id;
             match &task.doc {
                 None => return Some(format!("task {id} has no document")),
+                Some(doc) if task.erased && matches!(doc.state, State::Ended(_)) && !doc.is_stripped() => {
+                    return Some(format!("task {id} was erased, and not all of it is forgotten: {doc:?}"));
+                }
                 Some(doc) if !matches!(doc.state, State::Ended(_)) => {
                     return Some(format!("task {id} is {:?} at turn {}, owner {:?}", doc.state, doc.turn, doc.owner));
                 }

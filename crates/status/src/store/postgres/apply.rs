@@ -37,6 +37,7 @@ async fn store<'a>(session: &Session, head: i64, events: &[&'a Incoming]) -> Res
              SELECT $1 + place, task, tenant, id, source, type, $2, body
              FROM unnest($3::bytea[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::bytea[])
                  WITH ORDINALITY AS new (task, tenant, id, source, type, body, place)
+             WHERE NOT EXISTS (SELECT 1 FROM fte_status.erased WHERE erased.task = new.task AND erased.tenant = new.tenant)
              ORDER BY place ON CONFLICT (id, source) DO NOTHING RETURNING seq",
             &[&head, &stored_ms, &tasks, &tenants, &ids, &sources, &types, &bodies],
         )

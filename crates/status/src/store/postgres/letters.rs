@@ -20,13 +20,16 @@ pub(super) async fn record(session: &Session, letters: &[NewLetter]) -> Result<u
     let tenants: Vec<&str> = letters.iter().map(|letter| &*letter.tenant).collect();
     let topics: Vec<&str> = letters.iter().map(|letter| &*letter.topic).collect();
     let records: Vec<&[u8]> = letters.iter().map(|letter| &letter.record[..]).collect();
+    let tasks: Vec<Option<Vec<u8>>> = letters.iter().map(|letter| letter.task.map(|task| task.as_bytes().to_vec())).collect();
     let new = session
         .execute(
             "INSERT INTO fte_status.letter (id, tenant, state, stored, topic, record)
              SELECT id, tenant, 0, $1, topic, record
-             FROM unnest($2::text[], $3::text[], $4::text[], $5::bytea[]) WITH ORDINALITY AS new (id, tenant, topic, record, place)
+             FROM unnest($2::text[], $3::text[], $4::text[], $5::bytea[], $6::bytea[])
+                 WITH ORDINALITY AS new (id, tenant, topic, record, task, place)
+             WHERE NOT EXISTS (SELECT 1 FROM fte_status.erased WHERE erased.task = new.task AND erased.tenant = new.tenant)
              ORDER BY place ON CONFLICT (id) DO NOTHING",
-            &[&stored_ms, &ids, &tenants, &topics, &records],
+            &[&stored_ms, &ids, &tenants, &topics, &records, &tasks],
         )
         .await?;
     Ok(usize::try_from(new).unwrap_or(usize::MAX))

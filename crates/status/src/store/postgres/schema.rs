@@ -1,11 +1,11 @@
 //! The tables on the server, in a schema of their own. See the SQLite ones for what the columns mean.
 
-use super::artifacts;
 use super::connection::{Connector, SCHEMA};
+use super::{artifacts, erasing};
 use crate::store::StoreError;
 
 /// The version of the tables.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// Names are compared by their bytes, as everywhere else in this program. An event's id is `u` and the 16 bytes of a UUID, or `t` and any other text.
 const TABLES: &str = r#"
@@ -62,14 +62,18 @@ pub(super) async fn prepare(connector: &Connector) -> Result<i64, StoreError> {
     if row.get(1) {
         session.batch(TABLES).await?;
         session.batch(artifacts::TABLES).await?;
+        session.batch(erasing::TABLES).await?;
         session.execute("INSERT INTO fte_status.head (seq, version) VALUES (0, $1)", &[&VERSION]).await?;
     }
     let row = session.query_one("SELECT seq, version FROM fte_status.head", &[]).await?;
     let mut found: i64 = row.get(1);
-    if found == 1 {
+    if found == 1 || found == 2 {
         tracing::info!("the status database is brought to the schema of this version");
-        session.batch(artifacts::TABLES).await?;
-        artifacts::fill(&session).await?;
+        if found == 1 {
+            session.batch(artifacts::TABLES).await?;
+            artifacts::fill(&session).await?;
+        }
+        session.batch(erasing::TABLES).await?;
         session.execute("UPDATE fte_status.head SET version = $1", &[&VERSION]).await?;
         found = VERSION;
     }

@@ -74,6 +74,7 @@ async fn letters(session: &Session, cutoff_us: i64) -> Result<Swept, StoreError>
     let sql = "DELETE FROM fte_status.letter
                WHERE seq IN (SELECT seq FROM fte_status.letter ORDER BY seq LIMIT $2) AND stored < $1";
     let removed = count(session.execute(sql, &[&(cutoff_us / 1000), &ROWS_MAX]).await?);
+    super::erasing::sweep(session).await?;
     let next = if removed as i64 == ROWS_MAX { Sweep::Letters } else { Sweep::Strays { after: i64::MIN } };
     Ok(Swept { letters: removed, ..Swept::nothing(next) })
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::apply::apply;
 use super::connection::{Connector, Session};
 use super::tail::TailHandle;
-use super::{Command, artifacts, letters, sweep};
+use super::{Command, artifacts, erasing, letters, sweep};
 use crate::metrics;
 use crate::reading::Incoming;
 use crate::store::groups::{Grouped, Groups};
@@ -32,6 +32,7 @@ pub(super) struct Writer {
 /// What a command gives besides its effect.
 enum Value {
     Nothing,
+    /// How many rows it was about.
     Letters(usize),
     Decided(Option<LetterRow>),
     Swept(Swept),
@@ -109,6 +110,7 @@ impl Writer {
                 }
                 Command::Letters(letters, _) => Value::Letters(letters::record(session, letters).await?),
                 Command::Decide { id, state, at_us, .. } => Value::Decided(letters::decide(session, id, *state, *at_us).await?),
+                Command::Forget { forgotten, .. } => Value::Letters(erasing::forget(session, forgotten).await?),
                 Command::Sweep { step, cutoff_us, .. } => Value::Swept(sweep::step(session, step.clone(), *cutoff_us).await?),
             });
         }
@@ -138,7 +140,7 @@ impl Grouped for Command {
 fn answer(command: Command, value: Value) {
     match (command, value) {
         (Command::Events(_, reply) | Command::Settle { reply, .. } | Command::Probe(reply), _) => drop(reply.send(Ok(()))),
-        (Command::Letters(_, reply), Value::Letters(count)) => drop(reply.send(Ok(count))),
+        (Command::Letters(_, reply) | Command::Forget { reply, .. }, Value::Letters(count)) => drop(reply.send(Ok(count))),
         (Command::Decide { reply, .. }, Value::Decided(row)) => drop(reply.send(Ok(row))),
         (Command::Sweep { reply, .. }, Value::Swept(swept)) => drop(reply.send(Ok(swept))),
         (command, _) => command.answer_error(StoreError::Closed),

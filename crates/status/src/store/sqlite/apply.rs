@@ -43,7 +43,8 @@ impl<'c> Applier<'c> {
     pub(super) fn new(connection: &'c Connection, last_row: i64) -> rusqlite::Result<Self> {
         Ok(Self {
             insert_event: connection.prepare_cached(
-                "INSERT INTO event (seq, task, id, source, type, stored, body, tenant) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+                "INSERT INTO event (seq, task, id, source, type, stored, body, tenant) SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
+                 WHERE NOT EXISTS (SELECT 1 FROM erased WHERE erased.task = ?2 AND erased.tenant = ?8)
                  ON CONFLICT (id, source) DO NOTHING",
             )?,
             load_task: connection.prepare_cached("SELECT status, agent, created, record FROM task WHERE id = ?1 AND tenant = ?2")?,
@@ -75,7 +76,7 @@ impl<'c> Applier<'c> {
         Ok(Applied { stored, doubled, last_row: self.last_row })
     }
 
-    /// The event's row, or none when it was there.
+    /// The event's row, or none when it was there, or its task was erased.
     fn store(&mut self, event: &Incoming) -> rusqlite::Result<Option<i64>> {
         let row = self.last_row + 1;
         let task = event.task.as_ref().map(|task| &task.as_bytes()[..]);

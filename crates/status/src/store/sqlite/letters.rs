@@ -19,11 +19,19 @@ impl Sqlite {
         self.write(move |connection| {
             let stored_ms = jiff::Timestamp::now().as_millisecond();
             let mut statement = connection.prepare_cached(
-                "INSERT INTO letter (id, state, stored, topic, record, tenant) VALUES (?1, 0, ?2, ?3, ?4, ?5) ON CONFLICT (id) DO NOTHING",
+                "INSERT INTO letter (id, state, stored, topic, record, tenant) SELECT ?1, 0, ?2, ?3, ?4, ?5
+                 WHERE NOT EXISTS (SELECT 1 FROM erased WHERE erased.task = ?6 AND erased.tenant = ?5) ON CONFLICT (id) DO NOTHING",
             )?;
             let mut new = 0;
             for letter in letters.iter() {
-                new += statement.execute(params![letter.id, stored_ms, letter.topic, &letter.record[..], letter.tenant])?;
+                new += statement.execute(params![
+                    letter.id,
+                    stored_ms,
+                    letter.topic,
+                    &letter.record[..],
+                    letter.tenant,
+                    letter.task.as_ref().map(|task| &task.as_bytes()[..])
+                ])?;
             }
             Ok(new)
         })

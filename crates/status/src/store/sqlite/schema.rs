@@ -10,11 +10,11 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::artifacts;
+use super::{artifacts, erasing};
 use crate::store::StoreError;
 
 /// The version of the tables.
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 4;
 
 const TABLES: &str = "
 CREATE TABLE event (
@@ -86,6 +86,8 @@ pub(super) fn open_to_write(path: &Path) -> Result<Connection, StoreError> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
+    // What is removed is overwritten: some of it was removed because somebody is to be forgotten.
+    connection.pragma_update(None, "secure_delete", "ON")?;
     // 8 MiB: the right edges of the tables and indexes, where nearly all writes go.
     connection.pragma_update(None, "cache_size", -8 * 1024)?;
     // 64 MiB; see `checkpoint`.
@@ -99,10 +101,11 @@ pub(super) fn open_to_write(path: &Path) -> Result<Connection, StoreError> {
             transaction.execute_batch(TABLES)?;
             transaction.execute_batch(TASK_TABLE)?;
             transaction.execute_batch(artifacts::TABLES)?;
+            transaction.execute_batch(erasing::TABLES)?;
             transaction.pragma_update(None, "user_version", VERSION)?;
             transaction.commit()?;
         }
-        1 | 2 => {
+        1..=3 => {
             tracing::info!("the status database is brought to the schema of this version");
             let transaction = connection.transaction()?;
             if found == 1 {
@@ -110,8 +113,11 @@ pub(super) fn open_to_write(path: &Path) -> Result<Connection, StoreError> {
                     transaction.execute_batch(step)?;
                 }
             }
-            transaction.execute_batch(artifacts::TABLES)?;
-            artifacts::fill(&transaction)?;
+            if found < 3 {
+                transaction.execute_batch(artifacts::TABLES)?;
+                artifacts::fill(&transaction)?;
+            }
+            transaction.execute_batch(erasing::TABLES)?;
             transaction.pragma_update(None, "user_version", VERSION)?;
             transaction.commit()?;
         }

@@ -77,6 +77,7 @@ fn letters(connection: &Connection, cutoff_us: i64) -> rusqlite::Result<Swept> {
     let removed = connection
         .prepare_cached("DELETE FROM letter WHERE seq IN (SELECT seq FROM letter ORDER BY seq LIMIT ?2) AND stored < ?1")?
         .execute(params![cutoff_us / 1000, ROWS_MAX])?;
+    super::erasing::sweep(connection)?;
     let next = if removed as i64 == ROWS_MAX { Sweep::Letters } else { Sweep::Strays { after: i64::MIN } };
     Ok(Swept { next, tasks: 0, events: 0, letters: removed })
 }

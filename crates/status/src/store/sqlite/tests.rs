@@ -82,8 +82,13 @@ async fn a_row_that_is_refused_fails_nobody_else() {
     let (good, bad, letter) = (History::of(TaskId::now()).requested("say hello"), History::whole(TaskId::now()), "a".to_owned());
     // All that comes while the writer cannot write forms one group.
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let letter =
-        NewLetter { id: letter, tenant: TENANT.into(), topic: "fte.deadletter.status".into(), record: bytes::Bytes::from_static(b"{}") };
+    let letter = NewLetter {
+        id: letter,
+        task: None,
+        tenant: TENANT.into(),
+        topic: "fte.deadletter.status".into(),
+        record: bytes::Bytes::from_static(b"{}"),
+    };
     let (first, good_one, bad_one, good_other, letters, ()) = tokio::join!(
         store.record(incoming(History::of(TaskId::now()).requested("first").events)),
         store.record(incoming(good.events.clone())),

@@ -81,7 +81,9 @@ impl Command {
 impl Writer {
     fn open(&mut self) -> Result<(), StoreError> {
         let connection = schema::open_to_write(&self.options.path)?;
-        self.last_row = connection.query_row("SELECT coalesce(max(seq), 0) FROM event", [], |row| row.get(0))?;
+        let last_row = connection.query_row("SELECT coalesce(max(seq), 0) FROM event", [], |row| row.get(0))?;
+        // The last rows may have been removed, and the feed is past them.
+        self.last_row = self.last_row.max(last_row);
         self.pages_max = None;
         self.connection = Some(connection);
         Ok(())

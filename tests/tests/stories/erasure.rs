@@ -1,0 +1,92 @@
+//! Somebody is to be forgotten: what status and the runner hold of their tasks goes, and none of it comes back.
+
+use std::path::Path;
+
+use fte_testkit::{Client, eventually};
+use serde_json::{Value, json};
+
+use crate::world::{Fte, echo};
+
+/// What nobody may find afterwards.
+const SECRET: &str = "call-ada-at-555-0199";
+
+/// The request that the audit service publishes, of these tasks.
+fn request(id: &str, tasks: &[&str]) -> Value {
+    json!({"specversion": "1.0", "id": id, "source": "/fte/audit", "type": "fte.erasure.requested", "ftetenant": "default",
+        "time": "2026-07-01T10:00:00Z", "datacontenttype": "application/json", "data": {"subject": "user:ada", "tasks": tasks}})
+}
+
+async fn gone(api: &Client, task: &str) {
+    eventually(|| async {
+        let answer = api.get(&format!("/v1/tasks/{task}/events")).await.map_err(|error| error.to_string())?;
+        if answer.status == 404 { Ok(()) } else { Err(answer.text()) }
+    })
+    .await;
+    assert_eq!(api.get(&format!("/v1/tasks/{task}/result")).await.unwrap().status, 404);
+}
+
+/// Whether a file of this directory whose name begins so has these bytes.
+fn is_in(directory: &Path, prefix: &str, bytes: &[u8]) -> bool {
+    std::fs::read_dir(directory).unwrap().flatten().any(|file| {
+        let has_name = file.file_name().to_string_lossy().starts_with(prefix);
+        has_name && std::fs::read(file.path()).unwrap_or_default().windows(bytes.len()).any(|window| window == bytes)
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_forgotten_task_is_in_no_answer_and_no_file_of_the_read_model_and_does_not_come_back() {
+    let mut fte = Fte::start().await;
+    let hers = fte.post(echo(SECRET)).await;
+    let asking = fte.post(json!({"task": SECRET, "agent": "demo"})).await;
+    let his = fte.post(echo("somebody else's")).await;
+    for task in [&hers, &his] {
+        fte.result(task).await;
+    }
+    fte.asking(&asking, 1).await;
+    assert!(is_in(fte.process.data(), "status.sqlite", SECRET.as_bytes()));
+    let events: Value = fte.api().get(&format!("/v1/tasks/{hers}/events")).await.unwrap().json();
+
+    // Somebody who is not the audit service asks in vain.
+    let mut forged = request("forged", &[&his]);
+    forged["source"] = "/shop".into();
+    fte.publish("fte.triggers.inbound", &forged).await;
+    fte.publish("fte.triggers.inbound", &request("erasure-1", &[&hers, &asking])).await;
+    // Killed in the middle of it: it is delivered again.
+    fte.process.kill().await;
+    fte.process.restart().await;
+    gone(&fte.api(), &hers).await;
+    gone(&fte.api(), &asking).await;
+
+    // The one that was asking has been called off, and its sandbox is free again.
+    eventually(|| async {
+        let agents: Value = fte.api().get("/v1/agents").await.map_err(|error| error.to_string())?.json();
+        let demo = agents["items"].as_array().into_iter().flatten().find(|agent| agent["agent"] == "demo" || agent["name"] == "demo");
+        match demo {
+            Some(demo) if demo["in_use"] == 0 => Ok(()),
+            _ => Err(agents.to_string()),
+        }
+    })
+    .await;
+    // Everything of hers is delivered again, and the request too.
+    for event in events["items"].as_array().unwrap() {
+        let topic = match event["type"].as_str().unwrap() {
+            "fte.task.requested" => "fte.triggers.inbound",
+            "fte.status.changed" => "fte.status.updates",
+            kind if kind.starts_with("fte.result.") => "fte.results.completed",
+            _ => "fte.sandbox.lifecycle",
+        };
+        fte.publish(topic, event).await;
+    }
+    fte.publish("fte.triggers.inbound", &request("erasure-1", &[&hers, &asking])).await;
+    // What was published before this one has been delivered before it on every partition that matters once its task is through.
+    let after = fte.post(echo("afterwards")).await;
+    fte.result(&after).await;
+    gone(&fte.api(), &hers).await;
+    assert_eq!(fte.result(&his).await["result"], "somebody else's");
+    eventually(|| async {
+        if is_in(fte.process.data(), "status.sqlite", SECRET.as_bytes()) { Err("it is still in a file".to_owned()) } else { Ok(()) }
+    })
+    .await;
+    let listed = fte.api().get("/v1/tasks?limit=100").await.unwrap().text();
+    assert!(!listed.contains(&hers) && !listed.contains(&asking), "{listed}");
+}
