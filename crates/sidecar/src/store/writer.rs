@@ -31,8 +31,10 @@ use crate::topics::Topic;
 const TOGETHER: usize = 512;
 /// Bytes in one transaction, so that those behind do not wait too long.
 const TOGETHER_BYTES: usize = 4 << 20;
-/// Written bytes after which the write-ahead log is moved into the database.
+/// Written bytes, or commits, after which the write-ahead log is moved into the database, and then written from its beginning. What overwrites it is
+/// durable sooner than what makes it longer, and each commit writes whole pages however little it has to say: so commits count, too.
 const CHECKPOINT_BYTES: usize = 24 << 20;
+const CHECKPOINT_COMMITS: usize = 1024;
 /// Failing writes are logged this often.
 const WARN_EVERY: Duration = Duration::from_secs(1);
 
@@ -71,8 +73,8 @@ pub(crate) struct Writer {
     /// Bytes of the event log, in the database.
     log_bytes: u64,
     jobs: u64,
-    /// Bytes since the last checkpoint was asked for.
-    unchecked: usize,
+    /// Bytes and commits since the last checkpoint was asked for.
+    unchecked: (usize, usize),
     checkpoints: Checkpoints,
     queue: WeakSender<Command>,
     closing: Arc<AtomicBool>,
@@ -115,7 +117,7 @@ impl Writer {
             tail_bytes: 0,
             log_bytes: 0,
             jobs: jobs::count(&db)?,
-            unchecked: 0,
+            unchecked: (0, 0),
             checkpoints,
             queue,
             closing,
@@ -268,9 +270,9 @@ impl Writer {
                     topic.wake();
                 }
                 metrics::committed(began, wrote, incoming);
-                self.unchecked += incoming;
-                if self.unchecked >= CHECKPOINT_BYTES {
-                    self.unchecked = 0;
+                self.unchecked = (self.unchecked.0 + incoming, self.unchecked.1 + 1);
+                if self.unchecked.0 >= CHECKPOINT_BYTES || self.unchecked.1 >= CHECKPOINT_COMMITS {
+                    self.unchecked = (0, 0);
                     self.checkpoints.ask();
                 }
             }
