@@ -1,6 +1,6 @@
 //! A lane coalesces concurrent requests into batches: while one batch is in flight, what arrives waits and forms the next.
 //!
-//! No timer: an idle lane sends at once, a busy one grows its batches by itself. The queue is bounded; a full one makes the caller wait.
+//! No timer: an idle lane sends as soon as nobody else is ready to run, a busy one grows its batches by itself. The queue is bounded; a full one makes the caller wait.
 //! Each caller gets its own outcome. A caller that goes away does not take back its request.
 
 use std::future::Future;
@@ -67,6 +67,8 @@ impl<Q: Send + 'static, R: Send + 'static> Lane<Q, R> {
                         None => return,
                     },
                 };
+                // Whoever can run now does so first: what they ask for travels along, and costs no call, and no commit, of its own.
+                tokio::task::yield_now().await;
                 let mut batch = vec![first];
                 while let Ok(next) = arrivals.try_recv() {
                     if fits(&batch, &next.request) {
