@@ -43,8 +43,10 @@ impl Store for SidecarStore {
 pub(crate) struct SidecarOutlet(pub(crate) Publisher);
 
 impl Outlet for SidecarOutlet {
-    fn send(&self, messages: Vec<Message>) -> Pending<Result<(), PortError>> {
+    fn send(&self, mut messages: Vec<Message>) -> Pending<Result<(), PortError>> {
         let publisher = self.0.clone();
+        // Somebody may wait for the result: it is not to wait for what else there is to say. Each topic keeps its order, and between topics there is none.
+        messages.sort_by_key(|message| &*message.topic != fte_events::results::TOPIC);
         Box::pin(async move { publisher.send_all(messages).await.map_err(failed("publishing")) })
     }
 }
