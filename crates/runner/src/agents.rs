@@ -216,7 +216,7 @@ impl AgentHost {
             let keep = programs.iter().map(|program| {
                 let (min, max) = (program.agent.min_warm, program.agent.max);
                 program.warm.keep(min, max, || async {
-                    let started = session::spawn(program, None, &shared).await;
+                    let started = session::spawn_ahead(program, &shared).await;
                     started.inspect_err(|error| tracing::warn!(%error, "an agent cannot be started ahead of its tasks")).ok()
                 })
             });

@@ -527,6 +527,14 @@ async fn warm_programs_serve_one_task_each_and_are_replaced() {
             if waiting == 2 { Ok(()) } else { Err(waiting) }
         }
     };
+    let program = format!("{}/speaker.py", prison.dir.display());
+    let is_python = |process: &PathBuf| fs::read_to_string(process.join("comm")).is_ok_and(|name| name.starts_with("python"));
+    eventually(|| async {
+        // Loaded, and not on the way there.
+        let loaded = processes_with(&program).iter().filter(|process| is_python(process)).count();
+        if loaded == 2 { Ok(()) } else { Err(loaded) }
+    })
+    .await;
     let mut seen = Vec::new();
     for number in 0..6 {
         // Two wait again, however often one is taken.
@@ -546,7 +554,6 @@ async fn warm_programs_serve_one_task_each_and_are_replaced() {
     assert_eq!(seen.len(), 6, "{seen:?}");
     // One that died while it waited is no answer to a task.
     eventually(waiting).await;
-    let program = format!("{}/speaker.py", prison.dir.display());
     for process in processes_with(&program) {
         let id = process.file_name().unwrap().to_str().unwrap().parse().unwrap();
         let _ = rustix::process::kill_process(rustix::process::Pid::from_raw(id).unwrap(), rustix::process::Signal::KILL);

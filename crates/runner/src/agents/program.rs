@@ -197,6 +197,15 @@ impl Program {
         self.status.is_none()
     }
 
+    /// Tells it what it has to be told before all else, so that it starts behind its walls ahead of its task. (Otherwise that goes out before its task, with
+    /// [`next`](Self::next).)
+    pub(super) async fn get_ready(&mut self) {
+        while self.stdin.is_some() && !self.unread.is_empty() {
+            let written = write_some(&mut self.stdin, &self.unread).await;
+            self.written(written);
+        }
+    }
+
     /// From now on it works on this task; `said` is where its session speaks.
     pub(super) fn begin(&mut self, task_id: TaskId, said: &mpsc::Sender<Said>) {
         self.terms.task_id = Some(task_id);

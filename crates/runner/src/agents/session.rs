@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fte_service::agents::{Agent, Permissions};
 use rustix::process::Signal;
@@ -17,6 +18,9 @@ use super::warm::{Warm, Working};
 use super::workspace::Workspace;
 use super::{Shared, acp, command, process, secrets};
 use crate::ports::{Said, Session, Start, StartError};
+
+/// A program that is started ahead of its task has read within this time what it is to become.
+const READY_MAX: Duration = Duration::from_secs(30);
 
 /// Nobody listens any more.
 #[derive(Debug)]
@@ -88,8 +92,21 @@ pub(super) async fn start(agent: Arc<ProgramAgent>, start: Start, shared: Arc<Sh
     Ok(Session { said: hear, tell, guard: Box::new(guard) })
 }
 
+/// Starts the program ahead of a task, as far as it comes without one.
+pub(super) async fn spawn_ahead(agent: &Arc<ProgramAgent>, shared: &Arc<Shared>) -> Result<Program, StartError> {
+    let mut program = spawn(agent, None, shared).await?;
+    match tokio::time::timeout(READY_MAX, program.get_ready()).await {
+        Ok(()) => Ok(program),
+        Err(_) => {
+            program.finish().await;
+            let reason = format!("its sandbox did not stand within {} s", READY_MAX.as_secs());
+            Err(StartError { agent: agent.name.clone(), reason, retryable: true })
+        }
+    }
+}
+
 /// Starts the program: for a task, or ahead of one.
-pub(super) async fn spawn(agent: &Arc<ProgramAgent>, start: Option<&Start>, shared: &Arc<Shared>) -> Result<Program, StartError> {
+async fn spawn(agent: &Arc<ProgramAgent>, start: Option<&Start>, shared: &Arc<Shared>) -> Result<Program, StartError> {
     let secrets = secrets::fetch(&agent.name, &agent.agent.secrets, shared.secrets.as_ref()).await?;
     let spawn = {
         let (agent, start, shared) = (Arc::clone(agent), start.cloned(), Arc::clone(shared));
