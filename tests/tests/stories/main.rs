@@ -6,6 +6,7 @@ mod acp;
 mod approvals;
 mod artifacts;
 mod attempts;
+mod claims;
 mod closed_loop;
 mod concurrency;
 mod deadlines;
