@@ -16,6 +16,7 @@
 pub mod canonical;
 pub mod config;
 pub mod entry;
+pub mod export;
 pub mod history;
 pub mod holds;
 pub mod leaf;
@@ -26,7 +27,9 @@ pub mod routes;
 pub mod sqlite;
 pub mod subjects;
 pub mod subscribe;
+pub mod trust;
 pub mod verify;
+pub mod witness;
 
 use std::path::PathBuf;
 use std::sync::Arc;

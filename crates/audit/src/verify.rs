@@ -27,7 +27,7 @@ use std::ops::Range;
 use std::sync::mpsc;
 use std::thread;
 
-use fte_tlog::{Checkpoint, KeyAlgorithm, LogKey, Policy, PolicyError, SignedNote, TileLevel, TilePath, VerifierKey};
+use fte_tlog::{Checkpoint, Policy, PolicyError, SignedNote, TileLevel, TilePath, VerifierKey};
 
 use self::bundle::Facts;
 use self::claims::Claim;
@@ -35,6 +35,7 @@ use self::order::Order;
 pub use self::report::{Anchor, Class, FINDINGS_MAX, Finding, Report, Tally, summary};
 pub use self::source::{Directory, Source};
 use self::tiles::{Stop, Tiles};
+use crate::trust::policy_of;
 
 /// What is known from elsewhere.
 #[derive(Clone, Debug)]
@@ -315,29 +316,6 @@ impl Shard<'_> {
             }
         }
     }
-}
-
-/// The policy for the log that a note claims to be of. A shard signs with the key of its installation, under a name that ends in the year; a policy that
-/// names the installation's, or that of any of its shards, means them all.
-fn policy_of(policy: &Policy, note: &[u8]) -> Policy {
-    let mut policy = policy.clone();
-    let origin = SignedNote::parse(note).ok().and_then(|note| Some(note.text().lines().next()?.to_owned())).unwrap_or_default();
-    let base = |name: &str| match name.rsplit_once('/') {
-        Some((base, year)) if year.len() == 4 && year.bytes().all(|byte| byte.is_ascii_digit()) => base.to_owned(),
-        _ => name.to_owned(),
-    };
-    let host = base(&origin);
-    let of_host = policy.logs.iter().filter(|log| log.key.name() != origin && host != origin && base(log.key.name()) == host);
-    let renamed: Vec<LogKey> = of_host
-        .filter_map(|log| VerifierKey::new(&*origin, KeyAlgorithm::Ed25519, log.key.public_bytes()).ok())
-        .map(|key| LogKey { key, url: None })
-        .collect();
-    for log in renamed {
-        if policy.logs.iter().all(|known| known.key != log.key) {
-            policy.logs.push(log);
-        }
-    }
-    policy
 }
 
 struct SignedBy {

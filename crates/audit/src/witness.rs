@@ -15,11 +15,14 @@ mod store;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use fte_tlog::{Checkpoint, CheckpointError, Hash, KeyAlgorithm, NoteError, Policy, SignedNote, SignerKey, VerifierKey, check_consistency, empty_root};
+use fte_tlog::{
+    Checkpoint, CheckpointError, Hash, KeyAlgorithm, NoteError, Policy, SignedNote, SignerKey, VerifierKey, check_consistency, empty_root,
+};
 
 pub use self::request::{Request, RequestError};
-pub use self::store::StoreError;
 use self::store::Store;
+pub use self::store::StoreError;
+use crate::trust::policy_of;
 
 /// A clock in seconds since 1970.
 pub type ClockS = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -44,7 +47,7 @@ pub enum Verdict {
 /// Signs checkpoints of the logs it knows.
 pub struct Witness {
     key: SignerKey,
-    logs: Vec<VerifierKey>,
+    logs: Policy,
     store: Mutex<Store>,
     clock: ClockS,
 }
@@ -55,7 +58,7 @@ impl Witness {
         if key.verifier().algorithm() != KeyAlgorithm::CosignatureV1 {
             return Err(StoreError::Key);
         }
-        let logs = policy.logs.iter().map(|log| log.key.clone()).collect();
+        let logs = Policy::of_logs(policy.logs.iter().map(|log| log.key.clone()));
         Ok(Self { key, logs, store: Mutex::new(Store::open(directory)?), clock })
     }
 
@@ -75,7 +78,8 @@ impl Witness {
             Err(error) => return Ok(Verdict::Malformed(error.to_string())),
         };
         let origin = note.text().lines().next().unwrap_or_default().to_owned();
-        let keys: Vec<_> = self.logs.iter().filter(|key| key.name() == origin).collect();
+        let policy = policy_of(&self.logs, request.checkpoint.as_bytes());
+        let keys: Vec<_> = policy.logs.iter().map(|log| &log.key).filter(|key| key.name() == origin).collect();
         if keys.is_empty() {
             return Ok(Verdict::UnknownLog);
         }

@@ -29,6 +29,8 @@ mod frontier;
 mod hash;
 mod key;
 mod note;
+#[cfg(test)]
+mod oracles;
 mod policy;
 mod proof;
 mod proof_file;
@@ -40,7 +42,7 @@ pub use frontier::{Frontier, FullTile, RestoreError};
 pub use hash::{Hash, HashError, empty_root, leaf_hash, node_hash, perfect_root};
 pub use key::{KeyAlgorithm, KeyError, SignerKey, VerifierKey, is_key_name};
 pub use note::{NOTE_BYTES_MAX, NoteError, NoteSignature, SIGNATURES_MAX, SignedNote, Verified};
-pub use policy::{Group, Judged, LogKey, Policy, PolicyError, Witness};
+pub use policy::{Group, Judged, LogKey, Policy, PolicyError, Witness, Witnessed};
 pub use proof::{
     HashReader, ProofError, TileError, TileHashes, check_consistency, check_inclusion, prove_consistency, prove_inclusion, tree_root,
 };

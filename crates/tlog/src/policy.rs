@@ -88,6 +88,15 @@ pub struct Judged<'p> {
     pub quorum_met: bool,
 }
 
+/// Who has countersigned a note.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Witnessed<'p> {
+    /// The witnesses, and when they signed, in seconds since 1970.
+    pub witnesses: Vec<(&'p Witness, u64)>,
+    /// Whether they are those that the policy demands.
+    pub quorum_met: bool,
+}
+
 impl Policy {
     /// The policy of who knows a log's keys and no witness.
     pub fn of_logs(keys: impl IntoIterator<Item = VerifierKey>) -> Self {
@@ -105,16 +114,22 @@ impl Policy {
             return Err(PolicyError::UnknownLog { origin: checkpoint.origin });
         }
         let logs: Vec<&VerifierKey> = note.verify(of_origin.iter().copied())?.into_iter().map(|verified| verified.key).collect();
+        let Witnessed { witnesses, quorum_met } = self.witnessed(&note)?;
+        let known: Vec<_> = of_origin.iter().copied().chain(self.witnesses.iter().map(|witness| &witness.key)).collect();
+        let unknown_signatures = note.signatures().iter().filter(|signature| !known.iter().any(|key| key.claims(signature))).count();
+        Ok(Judged { checkpoint, logs, witnesses, unknown_signatures, quorum_met })
+    }
+
+    /// The witnesses that have signed a note. Whose checkpoint it is is not looked at.
+    pub fn witnessed(&self, note: &SignedNote) -> Result<Witnessed<'_>, NoteError> {
         let verified = match note.verify(self.witnesses.iter().map(|witness| &witness.key)) {
             Err(NoteError::NoKnownKey) => Vec::new(),
             verified => verified?,
         };
         let witness_of = |key: &VerifierKey| self.witnesses.iter().find(|witness| witness.key == *key);
         let witnesses: Vec<_> = verified.iter().filter_map(|verified| Some((witness_of(verified.key)?, verified.time_s))).collect();
-        let known: Vec<_> = of_origin.iter().copied().chain(self.witnesses.iter().map(|witness| &witness.key)).collect();
-        let unknown_signatures = note.signatures().iter().filter(|signature| !known.iter().any(|key| key.claims(signature))).count();
         let quorum_met = self.is_quorum(witnesses.iter().map(|(witness, _)| witness.name.as_str()));
-        Ok(Judged { checkpoint, logs, witnesses, unknown_signatures, quorum_met })
+        Ok(Witnessed { witnesses, quorum_met })
     }
 
     /// Like [`judge`](Self::judge), and a quorum that is not met is an error.

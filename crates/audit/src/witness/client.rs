@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fte_tlog::{Checkpoint, Hash, NoteSignature, Policy, PolicyError, SignedNote, Witness};
+use fte_tlog::{Checkpoint, Hash, NoteError, NoteSignature, Policy, SignedNote, Witness};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client as Pool;
@@ -70,7 +70,7 @@ impl Witnesses {
     }
 
     /// Asks every witness, one after another, to sign a checkpoint. `prove` makes the proof that it continues the log at an earlier size.
-    pub async fn ask<P>(&mut self, checkpoint: &Checkpoint, note: SignedNote, prove: impl Fn(u64) -> P) -> Result<Asked, PolicyError>
+    pub async fn ask<P>(&mut self, checkpoint: &Checkpoint, note: SignedNote, prove: impl Fn(u64) -> P) -> Result<Asked, NoteError>
     where
         P: Future<Output = Result<Vec<Hash>, String>>,
     {
@@ -84,11 +84,7 @@ impl Witnesses {
                 Err(error) => asked.failed.push((witness.name, error)),
             }
         }
-        let text = asked.note.to_string();
-        // The log's own key need not be in the policy: what is asked here is its own checkpoint.
-        let mut policy = self.policy.clone();
-        policy.logs.retain(|log| log.key.name() == checkpoint.origin);
-        asked.quorum_met = policy.judge(text.as_bytes())?.quorum_met;
+        asked.quorum_met = self.policy.witnessed(&asked.note)?.quorum_met;
         Ok(asked)
     }
 

@@ -47,10 +47,14 @@ fn answer(verdict: Verdict) -> Response {
     match verdict {
         Verdict::Signed(lines) => text(StatusCode::OK, lines),
         Verdict::Malformed(what) => text(StatusCode::BAD_REQUEST, format!("{what}\n")),
-        Verdict::Untrusted => text(StatusCode::FORBIDDEN, "no signature of a key that is trusted for this log, or a wrong one\n".to_owned()),
+        Verdict::Untrusted => {
+            text(StatusCode::FORBIDDEN, "no signature of a key that is trusted for this log, or a wrong one\n".to_owned())
+        }
         Verdict::UnknownLog => text(StatusCode::NOT_FOUND, "this witness does not know the log\n".to_owned()),
         Verdict::Conflict(size) => (StatusCode::CONFLICT, [(CONTENT_TYPE, SIZE)], format!("{size}\n")).into_response(),
-        Verdict::Inconsistent => text(StatusCode::UNPROCESSABLE_ENTITY, "the checkpoint does not continue the one that was signed last\n".to_owned()),
+        Verdict::Inconsistent => {
+            text(StatusCode::UNPROCESSABLE_ENTITY, "the checkpoint does not continue the one that was signed last\n".to_owned())
+        }
     }
 }
 

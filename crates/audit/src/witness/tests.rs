@@ -116,7 +116,14 @@ fn p11_of_concurrent_requests_with_one_old_size_one_is_signed() {
     let log = Log::of(60, 0);
     assert!(is_signed(&witness.add_checkpoint(log.body(0, 10).as_bytes()).unwrap()));
     let verdicts: Vec<Verdict> = std::thread::scope(|scope| {
-        let asks: Vec<_> = (11..27).map(|new| scope.spawn({ let (witness, log) = (&witness, &log); move || witness.add_checkpoint(log.body(10, new).as_bytes()).unwrap() })).collect();
+        let asks: Vec<_> = (11..27)
+            .map(|new| {
+                scope.spawn({
+                    let (witness, log) = (&witness, &log);
+                    move || witness.add_checkpoint(log.body(10, new).as_bytes()).unwrap()
+                })
+            })
+            .collect();
         asks.into_iter().map(|ask| ask.join().unwrap()).collect()
     });
     assert_eq!(verdicts.iter().filter(|verdict| is_signed(verdict)).count(), 1);

@@ -3,9 +3,10 @@
 //! Offline on a directory; over HTTP it reads what a running instance serves, which is the same files. Exit codes: 0 consistent, 1 tampered or corrupt,
 //! 2 usage, 6 incomplete (files absent, gaps open, a quorum not met, or with `--strict` no anchor).
 
-mod http;
-mod keys;
-mod local;
+mod evidence;
+pub(super) mod http;
+pub(super) mod keys;
+pub(super) mod local;
 mod memory;
 
 use std::num::NonZero;
@@ -24,18 +25,14 @@ use crate::output::{Output, printable};
 
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
-    /// A data directory, its `audit`, one shard of it, or the URL of an instance or of a shard (`…/v1/audit/log/2026`)
+    /// A data directory, its `audit`, one shard of it, evidence that was exported, or the URL of an instance or of a shard (`…/v1/audit/log/2026`)
     #[arg(value_name = "DIR|URL")]
     target: String,
     /// A signed checkpoint that was kept: the log must continue it. May be given several times
     #[arg(long, value_name = "FILE")]
     since: Vec<PathBuf>,
-    /// The log's public key (`name+id+base64`), or a file with it, from a place that is not the log itself
-    #[arg(long, value_name = "KEY")]
-    public_key: Vec<String>,
-    /// The keys of logs and witnesses, and the quorum of these, as C2SP `tlog-policy` has it
-    #[arg(long, value_name = "FILE")]
-    policy: Option<PathBuf>,
+    #[command(flatten)]
+    keys: keys::Named,
     /// Only these entries, as in 100..200, and what leads from them to the root; of one shard
     #[arg(long, value_name = "A..B", value_parser = range)]
     range: Option<Range<u64>>,
@@ -70,9 +67,12 @@ struct Printed<'a> {
 
 impl Verify {
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
+        if std::path::Path::new(&self.target).join("manifest").is_file() {
+            return evidence::check_and_tell(&self.target, self.keys.policy()?.as_ref(), output);
+        }
         let memory = if self.no_memory { None } else { Memory::new(self.memory.clone()) };
         let found = if self.target.contains("://") { http::shards(&client, &self.target).await? } else { local::shards(&self.target)? };
-        let keys = keys::find(&self, &found)?;
+        let keys = keys::find(&self.keys, &found)?;
         let given = self.since.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
         let remembered = memory.as_ref().map(Memory::all).transpose()?.unwrap_or_default();
         let defaults = Options::new(keys.policy);
@@ -164,7 +164,7 @@ fn caveats(reports: &[Report], anchor: Anchor, output: Output) {
     }
 }
 
-fn read(path: &std::path::Path) -> Result<Vec<u8>, Error> {
+pub(super) fn read(path: &std::path::Path) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(|error| Error::usage(format!("{} cannot be read: {error}", path.display()), "name a file that is there"))
 }
 

@@ -1,5 +1,7 @@
 //! What is whole verifies, and says what was checked.
 
+use fte_tlog::KeyAlgorithm;
+
 use super::building::{ORIGIN, key};
 use super::*;
 

@@ -55,8 +55,13 @@ struct Entry {
     shard: i16,
 }
 
+/// One shard of an instance.
+pub(in crate::audit) fn shard(client: &Client, year: u16) -> Box<dyn Source + Send> {
+    Box::new(Shard { client: client.clone(), prefix: format!("/v1/audit/log/{year}"), runtime: Handle::current() })
+}
+
 /// The shard that a URL names, or all those of an instance.
-pub(super) async fn shards(client: &Client, target: &str) -> Result<Found, Error> {
+pub(in crate::audit) async fn shards(client: &Client, target: &str) -> Result<Found, Error> {
     let target = target.trim_end_matches('/');
     let (base, shard) = match target.split_once("/v1/audit/log/") {
         Some((base, shard)) => (base, Some(shard)),

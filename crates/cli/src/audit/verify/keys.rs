@@ -1,34 +1,53 @@
 //! Whose signatures count.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::Args;
 use fte_tlog::{LogKey, Policy, VerifierKey};
 
-use super::Verify;
 use super::local::Found;
 use crate::error::Error;
 
-/// The keys, and whether they came with the log.
-pub(super) struct Keys {
-    pub(super) policy: Policy,
-    pub(super) from_log: bool,
+/// How a caller names them.
+#[derive(Debug, Args)]
+pub(in crate::audit) struct Named {
+    /// The log's public key (`name+id+base64`), or a file with it, from a place that is not the log itself
+    #[arg(long, value_name = "KEY")]
+    public_key: Vec<String>,
+    /// The keys of logs and witnesses, and the quorum of these, as C2SP `tlog-policy` has it
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
 }
 
-/// From the options, else from beside the log.
-pub(super) fn find(verify: &Verify, found: &Found) -> Result<Keys, Error> {
-    let mut policy = match &verify.policy {
-        None => Policy::of_logs([]),
-        Some(path) => policy_file(path)?,
-    };
-    for key in &verify.public_key {
-        let key = public_key(key)?;
-        if policy.logs.iter().all(|log| log.key != key) {
-            policy.logs.push(LogKey { key, url: None });
+/// The keys, and whether they came with the log.
+pub(in crate::audit) struct Keys {
+    pub(in crate::audit) policy: Policy,
+    pub(in crate::audit) from_log: bool,
+}
+
+impl Named {
+    /// Those that were named; none where nobody named any.
+    pub(in crate::audit) fn policy(&self) -> Result<Option<Policy>, Error> {
+        let mut policy = match &self.policy {
+            None => Policy::of_logs([]),
+            Some(path) => policy_file(path)?,
+        };
+        for key in &self.public_key {
+            let key = public_key(key)?;
+            if policy.logs.iter().all(|log| log.key != key) {
+                policy.logs.push(LogKey { key, url: None });
+            }
         }
+        Ok(Some(policy).filter(|policy| !policy.logs.is_empty()))
     }
-    if !policy.logs.is_empty() {
+}
+
+/// Those that were named, else the one beside the log.
+pub(in crate::audit) fn find(named: &Named, found: &Found) -> Result<Keys, Error> {
+    if let Some(policy) = named.policy()? {
         return Ok(Keys { policy, from_log: false });
     }
+    let mut policy = Policy::of_logs([]);
     for path in &found.key_files {
         if let Ok(text) = std::fs::read_to_string(path) {
             let key = text.trim().parse().map_err(|error| wrong_key(&path.display().to_string(), error))?;
@@ -45,7 +64,7 @@ pub(super) fn find(verify: &Verify, found: &Found) -> Result<Keys, Error> {
 }
 
 /// Reads a policy from a file.
-pub(super) fn policy_file(path: &Path) -> Result<Policy, Error> {
+pub(in crate::audit) fn policy_file(path: &Path) -> Result<Policy, Error> {
     let text = super::read(path)?;
     let text = String::from_utf8(text).map_err(|_| Error::usage(format!("{} is no text", path.display()), "see C2SP tlog-policy"))?;
     text.parse().map_err(|error| Error::usage(format!("{}: {}", path.display(), fte_bus::chain(&error)), "see C2SP tlog-policy"))

@@ -7,15 +7,15 @@ use fte_audit::verify::{Directory, Source};
 use crate::error::Error;
 
 /// What was found behind a name.
-pub(super) struct Found {
+pub(in crate::audit) struct Found {
     /// The oldest first.
-    pub(super) shards: Vec<Box<dyn Source + Send>>,
+    pub(in crate::audit) shards: Vec<Box<dyn Source + Send>>,
     /// Where the log's public key may be: `keys/log.pub`.
-    pub(super) key_files: Vec<PathBuf>,
+    pub(in crate::audit) key_files: Vec<PathBuf>,
 }
 
 /// Finds the shards in a data directory, in its `audit`, or the one that the directory itself is.
-pub(super) fn shards(target: &str) -> Result<Found, Error> {
+pub(in crate::audit) fn shards(target: &str) -> Result<Found, Error> {
     let given = PathBuf::from(target);
     if !given.is_dir() {
         return Err(Error::usage(format!("{target} is no directory"), "name a data directory, a shard of its audit log, or a URL"));
@@ -49,4 +49,11 @@ fn years(top: &Path) -> std::io::Result<Vec<String>> {
     }
     years.sort_unstable();
     Ok(years)
+}
+
+/// One shard of a data directory.
+pub(in crate::audit) fn shard(target: &str, year: u16) -> Result<Found, Error> {
+    let given = PathBuf::from(target);
+    let top = if given.join("audit").is_dir() { given.join("audit") } else { given };
+    shards(&top.join(year.to_string()).to_string_lossy())
 }

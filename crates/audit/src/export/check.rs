@@ -1,0 +1,112 @@
+//! Checks evidence: every file is what the manifest says, and every entry is in the log.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use fte_tlog::{Policy, ProofFile, leaf_hash};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::{ExportError, FORMAT, Manifest, unchecked};
+use crate::leaf::{self, hex};
+use crate::trust::policy_of;
+use crate::verify::{Directory, Source};
+
+/// What was checked.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    pub manifest: Manifest,
+    /// The policy's witnesses that have signed, and how many there are.
+    pub witnesses: (usize, usize),
+    pub quorum_met: bool,
+    /// Whether the keys came with the evidence.
+    pub keys_from_evidence: bool,
+}
+
+#[derive(Deserialize)]
+struct Line {
+    index: u64,
+    leaf_base64: String,
+}
+
+/// Checks a directory, by a policy from elsewhere, or else by the one in it.
+pub fn check(directory: &Path, policy: Option<&Policy>) -> Result<Checked, ExportError> {
+    let read = |name: &str| fs::read(directory.join(name)).map_err(|source| ExportError::Read { file: name.to_owned(), source });
+    let bad = |file: &str, what: &str| ExportError::bad(file, what);
+    let manifest: Manifest = serde_json::from_slice(&read("manifest")?).map_err(|error| bad("manifest", &error.to_string()))?;
+    if manifest.format != FORMAT {
+        return Err(bad("manifest", "it is of another format"));
+    }
+    let mut there = BTreeSet::new();
+    let listed = Directory::new(directory).list("", &mut |name| {
+        there.insert(name.to_owned());
+        Ok(())
+    });
+    listed.map_err(|source| ExportError::Read { file: ".".to_owned(), source })?;
+    there.remove("manifest");
+    for (name, digest) in &manifest.files {
+        if !there.remove(name) {
+            return Err(bad(name, "the manifest names it, and it is not there"));
+        }
+        if hex(&Sha256::digest(read(name)?)) != *digest {
+            return Err(bad(name, "it is not the file that the manifest names"));
+        }
+    }
+    if let Some(name) = there.first() {
+        return Err(bad(name, "the manifest does not name it"));
+    }
+    let note = read("checkpoint")?;
+    let own: Policy = match policy {
+        Some(policy) => policy_of(policy, &note),
+        None => {
+            let text = String::from_utf8(read("policy")?).map_err(|_| bad("policy", "no text"))?;
+            text.parse().map_err(|error| bad("policy", &fte_service::chain(&error)))?
+        }
+    };
+    let judged = own.judge(&note).map_err(|error| bad("checkpoint", &fte_service::chain(&error)))?;
+    if (judged.checkpoint.origin.as_str(), judged.checkpoint.size) != (manifest.origin.as_str(), manifest.size) {
+        return Err(bad("manifest", "its log is not that of the checkpoint"));
+    }
+    let entries = String::from_utf8(read("entries.ndjson")?).map_err(|_| bad("entries.ndjson", "no text"))?;
+    let mut last = None;
+    for line in entries.lines() {
+        let line: Line = serde_json::from_str(line).map_err(|error| bad("entries.ndjson", &error.to_string()))?;
+        if last.is_some_and(|last| last >= line.index) {
+            return Err(bad("entries.ndjson", "the entries are not in order"));
+        }
+        last = Some(line.index);
+        check_entry(directory, &line, &own, &judged.checkpoint)?;
+    }
+    if entries.lines().count() != manifest.entries {
+        return Err(bad("entries.ndjson", "it has not as many entries as the manifest says"));
+    }
+    let witnesses = (judged.witnesses.len(), own.witnesses.len());
+    Ok(Checked { witnesses, quorum_met: judged.quorum_met, keys_from_evidence: policy.is_none(), manifest })
+}
+
+fn check_entry(directory: &Path, line: &Line, policy: &Policy, checkpoint: &fte_tlog::Checkpoint) -> Result<(), ExportError> {
+    let name = format!("proofs/{}.tlog-proof", line.index);
+    let bad = |what: String| ExportError::bad(&*name, what);
+    let text = fs::read_to_string(directory.join(&name)).map_err(|source| ExportError::Read { file: name.clone(), source })?;
+    let proof = ProofFile::parse(&text).map_err(|error| bad(error.to_string()))?;
+    let bytes = STANDARD.decode(&line.leaf_base64).map_err(|_| ExportError::bad("entries.ndjson", "a leaf is no base64"))?;
+    if proof.index != line.index || unchecked(&proof.checkpoint).as_ref() != Some(checkpoint) {
+        return Err(bad("it is of another entry or another checkpoint".to_owned()));
+    }
+    // A quorum that is not met is told once, for the checkpoint.
+    let no_quorum = Policy { quorum: None, ..policy.clone() };
+    proof.verify(&leaf_hash(&bytes), &no_quorum).map_err(|error| bad(fte_service::chain(&error)))?;
+    let (header, payload) = leaf::decode(&bytes).map_err(|error| bad(fte_service::chain(&error)))?;
+    let checked = match &header.payload_ref {
+        None => leaf::check_payload(&header, payload),
+        Some(blob) => {
+            let file = format!("blobs/{}", hex(blob));
+            let blob = fs::read(directory.join(&file)).map_err(|source| ExportError::Read { file, source })?;
+            leaf::check_payload(&header, &blob)
+        }
+    };
+    checked.map_err(|error| bad(error.to_string()))
+}

@@ -1,0 +1,76 @@
+//! Evidence for people: a page, and what to do with the directory.
+
+use std::fmt::Write;
+
+use jiff::Timestamp;
+
+use super::Query;
+use crate::leaf::Header;
+
+/// One entry on the page.
+pub(super) struct Row {
+    index: u64,
+    cells: [String; 6],
+    event: Option<String>,
+}
+
+impl Row {
+    pub(super) fn of(index: u64, header: &Header<'_>, payload: &[u8]) -> Self {
+        let text = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().unwrap_or_default().to_owned();
+        let logged = Timestamp::from_millisecond(header.logged_time).map_or_else(|_| String::new(), |time| time.to_string());
+        let what = header.action.as_deref().or(header.event_type.as_deref()).unwrap_or_else(|| header.kind.as_str());
+        let cells = [logged, what.to_owned(), text(&header.task), text(&header.agent), text(&header.actor), text(&header.outcome)];
+        let event = if header.enc.is_some() { None } else { Some(String::from_utf8_lossy(payload).into_owned()) };
+        Self { index, cells, event }
+    }
+}
+
+/// Text that stays text in HTML.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// The page. It loads nothing and runs nothing.
+pub(super) fn page(origin: &str, size: u64, query: &Query, rows: &[Row]) -> String {
+    let mut html = format!(
+        "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
+         <title>Entries of {0}</title>\n<style>body{{font:15px/1.5 system-ui;margin:2rem auto;max-width:75rem}}table{{border-collapse:collapse;width:100%}}\
+         th,td{{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #ddd;vertical-align:top}}pre{{white-space:pre-wrap;word-break:break-word;margin:0}}</style>\n\
+         <h1>{1} entries of {0}</h1>\n<p>Asked for: <code>{2}</code>. Made at {3} from a log of {size} entries.\n\
+         This page proves nothing by itself: <code>README</code> says how to check the entries.</p>\n\
+         <table><tr><th>entry<th>logged<th>what<th>task<th>agent<th>actor<th>outcome<th>event</tr>\n",
+        escaped(origin),
+        rows.len(),
+        escaped(&query.query.to_string()),
+        query.made_at,
+    );
+    for row in rows {
+        let _ = write!(html, "<tr><td>{}", row.index);
+        for cell in &row.cells {
+            let _ = write!(html, "<td>{}", escaped(cell));
+        }
+        let event = row.event.as_deref().map_or_else(
+            || "<em>encrypted</em>".to_owned(),
+            |event| format!("<details><summary>show</summary><pre>{}</pre></details>", escaped(event)),
+        );
+        let _ = writeln!(html, "<td>{event}</tr>");
+    }
+    html + "</table></html>\n"
+}
+
+pub(super) fn readme(origin: &str, size: u64, count: usize) -> String {
+    format!(
+        "{count} entries of the audit log {origin}, with proofs.
+
+Check all of it:            fte audit verify DIRECTORY --public-key KEY
+Check one entry, in Python: base64 -d its leaf_base64 in entries.ndjson into a file LEAF, then
+                            python3 check.py proofs/INDEX.tlog-proof LEAF KEY        (check.py is in examples/audit of FTE)
+Any implementation of C2SP tlog-proof can do the same. Take KEY, the log's public key, from a place you trust and not from here.
+
+Proven: each entry was in this log, at its place and to the byte, when the log had {size} entries and its key (and the witnesses that policy names) signed that.
+Not proven: that these are all the entries that the question is about; verify the whole log for that. That what an entry says is true. Whose log it is,
+with no other key than the one here. That the log was not written anew since, unless witnesses have signed or you know an earlier checkpoint.
+What is encrypted in the log is encrypted here.
+"
+    )
+}

@@ -1,0 +1,133 @@
+use fte_tlog::{Frontier, KeyAlgorithm, SignerKey, push_entry};
+
+use super::*;
+use crate::leaf::{Kind, encode};
+use crate::verify::Directory;
+
+fn key() -> SignerKey {
+    SignerKey::new("log.example/2026", KeyAlgorithm::Ed25519, &[1; 32]).unwrap()
+}
+
+/// A shard of so many events, the last with a large payload; what it says is no concern here.
+fn shard(directory: &Path, size: u64) {
+    let put = |name: String, bytes: &[u8]| {
+        let path = directory.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    };
+    let (mut frontier, mut bundles) = (Frontier::default(), vec![Vec::new(); usize::try_from(size.div_ceil(256)).unwrap()]);
+    for index in 0..size {
+        let payload = json!({"id": index, "data": {"input_sha256": "<b>"}}).to_string().into_bytes();
+        let mut header = Header {
+            id: Some(index.to_string().into()),
+            action: Some("tool.called".into()),
+            outcome: Some("denied".into()),
+            ..Header::new(Kind::Event, 5, &payload)
+        };
+        if index + 1 == size {
+            header.payload_ref = Some(header.payload_sha256);
+            let digest = hex(&header.payload_sha256);
+            put(format!("blobs/{}/{digest}", &digest[..2]), &payload);
+        }
+        let leaf = encode(&header, &payload).unwrap();
+        push_entry(&mut bundles[usize::try_from(index / 256).unwrap()], &leaf).unwrap();
+        frontier.append(leaf_hash(&leaf), |tile| put(tile.path.to_string(), &tile.bytes()));
+    }
+    for (path, bytes) in frontier.partial_tiles() {
+        put(path.to_string(), &bytes);
+    }
+    for (index, bundle) in (0..).zip(&bundles) {
+        put(TilePath::in_tree(TileLevel::Entries, index, size).unwrap().to_string(), bundle);
+    }
+    let text = Checkpoint { origin: key().name().to_owned(), size, root: frontier.root() }.to_string();
+    put("checkpoint".to_owned(), SignedNote::new(&*text).unwrap().with(key().sign(&text, 0)).to_string().as_bytes());
+}
+
+fn exported(top: &Path) -> (PathBuf, Manifest) {
+    let (log, evidence) = (top.join("log"), top.join("evidence"));
+    shard(&log, 700);
+    let query = Query {
+        query: json!({"task": "t"}),
+        indexes: vec![0, 255, 256, 699],
+        complete: Some(true),
+        made_at: "2026-07-01T00:00:00Z".parse().unwrap(),
+    };
+    let manifest = write(&evidence, &Directory::new(log), &Policy::of_logs([key().verifier()]), &query).unwrap();
+    (evidence, manifest)
+}
+
+#[test]
+fn evidence_is_checked_with_a_key_from_elsewhere_and_with_its_own() {
+    let top = tempfile::tempdir().unwrap();
+    let (evidence, manifest) = exported(top.path());
+    let checked = check(&evidence, None).unwrap();
+    assert_eq!((&checked.manifest, checked.keys_from_evidence), (&manifest, true));
+    // The installation's key, under its own name.
+    let host = key().renamed("log.example", KeyAlgorithm::Ed25519).unwrap();
+    assert!(!check(&evidence, Some(&Policy::of_logs([host.verifier()]))).unwrap().keys_from_evidence);
+    let stranger = SignerKey::new("log.example", KeyAlgorithm::Ed25519, &[2; 32]).unwrap();
+    assert!(
+        matches!(check(&evidence, Some(&Policy::of_logs([stranger.verifier()]))), Err(ExportError::Bad { file, .. }) if file == "checkpoint")
+    );
+    let page = fs::read_to_string(evidence.join("report.html")).unwrap();
+    assert!(page.contains("&lt;b&gt;") && !page.contains("<b>"), "what events say cannot be markup");
+    let views = fs::read_to_string(evidence.join("ocsf.ndjson")).unwrap();
+    let view: Value = serde_json::from_str(views.lines().next().unwrap()).unwrap();
+    assert_eq!((&view["class_uid"], &view["type_uid"], &view["status_code"]), (&json!(6003), &json!(600_399), &json!("denied")));
+}
+
+#[test]
+fn no_file_of_the_evidence_can_change() {
+    let top = tempfile::tempdir().unwrap();
+    let (evidence, manifest) = exported(top.path());
+    for name in manifest.files.keys() {
+        let path = evidence.join(name);
+        let bytes = fs::read(&path).unwrap();
+        for change in [bytes[..bytes.len() - 1].to_vec(), [&bytes[..], b"\n"].concat()] {
+            fs::write(&path, change).unwrap();
+            assert!(check(&evidence, None).is_err(), "{name}");
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(check(&evidence, None).is_err(), "{name}");
+        fs::write(&path, bytes).unwrap();
+    }
+    fs::write(evidence.join("more"), "more").unwrap();
+    assert!(check(&evidence, None).is_err());
+    fs::remove_file(evidence.join("more")).unwrap();
+    check(&evidence, None).unwrap();
+}
+
+/// Who changes an entry and makes the manifest fit still has no proof for it.
+#[test]
+fn an_entry_that_was_changed_with_the_manifest_is_caught() {
+    let top = tempfile::tempdir().unwrap();
+    let (evidence, mut manifest) = exported(top.path());
+    let lines = fs::read_to_string(evidence.join("entries.ndjson")).unwrap();
+    let mut entry: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    let mut leaf = STANDARD.decode(entry["leaf_base64"].as_str().unwrap()).unwrap();
+    let at = leaf.len() - 20;
+    leaf[at] ^= 1;
+    entry["leaf_base64"] = json!(STANDARD.encode(leaf));
+    let forged: Vec<String> = std::iter::once(entry.to_string()).chain(lines.lines().skip(1).map(str::to_owned)).collect();
+    let forged = forged.join("\n") + "\n";
+    fs::write(evidence.join("entries.ndjson"), &forged).unwrap();
+    manifest.files.insert("entries.ndjson".to_owned(), hex(&Sha256::digest(&forged)));
+    fs::write(evidence.join("manifest"), serde_json::to_string(&manifest).unwrap()).unwrap();
+    assert!(matches!(check(&evidence, None), Err(ExportError::Bad { file, .. }) if file == "proofs/0.tlog-proof"));
+}
+
+#[test]
+fn what_is_not_in_the_log_is_not_proven() {
+    let top = tempfile::tempdir().unwrap();
+    shard(top.path(), 300);
+    let source = Directory::new(top.path());
+    let policy = Policy::of_logs([key().verifier()]);
+    let mut prover = Prover::new(&source, &policy).unwrap();
+    assert!(matches!(prover.prove(300), Err(ExportError::NotYet { index: 300, size: 300 })));
+    let path = top.path().join("tile/entries/000");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[40] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert!(matches!(prover.prove(0), Err(ExportError::Bad { .. })));
+    assert!(prover.prove(299).is_ok());
+}

@@ -1,0 +1,60 @@
+//! The programs of `examples/audit`. Where their language is not there, the test says so and asks the other.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// A program and what precedes its arguments.
+#[derive(Clone, Debug)]
+pub(crate) struct Checker {
+    program: PathBuf,
+    before: Vec<String>,
+}
+
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("examples/audit")
+}
+
+impl Checker {
+    pub(crate) fn with(mut self, word: &str) -> Self {
+        self.before.push(word.to_owned());
+        self
+    }
+
+    /// What it prints, or what it complains of.
+    pub(crate) fn run(&self, args: &[&str]) -> Result<String, String> {
+        let output = Command::new(&self.program).args(&self.before).args(args).output().unwrap();
+        let (stream, is_ok) = if output.status.success() { (output.stdout, true) } else { (output.stderr, false) };
+        let text = String::from_utf8_lossy(&stream).into_owned();
+        if is_ok { Ok(text) } else { Err(text) }
+    }
+}
+
+/// Go's `tlog` and `note`. Built once; the module comes from the Go proxy the first time.
+pub(crate) fn go() -> Option<Checker> {
+    static BUILT: OnceLock<Option<Checker>> = OnceLock::new();
+    BUILT
+        .get_or_init(|| {
+            if Command::new("go").arg("version").output().is_err() {
+                eprintln!("NOT ASKED: Go is not installed");
+                return None;
+            }
+            let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("audit-check-go");
+            let build =
+                Command::new("go").args(["build", "-o"]).arg(&program).arg(".").current_dir(examples().join("go")).output().unwrap();
+            assert!(build.status.success(), "{}", String::from_utf8_lossy(&build.stderr));
+            Some(Checker { program, before: Vec::new() })
+        })
+        .clone()
+}
+
+/// Nothing but the standard library.
+pub(crate) fn python() -> Option<Checker> {
+    let script = examples().join("check.py").to_str().unwrap().to_owned();
+    let is_there = Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success());
+    if !is_there {
+        eprintln!("NOT ASKED: Python is not installed");
+        return None;
+    }
+    Some(Checker { program: "python3".into(), before: vec![script] })
+}
