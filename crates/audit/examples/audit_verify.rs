@@ -2,7 +2,7 @@
 //!
 //! `cargo run --profile bench -p fte-audit --example audit_verify -- 2000000`
 
-#![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a program that measures")]
+#![expect(clippy::print_stdout, reason = "a program that measures")]
 
 use std::error::Error;
 use std::fs;
