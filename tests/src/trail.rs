@@ -147,7 +147,7 @@ pub fn histories(entries: &[Value]) -> BTreeMap<String, History> {
         let data = &entry["event"]["data"];
         let history = tasks.entry(task.to_owned()).or_default();
         match kind.as_str() {
-            "fte.task.requested" => history.requested += 1,
+            "fte.task.requested" | "fte.handoff.requested" => history.requested += 1,
             "fte.status.changed" => {
                 let before = history.statuses.insert(data["sequence"].as_u64().unwrap(), data["status"].as_str().unwrap().to_owned());
                 assert_eq!(before, None, "{task} has a status sequence twice");

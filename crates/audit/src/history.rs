@@ -118,7 +118,7 @@ impl Completeness {
         let unreadable = || format!("entry {} ({}) has data that cannot be read", entry.position, step.event_type);
         let event_type = &*step.event_type;
         if entry.topic == triggers::TOPIC || entry.topic.starts_with(handoffs::TOPIC_PREFIX) {
-            self.triggered |= !matches!(event_type, "fte.task.resumed" | "fte.erasure.requested");
+            self.triggered |= !matches!(event_type, "fte.task.resumed" | "fte.erasure.requested" | "fte.handoff.withdrawn");
         } else if entry.topic == status::TOPIC && event_type == "fte.status.changed" {
             match serde_json::from_str::<Change>(data) {
                 Ok(change) => {

@@ -77,6 +77,10 @@ enum Command {
     Tasks(On<task::list::List>),
     /// Decide on a task that awaits approval
     Approve(On<task::approve::Approve>),
+    /// Answer what an agent handed to people
+    Reply(On<task::reply::Reply>),
+    /// Show what a task handed off, and how that goes
+    Tree(On<task::tree::Tree>),
     /// Call a task off
     Cancel(On<task::cancel::Cancel>),
     /// List the agents and how they are used
@@ -127,6 +131,8 @@ impl Cli {
             Command::Artifacts(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
             Command::Tasks(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
             Command::Approve(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
+            Command::Reply(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
+            Command::Tree(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
             Command::Cancel(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
             Command::Agents(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
             Command::DeadLetters(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),

@@ -6,8 +6,10 @@ pub(crate) mod cancel;
 mod follow;
 mod lines;
 pub(crate) mod list;
+pub(crate) mod reply;
 pub(crate) mod result;
 pub(crate) mod submit;
+pub(crate) mod tree;
 pub(crate) mod watch;
 
 use serde::Deserialize;

@@ -117,7 +117,8 @@ pub static TOPICS: &[Topic] = &[
         partitions: 12,
         retention_ms: 90 * DAY_MS,
         publishers: &["runner"],
-        subscribers: &["status", "audit"],
+        // The runner for the replies to hand-offs.
+        subscribers: &["status", "audit", "runner"],
         types: &[
             EventType::of::<results::TaskResult>("fte.result.completed"),
             EventType::of::<results::TaskResult>("fte.result.failed"),
@@ -141,10 +142,14 @@ pub static TOPICS: &[Topic] = &[
         name: Cow::Borrowed("fte.handoffs.{agent}"),
         partitions: 3,
         retention_ms: 7 * DAY_MS,
-        publishers: &["runner"],
+        // `status` replays dead letters.
+        publishers: &["runner", "status"],
         subscribers: &["runner", "status", "audit"],
-        types: &[EventType::of::<handoffs::HandoffRequested>("fte.handoff.requested")],
-        later: true,
+        types: &[
+            EventType::of::<handoffs::HandoffRequested>("fte.handoff.requested"),
+            EventType::of::<handoffs::HandoffWithdrawn>("fte.handoff.withdrawn"),
+        ],
+        later: false,
     },
     dead_letters_of("fte.deadletter.runner", &["runner"], false),
     dead_letters_of("fte.deadletter.status", &["status"], false),
@@ -222,7 +227,8 @@ mod tests {
         let topics = subscribed_by("audit", &["writer".parse().unwrap()]);
         let names: Vec<_> = topics.iter().map(|topic| &*topic.name).collect();
         assert!(names.contains(&"fte.deadletter.status") && names.contains(&audit::TOPIC), "{names:?}");
-        assert!(!names.iter().any(|name| name.starts_with("fte.handoffs.") || *name == "fte.deadletter.channels"), "{names:?}");
+        assert!(names.contains(&"fte.handoffs.writer") && names.contains(&"fte.handoffs.human"), "{names:?}");
+        assert!(!names.contains(&"fte.deadletter.channels"), "{names:?}");
         assert!(subscribed_by("intake", &[]).is_empty());
     }
 

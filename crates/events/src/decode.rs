@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::audit::ActionRecorded;
 use crate::dead_letters::DeadLettered;
-use crate::handoffs::HandoffRequested;
+use crate::handoffs::{HandoffRequested, HandoffWithdrawn};
 use crate::ids::TaskId;
 use crate::payload::Payload;
 use crate::results::{ResultKind, TaskResult};
@@ -49,6 +49,8 @@ pub enum Decoded {
     ActionRecorded(Box<ActionRecorded>),
     /// `fte.handoff.requested`.
     HandoffRequested(Box<HandoffRequested>),
+    /// `fte.handoff.withdrawn`.
+    HandoffWithdrawn(Box<HandoffWithdrawn>),
     /// `fte.event.dead-lettered`.
     DeadLettered(Box<DeadLettered>),
 }
@@ -69,6 +71,7 @@ macro_rules! each {
             Decoded::TaskResult($payload) => $expression,
             Decoded::ActionRecorded($payload) => $expression,
             Decoded::HandoffRequested($payload) => $expression,
+            Decoded::HandoffWithdrawn($payload) => $expression,
             Decoded::DeadLettered($payload) => $expression,
         }
     };
@@ -141,6 +144,7 @@ pub fn decode(event_type: &str, data: &str) -> Result<Option<Decoded>, DecodeErr
         "fte.status.changed" => Decoded::StatusChanged(read(event_type, data)?),
         "fte.action.recorded" => Decoded::ActionRecorded(read(event_type, data)?),
         "fte.handoff.requested" => Decoded::HandoffRequested(read(event_type, data)?),
+        "fte.handoff.withdrawn" => Decoded::HandoffWithdrawn(read(event_type, data)?),
         "fte.event.dead-lettered" => Decoded::DeadLettered(read(event_type, data)?),
         _ => return Ok(None),
     }))

@@ -12,6 +12,7 @@ use crate::ids::{AgentName, TaskId};
 use crate::open::open_words;
 use crate::payload::{Extra, Payload};
 use crate::results::Artifact;
+use crate::triggers::{Priority, Requester};
 
 /// What the topics' names begin with.
 pub const TOPIC_PREFIX: &str = "fte.handoffs.";
@@ -19,6 +20,11 @@ pub const TOPIC_PREFIX: &str = "fte.handoffs.";
 pub const HUMAN: &str = "human";
 /// How deep tasks may hand off to one another.
 pub const DEPTH_MAX: u8 = 5;
+
+/// The agents where no `agents.toml` names others.
+pub fn built_in_agents() -> Vec<AgentName> {
+    ["demo", "echo"].iter().filter_map(|name| name.parse().ok()).collect()
+}
 
 /// The topic that `agent` receives hand-offs on.
 pub fn topic(agent: &AgentName) -> String {
@@ -66,9 +72,21 @@ pub struct HandoffRequested {
     /// How deep the chain is with this one, from 1 to 5.
     #[schemars(range(min = 1, max = 5))]
     pub depth: u8,
+    /// The agents that wait for this, from the first one that was asked to the sender's own sender.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ancestors: Vec<AgentName>,
     /// Too late after this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
+    /// Who asked for the first task of the chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requester: Option<Requester>,
+    /// How urgent: as the sender's task.
+    #[serde(default)]
+    pub priority: Priority,
+    /// What is left of the sender's budget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_usd: Option<f64>,
     /// Of an escalation: the ticket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ticket_id: Option<String>,
@@ -97,6 +115,49 @@ impl fte_bus::Event for HandoffRequested {
 }
 
 impl Payload for HandoffRequested {
+    fn topic(&self) -> Cow<'static, str> {
+        Cow::Owned(topic(&self.to_agent))
+    }
+    fn event_type(&self) -> &'static str {
+        <Self as fte_bus::Event>::TYPE
+    }
+    fn version(&self) -> u32 {
+        <Self as fte_bus::Event>::VERSION
+    }
+    fn task_id(&self) -> Option<TaskId> {
+        Some(self.task_id)
+    }
+}
+
+/// The sender does not wait for this any more: it has ended, or the time for an answer is over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct HandoffWithdrawn {
+    /// The hand-off.
+    pub handoff_id: Uuid,
+    /// The task that waited.
+    pub parent_task_id: TaskId,
+    /// The task that nobody needs any more: the child's.
+    pub task_id: TaskId,
+    /// Who had asked.
+    pub from_agent: AgentName,
+    /// Who had been asked.
+    pub to_agent: AgentName,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Fields this version does not know.
+    #[serde(flatten)]
+    pub extra: Extra,
+}
+
+impl fte_bus::Event for HandoffWithdrawn {
+    /// The prefix: the topic itself depends on the receiver ([`topic`]).
+    const TOPIC: &'static str = TOPIC_PREFIX;
+    const TYPE: &'static str = "fte.handoff.withdrawn";
+    const VERSION: u32 = 1;
+}
+
+impl Payload for HandoffWithdrawn {
     fn topic(&self) -> Cow<'static, str> {
         Cow::Owned(topic(&self.to_agent))
     }

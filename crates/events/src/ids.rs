@@ -134,6 +134,11 @@ impl TaskId {
         Self(Uuid::new_v5(&BARE_EVENT_NAMESPACE, format!("{source}\0{id}").as_bytes()))
     }
 
+    /// The task that a hand-off of `parent` starts: the same hand-off always starts the same task.
+    pub fn of_handoff(parent: Self, ordinal: u32) -> Self {
+        Self(derived(parent, format_args!("child/{ordinal}")))
+    }
+
     /// When it was minted, for a UUIDv7.
     pub fn minted_at(&self) -> Option<Timestamp> {
         let (seconds, nanos) = self.0.get_timestamp().filter(|_| self.0.get_version_num() == 7)?.to_unix();
@@ -174,6 +179,11 @@ pub enum EventName<'a> {
         /// Which of the task's hand-offs, from 1.
         ordinal: u32,
     },
+    /// A hand-off is not waited for any more.
+    HandoffWithdrawn {
+        /// Which of the task's hand-offs, from 1.
+        ordinal: u32,
+    },
     /// An action that belongs to the task: a tool call, a decision.
     Action {
         /// Which of the events that the task has said.
@@ -205,6 +215,7 @@ impl fmt::Display for EventName<'_> {
             Self::ClaimFailed(claim) => write!(f, "claim-failed/{claim}"),
             Self::Result => f.write_str("result"),
             Self::Handoff { ordinal } => write!(f, "handoff/{ordinal}"),
+            Self::HandoffWithdrawn { ordinal } => write!(f, "handoff-withdrawn/{ordinal}"),
             Self::Action { ordinal } => write!(f, "action/{ordinal}"),
             Self::Erasure { part } => write!(f, "erasure/{part}"),
             Self::Letter { consumer, original_id, replay: None } => write!(f, "letter/{consumer}/{original_id}"),

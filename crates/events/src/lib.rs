@@ -70,7 +70,7 @@ pub use dead_letters::{DeadLettered, Failure, letter_id};
 pub use decode::{DecodeError, Decoded, Trigger, TriggerError, decode, parse_trigger, task_of};
 pub use digest::{hex, json_object_sha256, json_sha256, sha256_hex};
 pub use envelope::{Outgoing, TENANT};
-pub use handoffs::{EscalationLevel, HandoffRequested};
+pub use handoffs::{EscalationLevel, HandoffRequested, HandoffWithdrawn};
 pub use ids::{AgentName, ClaimId, EventName, TaskId, event_id};
 pub use payload::{Extra, Payload};
 pub use results::{Artifact, Reply, ResultKind, TaskResult};

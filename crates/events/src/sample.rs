@@ -8,7 +8,7 @@ use crate::audit::{ActionOutcome, ActionRecorded, Actor, ActorType};
 use crate::dead_letters::{DeadLettered, Failure};
 use crate::decode::Decoded;
 use crate::envelope::Outgoing;
-use crate::handoffs::{EscalationLevel, HandoffRequested};
+use crate::handoffs::{EscalationLevel, HandoffRequested, HandoffWithdrawn};
 use crate::ids::{AgentName, ClaimId, EventName, TaskId, event_id};
 use crate::payload::Extra;
 use crate::results::{Artifact, Reply, ResultKind, TaskResult};
@@ -226,13 +226,30 @@ pub fn handoff_requested() -> HandoffRequested {
         context: object(json!({"order": 17})),
         artifacts: vec![artifact()],
         reason: Some("above my limit".into()),
-        depth: 1,
+        depth: 2,
+        ancestors: vec![agent("front-desk")],
         deadline: Some(time(3_600_000)),
+        requester: task_requested().requester,
+        priority: Priority::P1,
+        budget_usd: Some(0.5),
         ticket_id: Some("ticket-1".into()),
         level: Some(EscalationLevel::L2),
         sentiment: Some(-0.5),
         history: vec![json!({"from": "customer", "text": "Where is my order?"})],
         suggested_action: Some("refund".into()),
+        extra: Extra::new(),
+    }
+}
+
+/// `fte.handoff.withdrawn`.
+pub fn handoff_withdrawn() -> HandoffWithdrawn {
+    HandoffWithdrawn {
+        handoff_id: handoff_id(),
+        parent_task_id: TaskId::mint(time(-1_000), 2),
+        task_id: task_id(),
+        from_agent: agent("support"),
+        to_agent: agent("human"),
+        reason: Some("the task that asked has ended".into()),
         extra: Extra::new(),
     }
 }
@@ -269,6 +286,7 @@ pub fn all() -> Vec<Decoded> {
     all.extend(ResultKind::ALL.map(|kind| Decoded::TaskResult(task_result(kind).into())));
     all.push(Decoded::ActionRecorded(action_recorded().into()));
     all.push(Decoded::HandoffRequested(handoff_requested().into()));
+    all.push(Decoded::HandoffWithdrawn(handoff_withdrawn().into()));
     all.push(Decoded::DeadLettered(dead_lettered().into()));
     all
 }
@@ -290,6 +308,7 @@ pub fn envelope(payload: &Decoded) -> Outgoing<'_, Decoded> {
         Decoded::StatusChanged(change) => event_id(task, EventName::Status { sequence: change.sequence }),
         Decoded::TaskResult(_) => event_id(task, EventName::Result),
         Decoded::HandoffRequested(handoff) => handoff.handoff_id,
+        Decoded::HandoffWithdrawn(handoff) => event_id(handoff.parent_task_id, EventName::HandoffWithdrawn { ordinal: 1 }),
         Decoded::DeadLettered(letter) => event_id(task, EventName::Letter { consumer: &letter.consumer, original_id: "1", replay: None }),
         // Of no task, and so UUIDv7.
         Decoded::DeadlinePassed(_)

@@ -15,6 +15,7 @@ mod demo;
 mod echo;
 mod elsewhere;
 mod group;
+mod handed;
 mod http;
 mod inside;
 mod lacks;

@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use fte_bus::{Delivery, Outcome, RawEvent, SubscribeOptions, Subscriptions};
 use fte_events::decode::task_of;
-use fte_events::{ErasureRequested, TENANT, TaskId, TaskRequested, Trigger, dead_letters, parse_trigger, triggers};
+use fte_events::{
+    AgentName, ErasureRequested, HandoffRequested, HandoffWithdrawn, Origin, ResultKind, TENANT, TaskId, TaskRequested, Trigger,
+    dead_letters, handoffs, parse_trigger, results, subscribed_by, triggers,
+};
 use fte_service::{Bus, Secret, Settings};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 
 use crate::asked;
-use crate::document::SERVICE;
+use crate::document::{Parent, SERVICE};
 use crate::protocol::{Admitted, Incoming, Runner};
 
 /// How long a batch of triggers gathers. In batches it is that they come, even beside Dapr: of a single record it makes the Kafka headers those of the
@@ -33,7 +36,8 @@ struct NotNow(String);
 pub(crate) fn subscriptions(runner: &Arc<Runner>, settings: &Settings, bus: &Bus) -> Subscriptions {
     let options = SubscribeOptions { bulk: settings.patient(128, GATHER_MS), raw: true, ..SubscribeOptions::default() };
     let (triggers, poisoned, timers) = (Arc::clone(runner), Arc::clone(runner), Arc::clone(runner));
-    Subscriptions::new(&settings.pubsub, APP_ID)
+    let agents: Vec<AgentName> = settings.agents.agents.keys().cloned().collect();
+    let subscriptions = Subscriptions::new(&settings.pubsub, APP_ID)
         .app_token(settings.app_token.as_ref().map(Secret::expose).map(str::to_owned))
         .dead_letters(bus.publisher.clone(), |rejected| dead_letters::letter(SERVICE, rejected))
         .before_poison(move |delivery, reason| end_poison(Arc::clone(&poisoned), delivery, reason))
@@ -42,7 +46,87 @@ pub(crate) fn subscriptions(runner: &Arc<Runner>, settings: &Settings, bus: &Bus
         .on_job(move |name| {
             let runner = Arc::clone(&timers);
             async move { runner.timer(&name).await.map_or_else(Outcome::retry, |()| Outcome::Done) }
-        })
+        });
+    // Everything else that the catalogue says: the hand-offs to each agent and to people, and the results that answer them.
+    subscribed_by(SERVICE, &agents).iter().filter(|topic| topic.name != triggers::TOPIC).fold(subscriptions, |subscriptions, topic| {
+        let runner = Arc::clone(runner);
+        let options = SubscribeOptions { bulk: settings.patient(128, GATHER_MS), raw: true, ..SubscribeOptions::default() };
+        let is_result = topic.name == results::TOPIC;
+        subscriptions.batches(&topic.name, options, move |deliveries| handle_each(Arc::clone(&runner), deliveries, is_result))
+    })
+}
+
+async fn handle_each(runner: Arc<Runner>, deliveries: Vec<Delivery>, are_results: bool) -> Vec<Outcome> {
+    let handled = deliveries.iter().map(async |delivery| match are_results {
+        true => reply(&runner, &delivery.event).await,
+        false => handoff(&runner, &delivery.event).await,
+    });
+    futures_util::future::join_all(handled).await
+}
+
+/// A task has ended: whoever handed it off is told. Most have nobody who waits for them, and are not read.
+async fn reply(runner: &Runner, event: &RawEvent) -> Outcome {
+    #[derive(serde::Deserialize)]
+    struct Child {
+        #[serde(default)]
+        parent_task_id: Option<TaskId>,
+    }
+    if ResultKind::from_event_type(&event.event_type).is_none() {
+        return Outcome::Done;
+    }
+    match event.decode::<Child>() {
+        Ok(Child { parent_task_id: None }) => return Outcome::Done,
+        Ok(Child { parent_task_id: Some(_) }) => {}
+        Err(error) => return Outcome::reject(error),
+    }
+    match event.decode() {
+        Ok(result) => runner.replied(result).await.map_or_else(Outcome::retry, |_| Outcome::Done),
+        Err(error) => Outcome::reject(error),
+    }
+}
+
+/// Work is handed to an agent or to a person, or taken back.
+async fn handoff(runner: &Runner, event: &RawEvent) -> Outcome {
+    let tenant = || event.extension("ftetenant").unwrap_or(TENANT).to_owned();
+    match event.event_type.as_str() {
+        "fte.handoff.requested" => match event.decode::<HandoffRequested>() {
+            Ok(handoff) => outcome(runner.deliver(handed_off(event, handoff)).await),
+            Err(error) => Outcome::reject(error),
+        },
+        "fte.handoff.withdrawn" => match event.decode::<HandoffWithdrawn>() {
+            Ok(handoff) => runner.withdrawn(handoff, tenant()).await.map_or_else(Outcome::retry, |()| Outcome::Done),
+            Err(error) => Outcome::reject(error),
+        },
+        _ => Outcome::Done,
+    }
+}
+
+/// The child's request.
+fn handed_off(event: &RawEvent, handoff: HandoffRequested) -> Incoming {
+    let now = event.time.unwrap_or_else(Timestamp::now);
+    let mut request = TaskRequested::new(handoff.task_id, handoff.task, Origin::Handoff, now);
+    request.agent = Some(handoff.to_agent.to_string());
+    request.context = handoff.context;
+    request.deadline = handoff.deadline;
+    request.requester = handoff.requester;
+    request.priority = handoff.priority;
+    request.budget_usd = handoff.budget_usd;
+    let parent = Parent {
+        task_id: handoff.parent_task_id,
+        handoff_id: handoff.handoff_id,
+        from: handoff.from_agent,
+        ancestors: handoff.ancestors,
+        depth: handoff.depth,
+        reason: handoff.reason,
+        artifacts: handoff.artifacts,
+    };
+    let too_deep = (!(1..=handoffs::DEPTH_MAX).contains(&parent.depth))
+        .then(|| ("handoff_too_deep", format!("it is {} hand-offs deep; {} are possible", parent.depth, handoffs::DEPTH_MAX)));
+    let beyond = request.within_limits(Timestamp::now()).err();
+    let refusal = too_deep.or_else(|| beyond.map(|beyond| ("request_beyond_limits", format!("the task was not started: {beyond}"))));
+    let task_id = request.task_id;
+    let request = refusal.is_none().then(|| Box::new(request));
+    Incoming { parent: Some(Box::new(parent)), ..incoming(event, task_id, 0, request, refusal) }
 }
 
 async fn handle_all(runner: Arc<Runner>, deliveries: Vec<Delivery>) -> Vec<Outcome> {
@@ -90,6 +174,12 @@ async fn erase(runner: &Runner, event: &RawEvent, erasure: &ErasureRequested) ->
 /// Handling this event has failed too often: its task ends before the event is put aside.
 async fn end_poison(runner: Arc<Runner>, delivery: Delivery, reason: String) -> Outcome {
     let event = &delivery.event;
+    if event.event_type == "fte.handoff.requested"
+        && let Ok(handoff) = event.decode::<HandoffRequested>()
+    {
+        let refusal = Some(("runner_failed", format!("the runner failed each time it took the task up: {reason}; its log says where")));
+        return outcome(runner.deliver(Incoming { request: None, refusal, ..handed_off(event, handoff) }).await);
+    }
     let refusal = Some(("runner_failed", format!("the runner failed each time it took the task up: {reason}; its log says where")));
     match parse_trigger(event, Timestamp::now()) {
         Ok(Trigger::Run(request)) => outcome(runner.deliver(incoming(event, request.task_id, 0, None, refusal)).await),
@@ -107,7 +197,7 @@ fn incoming(
     refusal: Option<(&'static str, String)>,
 ) -> Incoming {
     let tenant = event.extension("ftetenant").unwrap_or(TENANT).to_owned();
-    Incoming { task_id, turn, request, refusal, tenant, event_id: event.id.clone(), traceparent: event.traceparent.clone() }
+    Incoming { task_id, turn, request, parent: None, refusal, tenant, event_id: event.id.clone(), traceparent: event.traceparent.clone() }
 }
 
 fn outcome(admitted: Admitted) -> Outcome {

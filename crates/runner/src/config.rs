@@ -18,6 +18,10 @@ pub const ENV_AGEING: &str = "FTE_RUNNER_AGEING";
 pub const ENV_APPROVAL_STAY_MS: &str = "FTE_RUNNER_APPROVAL_STAY_MS";
 /// How long an approval waits for its decision: `24h`.
 pub const ENV_APPROVAL_TTL: &str = "FTE_RUNNER_APPROVAL_TTL";
+/// How long a task keeps its sandbox while its agent, with open hand-offs, says nothing, in milliseconds. Default 10 000.
+pub const ENV_HANDOFF_STAY_MS: &str = "FTE_RUNNER_HANDOFF_STAY_MS";
+/// How long a hand-off waits for its reply, unless the agent says less: `24h`.
+pub const ENV_HANDOFF_TTL: &str = "FTE_RUNNER_HANDOFF_TTL";
 /// Names what only one process can hold at a time, such as a locked directory or a pod's name: its last holder is dead, and is taken over
 /// at once instead of after 15 s.
 pub const ENV_SEAT: &str = "FTE_RUNNER_SEAT";
@@ -37,6 +41,10 @@ pub struct Config {
     pub approval_stay: Duration,
     /// See [`ENV_APPROVAL_TTL`].
     pub approval_ttl: Duration,
+    /// See [`ENV_HANDOFF_STAY_MS`].
+    pub handoff_stay: Duration,
+    /// See [`ENV_HANDOFF_TTL`].
+    pub handoff_ttl: Duration,
     /// See [`ENV_SEAT`].
     pub seat: Option<String>,
     /// The program that is the first one inside a sandbox; without it none is made. Not of the environment: whoever composes the process knows.
@@ -60,6 +68,8 @@ impl Config {
             ageing: env.duration_or(ENV_AGEING, defaults.ageing)?,
             approval_stay: env.millis_or(ENV_APPROVAL_STAY_MS, defaults.approval_stay)?,
             approval_ttl: env.duration_or(ENV_APPROVAL_TTL, defaults.approval_ttl)?,
+            handoff_stay: env.millis_or(ENV_HANDOFF_STAY_MS, defaults.handoff_stay)?,
+            handoff_ttl: env.duration_or(ENV_HANDOFF_TTL, defaults.handoff_ttl)?,
             seat: env.parsed(ENV_SEAT)?,
             stage: None,
             artifacts: fte_artifacts::Place::from_env(env)?,
@@ -77,6 +87,8 @@ impl Config {
             ageing: self.ageing,
             approval_stay: self.approval_stay,
             approval_ttl: self.approval_ttl,
+            handoff_stay: self.handoff_stay,
+            handoff_ttl: self.handoff_ttl,
             seat: self.seat,
             ..Settings::default()
         }

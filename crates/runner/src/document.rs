@@ -21,8 +21,10 @@ const ANSWERS_MAX: usize = 100;
 /// Most artifacts of a task.
 pub(crate) const ARTIFACTS_MAX: usize = 1000;
 
+mod handoff;
 mod says;
 
+pub use self::handoff::{Handoff, HandoffReply, Parent, PersonAnswer};
 pub use self::says::OutEvent;
 
 /// One process's life as a runner, new for each start.
@@ -40,6 +42,8 @@ pub enum State {
     Running,
     /// Waits without owner or sandbox for a person.
     ParkedForApproval,
+    /// Waits without owner or sandbox for the replies to its hand-offs, or for the person that it was handed to.
+    ParkedForReply,
     /// Waits without owner or sandbox for its time.
     ParkedForTime,
     /// Ended; nothing follows.
@@ -177,6 +181,15 @@ pub struct TaskDoc {
     /// What was answered with yes since the checkpoint.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub answers: Vec<Yes>,
+    /// Who waits for it, if it was handed off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Box<Parent>>,
+    /// What it has handed off.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub handoffs: Vec<Handoff>,
+    /// What the person answered that it was handed to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<PersonAnswer>,
     /// What the agent asked to keep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<Value>,
@@ -294,6 +307,9 @@ impl TaskDoc {
             approval: None,
             granted: Vec::new(),
             answers: Vec::new(),
+            parent: None,
+            handoffs: Vec::new(),
+            answer: None,
             checkpoint: None,
             stage: None,
             progress_pct: None,
@@ -317,6 +333,12 @@ impl TaskDoc {
     /// Whether its deadline has passed, by this clock or by somebody's who left a note.
     pub fn is_overdue(&self, now: Timestamp) -> bool {
         self.deadline_passed || self.request.as_ref().and_then(|request| request.deadline).is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Whether it cost more than it may. What it handed off counts.
+    pub fn over_budget(&self, unwritten_usd: f64) -> Option<f64> {
+        let budget = self.request.as_ref()?.budget_usd?;
+        (self.cost_usd.unwrap_or(0.0) + unwritten_usd > budget).then_some(budget)
     }
 
     /// Whether it has ended.
@@ -364,7 +386,7 @@ impl TaskDoc {
 
     /// The agent reported.
     pub fn report(&mut self, now: Timestamp, report: Report) {
-        let status = if report.asking { Status::AwaitingApproval } else { Status::Running };
+        let status = self.status_at_work(report.asking);
         for (action, data) in report.actions {
             let data = Value::Object(data);
             let agent = Actor::new(ActorType::Agent, &self.agent);
@@ -460,9 +482,9 @@ impl TaskDoc {
     }
 
     /// Somebody calls it off; whoever owns the task, or ends it, acts on it.
-    pub fn request_cancel(&mut self, now: Timestamp, by: String) {
-        self.say_action(now, "task.cancel-requested", Actor::new(ActorType::User, &by), ActionOutcome::Success, |_| {});
-        self.cancel_requested = Some(by);
+    pub fn request_cancel(&mut self, now: Timestamp, by: Actor) {
+        self.cancel_requested = Some(by.id.clone());
+        self.say_action(now, "task.cancel-requested", by, ActionOutcome::Success, |_| {});
     }
 
     /// It goes on after a person's yes, in its sandbox.
@@ -473,10 +495,10 @@ impl TaskDoc {
         self.say_status(now, Status::Running, |_| {});
     }
 
-    /// It gives its sandbox and its owner back while a person decides.
+    /// It gives its sandbox and its owner back while a person decides, or while others work on what it handed off.
     pub fn park(&mut self, now: Timestamp) {
         self.release(now, ReleaseReason::Parked);
-        self.state = State::ParkedForApproval;
+        self.state = if self.open_question().is_some() { State::ParkedForApproval } else { State::ParkedForReply };
         self.owner = None;
     }
 
@@ -507,7 +529,9 @@ impl TaskDoc {
         if let Some(claim) = self.claim.take() {
             self.say_sandbox(now, SandboxKind::Expired, &claim, Some(ReleaseReason::Takeover));
         }
-        if self.awaits_decision() && self.cancel_requested.is_none() && !self.is_overdue(now) {
+        // An agent with open hand-offs may have been at work on something else.
+        let waits = self.awaits_decision() && !self.has_unread_reply();
+        if waits && self.cancel_requested.is_none() && !self.is_overdue(now) {
             self.state = State::ParkedForApproval;
             self.owner = None;
         } else {
@@ -538,8 +562,8 @@ impl TaskDoc {
             artifacts: std::mem::take(&mut self.artifacts),
             error: end.error,
             agent: self.agent.clone(),
-            parent_task_id: None,
-            handoff_id: None,
+            parent_task_id: self.parent.as_ref().map(|parent| parent.task_id),
+            handoff_id: self.parent.as_ref().map(|parent| parent.handoff_id),
             attempt: self.attempt,
             started_at,
             completed_at: now,
@@ -559,6 +583,7 @@ impl TaskDoc {
                 ResultKind::Failed | ResultKind::Rejected | ResultKind::BudgetExceeded => ReleaseReason::Failed,
             },
         );
+        self.withdraw_handoffs(now);
         self.state = State::Ended(end.kind);
         self.owner = None;
         self.request = None;

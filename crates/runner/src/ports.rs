@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use fte_bus::{Document, ETag, Guard, Message, Save, Saved};
-use fte_events::{ClaimId, TaskId};
+use fte_events::{ClaimId, EscalationLevel, TaskId};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
@@ -99,6 +99,44 @@ pub struct Start {
     pub context: Map<String, Value>,
     /// What it last asked to keep, from an earlier try or before it was parked.
     pub checkpoint: Option<Value>,
+    /// Who handed it off, if somebody did, and what came with it.
+    pub handed_off: Option<Box<crate::document::Parent>>,
+}
+
+/// Work that an agent gives to another one, or to people.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Handoff {
+    /// What the agent calls it, to know the reply again.
+    pub id: Option<String>,
+    /// Who is asked.
+    pub to: String,
+    /// What to do.
+    pub task: String,
+    /// What the receiver should know.
+    pub context: Map<String, Value>,
+    /// Artifacts to hand over, by name.
+    pub artifacts: Vec<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// Too late after this.
+    pub deadline: Option<Timestamp>,
+    /// What people want to know besides.
+    pub escalation: Escalation,
+}
+
+/// What people want to know of what is handed to them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Escalation {
+    /// The ticket.
+    pub ticket_id: Option<String>,
+    /// How high it goes.
+    pub level: Option<EscalationLevel>,
+    /// The customer's mood, from -1 to 1.
+    pub sentiment: Option<f64>,
+    /// What was said so far.
+    pub history: Vec<Value>,
+    /// What the agent would do.
+    pub suggested_action: Option<String>,
 }
 
 /// A started agent.
@@ -120,6 +158,15 @@ pub enum Tell {
         approved: bool,
         /// The decider's words.
         reason: Option<String>,
+    },
+    /// What came of a hand-off.
+    Reply {
+        /// What the agent called it; else which of this start's hand-offs it is, from 1.
+        handoff: String,
+        /// The task that was to do it, if there was one.
+        task_id: Option<TaskId>,
+        /// How it ended.
+        reply: Box<crate::document::HandoffReply>,
     },
     /// It should stop; it is ended shortly after in any case.
     Cancel,
@@ -157,6 +204,8 @@ pub enum Said {
         /// What to look at.
         data: Option<Value>,
     },
+    /// Somebody else shall do a part of it.
+    Handoff(Box<Handoff>),
     /// It cost this much since it last said.
     Cost(f64),
     /// It is done.

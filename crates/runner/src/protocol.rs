@@ -16,6 +16,7 @@ mod doubts;
 mod drive;
 mod erasure;
 mod gathered;
+mod handoffs;
 mod index;
 mod instance;
 mod locks;
@@ -32,4 +33,5 @@ mod work;
 
 pub use admission::{Admitted, Incoming};
 pub use decisions::{Answer, CancelError, DecideError, Decided};
+pub use handoffs::{AnswerError, Replied};
 pub use runner::{AgentUse, Runner, Standing};

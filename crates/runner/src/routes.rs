@@ -3,12 +3,14 @@
 //! | route | |
 //! |---|---|
 //! | `POST /v1/tasks/{id}/approval` | a person decides |
+//! | `POST /v1/tasks/{id}/reply` | a person answers what was handed to them |
 //! | `POST /v1/tasks/{id}/cancel` | somebody calls a task off |
 //! | `GET /v1/agents` | agents, their pools and how they are used |
 
 mod agents;
 mod approval;
 mod cancel;
+mod reply;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +30,12 @@ pub(crate) struct AppState {
 }
 
 pub(crate) fn router(state: AppState) -> ApiRoutes {
-    ApiRoutes::new().routes(routes!(approval::decide)).routes(routes!(cancel::cancel)).routes(routes!(agents::list)).with_state(state)
+    ApiRoutes::new()
+        .routes(routes!(approval::decide))
+        .routes(routes!(reply::reply))
+        .routes(routes!(cancel::cancel))
+        .routes(routes!(agents::list))
+        .with_state(state)
 }
 
 /// The state store or this runner cannot take it now.

@@ -54,6 +54,10 @@ pub struct Settings {
     pub approval_stay: Duration,
     /// How long a question waits for its answer.
     pub approval_ttl: Duration,
+    /// How long a task keeps its sandbox while its agent waits for the replies to its hand-offs.
+    pub handoff_stay: Duration,
+    /// How long a hand-off waits for its reply, unless the agent says less.
+    pub handoff_ttl: Duration,
     /// Wait before the second try; doubled for each further one.
     pub retry_wait: Duration,
     /// Longest wait before a try.
@@ -82,6 +86,8 @@ impl Default for Settings {
             sweep: Duration::from_millis(500),
             approval_stay: Duration::from_secs(10),
             approval_ttl: Duration::from_secs(24 * 3600),
+            handoff_stay: Duration::from_secs(10),
+            handoff_ttl: Duration::from_secs(24 * 3600),
             retry_wait: Duration::from_secs(1),
             retry_wait_max: Duration::from_secs(30),
             report_every: Duration::from_millis(250),

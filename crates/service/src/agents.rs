@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fte_events::AgentName;
+use fte_events::handoffs::HUMAN;
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
 use toml::Spanned;
@@ -131,6 +132,9 @@ impl Agents {
         let mut agents = BTreeMap::new();
         for (name, raw) in file.agents {
             let start = raw.span().start;
+            if name.as_str() == HUMAN {
+                return Err(fail(start, format!("agents.{name}"), "expected another name: people are called human".to_owned()));
+            }
             let agent = raw.into_inner().check(&name);
             let agent = agent.map_err(|Wrong { key, at, problem }| fail(at.unwrap_or(start), format!("agents.{name}.{key}"), problem))?;
             agents.insert(name, agent);

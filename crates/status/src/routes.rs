@@ -5,6 +5,7 @@
 //! | `GET /v1/tasks` | tasks, newest first |
 //! | `GET /v1/tasks/{id}` | one task |
 //! | `GET /v1/tasks/{id}/events` | its events, as a list or as a stream |
+//! | `GET /v1/tasks/{id}/tree` | it and what it handed off |
 //! | `GET /v1/tasks/{id}/result` | its result, waited for |
 //! | `GET /v1/tasks/{id}/artifacts` | what it made |
 //! | `GET /v1/tasks/{id}/artifacts/{artifact}` | the bytes of it |
@@ -19,6 +20,7 @@ mod live;
 mod query;
 mod result;
 mod tasks;
+mod tree;
 
 use std::time::Duration;
 
@@ -54,6 +56,7 @@ pub(crate) fn router(state: AppState) -> ApiRoutes {
     ApiRoutes::new()
         .routes(routes!(tasks::list))
         .routes(routes!(tasks::get))
+        .routes(routes!(tree::get))
         .routes(routes!(events::list_or_stream))
         .routes(routes!(result::get))
         .routes(routes!(artifacts::list))

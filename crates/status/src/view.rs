@@ -187,7 +187,7 @@ impl TaskView {
             require_approval: or_default(request.require_approval, "false"),
             requester: request.requester,
             metadata: or_default(request.metadata, "{}"),
-            origin: or_default(request.origin, "\"event\""),
+            origin: or_default(request.origin, if request.parent_task_id.is_some() { "\"handoff\"" } else { "\"event\"" }),
             deadline: request.deadline,
             not_before: request.not_before,
             budget_usd: request.budget_usd,
@@ -245,7 +245,83 @@ fn with_hrefs(task: TaskId, artifacts: Json) -> Json {
     serde_json::value::to_raw_value(&list).unwrap_or(artifacts)
 }
 
+/// A task in a tree of hand-offs.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = TaskTree)]
+pub(crate) struct TreeView {
+    /// Its id.
+    task_id: TaskId,
+    /// Who handed it off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<TaskId>)]
+    parent_task_id: Option<Json>,
+    /// Who does it.
+    agent: Option<String>,
+    /// Where it stands.
+    status: Status,
+    /// What the agent is at, in its words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stage: Option<String>,
+    /// Which try, from 1; 0 before the first.
+    attempt: u32,
+    /// What to do, in words.
+    #[schema(value_type = Option<String>)]
+    task: Option<Json>,
+    /// Why it was not done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<TaskError>)]
+    error: Option<Json>,
+    /// What it cost with all that it handed off, once it has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>)]
+    cost_usd: Option<Json>,
+    /// When it was asked for.
+    created_at: Timestamp,
+    /// When the last thing happened.
+    updated_at: Timestamp,
+    /// When work began; known once it has ended, as what follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Timestamp>)]
+    started_at: Option<Json>,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Timestamp>)]
+    completed_at: Option<Json>,
+    /// From start to end, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    duration_ms: Option<Json>,
+    /// What it handed off, in that order.
+    #[schema(no_recursion)]
+    pub(crate) children: Vec<TreeView>,
+    /// It has more children than the tree has room for.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) truncated: bool,
+}
+
 impl TaskView {
+    /// The task as part of a tree, without its children.
+    pub(crate) fn into_leaf(self) -> TreeView {
+        TreeView {
+            task_id: self.task_id,
+            parent_task_id: self.parent_task_id,
+            agent: self.agent,
+            status: self.status,
+            stage: self.stage,
+            attempt: self.attempt,
+            task: self.task,
+            error: self.error,
+            cost_usd: self.cost_usd,
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+            started_at: self.started_at,
+            completed_at: self.completed_at,
+            duration_ms: self.duration_ms,
+            children: Vec::new(),
+            truncated: false,
+        }
+    }
+
     pub(crate) fn is_queued(&self) -> bool {
         self.status == Status::Queued
     }

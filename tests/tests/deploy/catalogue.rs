@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fte_events::handoffs::built_in_agents;
 use fte_events::{Topic, manifests, topics};
 use serde_json::{Value, json};
 
@@ -31,7 +32,7 @@ fn the_charts_list_of_topics_is_the_catalogue() {
 
 #[test]
 fn the_charts_topics_are_those_that_the_command_prints() {
-    let printed: Vec<Value> = serde_saphyr::from_multiple(&manifests::strimzi(&topics(&[]), "kafka")).unwrap();
+    let printed: Vec<Value> = serde_saphyr::from_multiple(&manifests::strimzi(&topics(&built_in_agents()), "kafka")).unwrap();
     let rendered = render("secured");
     for topic in &printed {
         let name = text(topic, "metadata/name");
@@ -67,7 +68,7 @@ fn each_app_may_publish_and_subscribe_to_what_the_catalogue_says_and_to_nothing_
             .collect();
         assert_eq!(given.keys().copied().collect::<Vec<_>>(), ["fte-audit", "fte-intake", "fte-runner", "fte-status"]);
         for (app, given) in given {
-            let in_use = topics(&[]).into_iter().filter(|topic| !topic.later && role(topic).contains(&&app[4..]));
+            let in_use = topics(&built_in_agents()).into_iter().filter(|topic| !topic.later && role(topic).contains(&&app[4..]));
             let needed: BTreeSet<String> = in_use.map(|topic| topic.name.into_owned()).collect();
             assert_eq!(given, needed.iter().map(String::as_str).collect(), "{app}: {scopes}");
         }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use fte_events::Topic;
 use fte_events::catalogue::topics;
+use fte_events::handoffs::built_in_agents;
 use fte_tests::infrastructure::root;
 use serde_json::Value;
 
@@ -51,7 +52,7 @@ fn topic_scopes(text: &str) -> BTreeMap<String, BTreeSet<String>> {
 
 fn catalogue(services: fn(&Topic) -> &'static [&'static str]) -> BTreeMap<String, BTreeSet<String>> {
     let of = |app: &&str| {
-        let in_use = topics(&[]).into_iter().filter(|topic| !topic.later);
+        let in_use = topics(&built_in_agents()).into_iter().filter(|topic| !topic.later);
         let named = in_use.filter(|topic| services(topic).contains(&app.trim_start_matches("fte-")));
         ((*app).to_owned(), named.map(|topic| topic.name.into_owned()).collect())
     };

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use fte_events::catalogue;
+use fte_events::handoffs::built_in_agents;
 use fte_testkit::{built_binary, eventually};
 use fte_tests::infrastructure::Infrastructure;
 use fte_tests::trail::entries;
@@ -31,7 +32,7 @@ async fn the_script_of_fte_topics_makes_each_with_its_partitions_and_retention()
             (field(line, "Topic:"), (field(line, "PartitionCount:"), retention))
         })
         .collect();
-    let expected: BTreeMap<_, _> = catalogue::topics(&[])
+    let expected: BTreeMap<_, _> = catalogue::topics(&built_in_agents())
         .into_iter()
         .map(|topic| (topic.name.into_owned(), (topic.partitions.to_string(), topic.retention_ms.to_string())))
         .collect();
@@ -58,7 +59,7 @@ fn missed(described: &str) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_topic_takes_events_from_its_publishers_alone_and_gives_them_to_all_its_subscribers() {
     let world = World::start(Store::Redis).await;
-    let topics: Vec<_> = catalogue::topics(&[]).into_iter().filter(|topic| !topic.later).collect();
+    let topics: Vec<_> = catalogue::topics(&built_in_agents()).into_iter().filter(|topic| !topic.later).collect();
     let mut published = BTreeMap::new();
     for topic in &topics {
         let mut ids = BTreeSet::new();
@@ -117,7 +118,7 @@ async fn a_sidecar_does_only_what_its_service_needs() {
         // Nothing is subscribed to that the app may not have, or that is only planned.
         let subscriptions = metadata["subscriptions"].as_array().map(Vec::as_slice).unwrap_or_default();
         let subscribed: BTreeSet<&str> = subscriptions.iter().map(|subscription| subscription["topic"].as_str().unwrap()).collect();
-        let own = catalogue::subscribed_by(pair.id.trim_start_matches("fte-"), &[]);
+        let own = catalogue::subscribed_by(pair.id.trim_start_matches("fte-"), &built_in_agents());
         assert_eq!(subscribed, own.iter().map(|topic| &*topic.name).collect(), "{}", pair.id);
         assert!(!pair.daprd.log().contains("not allowed"), "{}", pair.daprd.log_tail());
         // Neither the secrets of the components, nor another app's events and jobs, nor the sidecar's end.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fte_events::catalogue::topics;
+use fte_events::handoffs::built_in_agents;
 use fte_testkit::{Client, Dir};
 use fte_tests::infrastructure::{Infrastructure, root};
 use fte_tests::load::Doors;
@@ -77,7 +78,7 @@ impl World {
     pub(crate) async fn start_unusual(store: Store, unusual: Unusual<'_>) -> Self {
         let security: &[&str] = if unusual.secured { &["--secured"] } else { &[] };
         let infrastructure = Infrastructure::start_with(&[unusual.stack, security].concat()).await;
-        let topics = topics(&[]);
+        let topics = topics(&built_in_agents());
         let wanted = topics.iter().filter(|topic| !unusual.lacks.contains(&&*topic.name));
         let wanted: Vec<String> = wanted.map(|topic| format!("{}={}", topic.name, topic.partitions)).collect();
         if wanted.len() == topics.len() {

@@ -14,6 +14,7 @@ mod disk;
 mod duplicates;
 mod elsewhere;
 mod erasure;
+mod handoffs;
 mod keys;
 mod kill;
 mod outage;

@@ -157,7 +157,7 @@ mod tests {
                 app_id: "fte-runner".into(),
                 version: "1.14.0".into(),
                 components: vec![component("pubsub", "pubsub.kafka", &[]), component("statestore", "state.redis", &["ETAG", "TTL"])],
-                topics: vec!["fte.triggers.inbound".into()],
+                topics: vec!["fte.triggers.inbound".into(), "fte.results.completed".into()],
             }),
             sidecar_error: None,
         }

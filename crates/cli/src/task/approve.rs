@@ -57,6 +57,6 @@ impl Approve {
 }
 
 /// Who is at the terminal, as the system names them.
-fn logged_in() -> Option<String> {
+pub(super) fn logged_in() -> Option<String> {
     ["USER", "LOGNAME"].into_iter().find_map(|name| ProcessEnv.get(name))
 }

@@ -55,7 +55,12 @@ impl Event {
         let question = self.data.get("approval").and_then(|approval| approval.get("question")?.as_u64());
         let question = question.map_or_else(String::new, |number| format!(" --question {number}"));
         let command = || format!("{} [--reject]", hints.line(format_args!("approve {task_id}{question}")));
-        (self.status() == Some("awaiting_approval")).then(command)
+        let reply = || hints.line(format_args!("reply {task_id} RESULT"));
+        match self.status() {
+            Some("awaiting_approval") => Some(command()),
+            Some("awaiting_handoff") if self.text("agent") == Some("human") => Some(reply()),
+            _ => None,
+        }
     }
 
     fn words(&self) -> (String, String) {
@@ -71,13 +76,26 @@ impl Event {
             }
             "fte.sandbox.released" => ("sandbox released".to_owned(), joined([self.text("reason").map(str::to_owned)])),
             "fte.sandbox.expired" => ("sandbox expired".to_owned(), joined([self.text("reason").map(str::to_owned)])),
-            "fte.handoff.requested" => (
-                "handed off".to_owned(),
-                joined([self.text("to_agent").map(|to| format!("to {to}")), self.text("task").map(str::to_owned)]),
-            ),
+            "fte.handoff.requested" => ("handed off".to_owned(), joined([self.handed_on(), self.text("task").map(str::to_owned)])),
+            "fte.handoff.withdrawn" => ("called off".to_owned(), joined([self.handed_on(), self.text("reason").map(str::to_owned)])),
             result if result.starts_with("fte.result.") => ("result".to_owned(), self.result_detail()),
             other => (other.strip_prefix("fte.").unwrap_or(other).to_owned(), String::new()),
         }
+    }
+
+    fn handed_on(&self) -> Option<String> {
+        Some(format!("from {} to {}", self.text("from_agent")?, self.text("to_agent")?))
+    }
+
+    /// The hand-off that this step tells of, if it does.
+    fn handoff(&self) -> Option<String> {
+        let details = self.data.get("details")?;
+        let text = |of: &Value, field: &str| of.get(field).and_then(Value::as_str).unwrap_or("?").to_owned();
+        if let Some(reply) = details.get("reply") {
+            return Some(format!("{} has answered: {}", text(reply, "to"), text(reply, "status")));
+        }
+        let handoff = details.get("handoff")?;
+        Some(format!("handed to {}, task {}", text(handoff, "to"), text(handoff, "task_id")))
     }
 
     fn status_detail(&self) -> String {
@@ -94,6 +112,7 @@ impl Event {
             self.text("message").map(str::to_owned),
             error,
             question,
+            self.handoff(),
         ])
     }
 

@@ -54,7 +54,7 @@ fn only_a_uuid_v7_knows_when_it_was_minted() {
 }
 
 fn any_name() -> impl Strategy<Value = (u8, u64, String, String, Option<String>)> {
-    (0..9_u8, any::<u64>(), "[a-z-]{1,12}", "[a-z0-9-]{1,12}", proptest::option::of("[a-z0-9-]{1,12}"))
+    (0..10_u8, any::<u64>(), "[a-z-]{1,12}", "[a-z0-9-]{1,12}", proptest::option::of("[a-z0-9-]{1,12}"))
 }
 
 fn name((kind, number, consumer, original_id, replay): &(u8, u64, String, String, Option<String>)) -> EventName<'_> {
@@ -69,6 +69,7 @@ fn name((kind, number, consumer, original_id, replay): &(u8, u64, String, String
         5 => EventName::Result,
         6 => EventName::Handoff { ordinal: small },
         7 => EventName::Action { ordinal: *number },
+        8 => EventName::HandoffWithdrawn { ordinal: small },
         _ => EventName::Letter { consumer, original_id, replay: replay.as_deref() },
     }
 }

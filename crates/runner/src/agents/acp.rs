@@ -154,7 +154,8 @@ impl Client<'_> {
             };
             match happening {
                 Happening::Output(chunk) => lines.push(&chunk),
-                Happening::Drained => {}
+                // It hands nothing off: its protocol has no word for it.
+                Happening::Drained | Happening::Told(Tell::Reply { .. }) => {}
                 Happening::Told(Tell::Decision { approved, .. }) => self.decided(approved).await?,
                 Happening::Told(Tell::Cancel) => self.cancel(),
                 Happening::Flood => {

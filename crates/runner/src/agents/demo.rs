@@ -52,7 +52,7 @@ impl Demo {
             Some(Tell::Decision { approved: false, reason }) => {
                 error("draft_rejected", format!("the draft was rejected: {}", reason.as_deref().unwrap_or("no reason given")))
             }
-            Some(Tell::Cancel) | None => error("cancelled", "cancelled while waiting for a decision".to_owned()),
+            Some(Tell::Cancel | Tell::Reply { .. }) | None => error("cancelled", "cancelled while waiting for a decision".to_owned()),
         };
         say(&self.said, last).await
     }

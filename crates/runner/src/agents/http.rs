@@ -108,7 +108,7 @@ impl Ears {
                 Some(Tell::Cancel) => return Stop::Cancelled,
                 Some(Tell::Decision { approved: false, reason }) => return Stop::Rejected(reason),
                 // Nothing was asked.
-                Some(Tell::Decision { approved: true, .. }) => {}
+                Some(Tell::Decision { approved: true, .. } | Tell::Reply { .. }) => {}
                 None => return Stop::Gone,
             }
         }
@@ -128,7 +128,8 @@ impl Ears {
         match self.word().await {
             Some(Tell::Decision { approved: true, reason }) => Ok(reason),
             Some(Tell::Decision { approved: false, reason }) => Err(Stop::Rejected(reason)),
-            Some(Tell::Cancel) => Err(Stop::Cancelled),
+            // It hands nothing off.
+            Some(Tell::Cancel | Tell::Reply { .. }) => Err(Stop::Cancelled),
             None => Err(Stop::Gone),
         }
     }

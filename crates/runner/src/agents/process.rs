@@ -3,8 +3,12 @@
 //! Always true: the last word (a result or an error) is passed on once the program has left, or had its moment to leave, so that a second result is noticed;
 //! after it only reports count, and how the program ends does not. What is not of the protocol ends the session with an error that quotes it.
 
+use fte_events::Artifact;
 use fte_events::limits::json_bytes;
+use jiff::Timestamp;
+use serde_json::Value;
 
+use super::handed;
 use super::limits::{NAME_BYTES_MAX, TEXT_BYTES_MAX, clip};
 use super::lines::Lines;
 use super::program::Happening;
@@ -21,6 +25,8 @@ enum Heard {
     Report,
     /// A question to a person, not yet passed on.
     Question(Said),
+    /// A hand-off, not yet passed on.
+    Handoff(Said),
     /// The last word.
     Last(Said),
     /// Something that must not be; the session ends with it.
@@ -32,7 +38,11 @@ pub(super) async fn talk(conversation: &mut Conversation) -> Result<Said, Gone> 
     let mut lines = Lines::new(limits.line_bytes_max);
     let mut last: Option<Said> = None;
     let (mut artifacts, mut cancelled, mut number) = (0, false, 0u64);
-    conversation.program.write(&wire::start_line(&conversation.start));
+    let handed = conversation.start.handed_off.as_ref().map(|parent| parent.artifacts.clone()).unwrap_or_default();
+    match lay_out(conversation, wire::HANDED, &handed).await {
+        Ok(handed) => conversation.program.write(&wire::start_line(&conversation.start, &handed)),
+        Err(wrong) => return Ok(wrong),
+    }
     let status = loop {
         match conversation.program.next(&mut conversation.told).await {
             Happening::Output(chunk) => {
@@ -48,7 +58,7 @@ pub(super) async fn talk(conversation: &mut Conversation) -> Result<Said, Gone> 
                     };
                     match hear(conversation, &line, number, &mut artifacts).await? {
                         Heard::Report => {}
-                        Heard::Question(_) | Heard::Last(_) if last.is_some() => {
+                        Heard::Question(_) | Heard::Handoff(_) | Heard::Last(_) if last.is_some() => {
                             return Ok(error(
                                 "result_twice",
                                 format!("line {number}: nothing but reports may follow a result or error"),
@@ -59,6 +69,7 @@ pub(super) async fn talk(conversation: &mut Conversation) -> Result<Said, Gone> 
                             say(&conversation.said, question).await?;
                             conversation.program.may_be_silent(true);
                         }
+                        Heard::Handoff(handoff) => say(&conversation.said, handoff).await?,
                         Heard::Last(word) => {
                             last = Some(word);
                             conversation.program.close_stdin();
@@ -71,8 +82,16 @@ pub(super) async fn talk(conversation: &mut Conversation) -> Result<Said, Gone> 
                 number -= 1;
             }
             Happening::Told(told) => {
-                conversation.program.write(&wire::tell_line(&told));
+                let artifacts = match &told {
+                    Tell::Reply { task_id, reply, .. } => lay_out(conversation, &wire::reply_directory(*task_id), &reply.artifacts).await,
+                    Tell::Decision { .. } | Tell::Cancel => Ok(Vec::new()),
+                };
+                match artifacts {
+                    Ok(artifacts) => conversation.program.write(&wire::tell_line(&told, &artifacts)),
+                    Err(wrong) => return Ok(last.unwrap_or(wrong)),
+                }
                 match told {
+                    Tell::Reply { .. } => {}
                     Tell::Decision { .. } => conversation.program.may_be_silent(false),
                     Tell::Cancel => {
                         cancelled = true;
@@ -159,9 +178,14 @@ async fn hear(conversation: &Conversation, line: &[u8], number: u64, artifacts: 
             }
             return Ok(Heard::Question(Said::Approval { reason: reason.map(|reason| clip(reason, TEXT_BYTES_MAX)), data }));
         }
-        Message::Handoff { to } => {
-            let message = format!("line {number}: a hand-off to {}: this runner does not do hand-offs yet", clip(to, NAME_BYTES_MAX));
-            return Ok(Heard::Wrong(error("handoff_unsupported", message, false)));
+        Message::Handoff(message) => {
+            if too_large(message.data_bytes()) {
+                return Ok(message_too_large(conversation, "handoff", number));
+            }
+            return Ok(match message.into_handoff(Timestamp::now()) {
+                Ok(handoff) => Heard::Handoff(Said::Handoff(Box::new(handoff))),
+                Err(bad) => Heard::Wrong(quoted(&bad, line, number)),
+            });
         }
         Message::Result { result } if too_large(json_bytes(&result)) => return Ok(Heard::Last(result_too_large(shared))),
         Message::Result { result } => return Ok(Heard::Last(Said::Result(result))),
@@ -171,6 +195,11 @@ async fn hear(conversation: &Conversation, line: &[u8], number: u64, artifacts: 
     };
     say(said, report).await?;
     Ok(Heard::Report)
+}
+
+async fn lay_out(conversation: &Conversation, directory: &str, artifacts: &[Artifact]) -> Result<Vec<Value>, Said> {
+    let workspace = conversation.program.workspace().map(|workspace| workspace.path().to_owned());
+    handed::lay_out(&conversation.shared, workspace.as_deref(), directory, artifacts).await
 }
 
 /// Keeps a file of the workspace; the program's next line waits for it.

@@ -3,10 +3,26 @@
 //! Always true: fields that this version does not know are ignored, message types that it does not know are an error, and a message that names another
 //! protocol version is an error before anything else in it is looked at.
 
+use fte_events::limits::{AHEAD_MAX, CONTEXT_BYTES_MAX, is_task_text, json_bytes};
+use fte_events::{EscalationLevel, ResultKind, TaskError, TaskId};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use crate::ports::{Start, Tell};
+use super::limits::{NAME_BYTES_MAX, clip};
+use crate::document::{HandoffReply, Parent};
+use crate::ports::{Escalation, Handoff, Start, Tell};
+
+/// Most artifacts that are handed over at once.
+const HANDED_MAX: usize = 100;
+
+/// Where what was handed over lies in the workspace.
+pub(super) const HANDED: &str = "handed";
+
+/// Where the artifacts of a reply lie in the workspace.
+pub(super) fn reply_directory(child: Option<TaskId>) -> String {
+    child.map_or_else(|| "replies".to_owned(), |child| format!("replies/{child}"))
+}
 
 /// The version that is spoken here.
 pub(super) const PROTOCOL: u64 = 1;
@@ -50,9 +66,7 @@ pub(super) enum Message {
         #[serde(default)]
         data: Option<Value>,
     },
-    Handoff {
-        to: String,
-    },
+    Handoff(Box<HandoffMessage>),
     Cost {
         usd: f64,
     },
@@ -65,6 +79,77 @@ pub(super) enum Message {
         #[serde(default)]
         retryable: bool,
     },
+}
+
+/// Work for another agent, or for people.
+#[derive(Debug, PartialEq, Deserialize)]
+pub(super) struct HandoffMessage {
+    #[serde(default)]
+    pub(super) id: Option<String>,
+    pub(super) to: String,
+    pub(super) task: String,
+    #[serde(default)]
+    pub(super) context: Map<String, Value>,
+    #[serde(default)]
+    pub(super) artifacts: Vec<String>,
+    #[serde(default)]
+    pub(super) reason: Option<String>,
+    /// A time, or how long from now.
+    #[serde(default)]
+    pub(super) deadline: Option<String>,
+    #[serde(default)]
+    pub(super) ticket_id: Option<String>,
+    #[serde(default)]
+    pub(super) level: Option<EscalationLevel>,
+    #[serde(default)]
+    pub(super) sentiment: Option<f64>,
+    #[serde(default)]
+    pub(super) history: Vec<Value>,
+    #[serde(default)]
+    pub(super) suggested_action: Option<String>,
+}
+
+impl HandoffMessage {
+    /// How much it says besides the task and its context, which have limits of their own.
+    pub(super) fn data_bytes(&self) -> usize {
+        json_bytes(&self.history) + json_bytes(&self.artifacts) + json_bytes(&(&self.reason, &self.ticket_id, &self.suggested_action))
+    }
+
+    /// What it asks for, by the limits that every request keeps.
+    pub(super) fn into_handoff(self, now: Timestamp) -> Result<Handoff, BadLine> {
+        let is_short = |text: &Option<String>| text.as_ref().is_none_or(|text| text.len() <= NAME_BYTES_MAX);
+        let deadline = self.deadline.as_deref().map(|text| {
+            let after = fte_service::parse_duration(text).filter(|after| *after <= AHEAD_MAX).and_then(|after| now.checked_add(after).ok());
+            after.or_else(|| text.parse().ok()).ok_or(BadLine::Invalid("deadline: expected a time, or a duration such as \"2h\""))
+        });
+        match () {
+            () if !is_task_text(&self.task) => Err(BadLine::Invalid("task: expected a text of at most 32000 characters")),
+            () if json_bytes(&self.context) > CONTEXT_BYTES_MAX => {
+                Err(BadLine::Invalid("context: expected at most 64 KiB; hand large inputs over as artifacts"))
+            }
+            () if !is_short(&self.id) => Err(BadLine::Invalid("id: expected at most 128 bytes")),
+            () if self.artifacts.len() > HANDED_MAX => Err(BadLine::Invalid("artifacts: expected at most 100 names")),
+            () if self.sentiment.is_some_and(|mood| !(-1.0..=1.0).contains(&mood)) => {
+                Err(BadLine::Invalid("sentiment: expected a number from -1 to 1"))
+            }
+            () => Ok(Handoff {
+                id: self.id,
+                to: clip(self.to, NAME_BYTES_MAX),
+                task: self.task,
+                context: self.context,
+                artifacts: self.artifacts,
+                reason: self.reason,
+                deadline: deadline.transpose()?,
+                escalation: Escalation {
+                    ticket_id: self.ticket_id,
+                    level: self.level,
+                    sentiment: self.sentiment,
+                    history: self.history,
+                    suggested_action: self.suggested_action,
+                },
+            }),
+        }
+    }
 }
 
 /// How loud a log line is. What is below `info` stays in the runner's own log.
@@ -123,7 +208,9 @@ pub(super) fn read(line: &[u8]) -> Result<Message, BadLine> {
 }
 
 /// The first line that an agent gets. The order of its keys is part of the protocol, so that a shell script can read it.
-pub(super) fn start_line(start: &Start) -> Vec<u8> {
+///
+/// `artifacts` is what was handed over with the task, as it lies in the workspace.
+pub(super) fn start_line(start: &Start, artifacts: &[Value]) -> Vec<u8> {
     #[derive(Serialize)]
     struct Line<'a> {
         r#type: &'static str,
@@ -133,6 +220,8 @@ pub(super) fn start_line(start: &Start) -> Vec<u8> {
         task: &'a str,
         context: &'a Map<String, Value>,
         checkpoint: &'a Option<Value>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        handoff: Option<Value>,
     }
     line(&Line {
         r#type: "start",
@@ -142,19 +231,40 @@ pub(super) fn start_line(start: &Start) -> Vec<u8> {
         task: &start.task,
         context: &start.context,
         checkpoint: &start.checkpoint,
+        handoff: start.handed_off.as_deref().map(|parent| handed_off(parent, artifacts)),
     })
 }
 
-/// A line that an agent gets later.
-pub(super) fn tell_line(tell: &Tell) -> Vec<u8> {
+/// What an agent is told of who handed its task off.
+pub(super) fn handed_off(parent: &Parent, artifacts: &[Value]) -> Value {
+    json!({ "from": parent.from, "parent_task_id": parent.task_id, "reason": parent.reason, "depth": parent.depth, "artifacts": artifacts })
+}
+
+/// A line that an agent gets later; with a reply, what came with it, as it lies in the workspace.
+pub(super) fn tell_line(tell: &Tell, artifacts: &[Value]) -> Vec<u8> {
     #[derive(Serialize)]
     #[serde(tag = "type", rename_all = "lowercase")]
     enum Line<'a> {
-        Decision { approved: bool, reason: &'a Option<String> },
+        Decision {
+            approved: bool,
+            reason: &'a Option<String>,
+        },
+        Reply {
+            handoff: &'a str,
+            task_id: Option<TaskId>,
+            status: ResultKind,
+            result: &'a Option<Value>,
+            artifacts: &'a [Value],
+            error: &'a Option<TaskError>,
+        },
         Cancel,
     }
     match tell {
         Tell::Decision { approved, reason } => line(&Line::Decision { approved: *approved, reason }),
+        Tell::Reply { handoff, task_id, reply } => {
+            let HandoffReply { status, result, error, .. } = &**reply;
+            line(&Line::Reply { handoff, task_id: *task_id, status: *status, result, artifacts, error })
+        }
         Tell::Cancel => line(&Line::Cancel),
     }
 }
@@ -184,7 +294,23 @@ mod tests {
         check(r#"{"type":"checkpoint","data":[1]}"#, Message::Checkpoint { data: json!([1]) });
         check(r#"{"type":"artifact","path":"a"}"#, Message::Artifact { path: "a".into(), name: None, content_type: None });
         check(r#"{"type":"approval"}"#, Message::Approval { reason: None, data: None });
-        check(r#"{"type":"handoff","to":"writer","task":"t","context":{}}"#, Message::Handoff { to: "writer".into() });
+        let handoff = HandoffMessage {
+            id: Some("a".into()),
+            to: "writer".into(),
+            task: "t".into(),
+            context: Map::new(),
+            artifacts: vec!["notes.md".into()],
+            reason: None,
+            deadline: Some("1h".into()),
+            ticket_id: None,
+            level: Some(EscalationLevel::L2),
+            sentiment: None,
+            history: Vec::new(),
+            suggested_action: None,
+        };
+        let line =
+            r#"{"type":"handoff","id":"a","to":"writer","task":"t","context":{},"artifacts":["notes.md"],"deadline":"1h","level":"L2"}"#;
+        check(line, Message::Handoff(Box::new(handoff)));
         check(r#"{"type":"cost","usd":0}"#, Message::Cost { usd: 0.0 });
         check(r#"{"type":"result","result":null}"#, Message::Result { result: Value::Null });
         check(r#" {"type":"error","code":"c","message":"m"} "#, Message::Error { code: "c".into(), message: "m".into(), retryable: false });
@@ -213,15 +339,21 @@ mod tests {
         let task_id: TaskId = "01980000-0000-7000-8000-000000000001".parse().unwrap();
         let claim_id = fte_events::ClaimId::of(task_id, 0, 2);
         let (task, checkpoint) = ("say \"hi\"\n".into(), Some(json!({"at": 3})));
-        let start = Start { task_id, attempt: 2, claim_id, task, context: Map::new(), checkpoint };
+        let start = Start { task_id, attempt: 2, claim_id, task, context: Map::new(), checkpoint, handed_off: None };
         let expected = concat!(
             r#"{"type":"start","protocol":1,"task_id":"01980000-0000-7000-8000-000000000001","attempt":2,"#,
             r#""task":"say \"hi\"\n","context":{},"checkpoint":{"at":3}}"#,
             "\n"
         );
-        assert_eq!(String::from_utf8(start_line(&start)).unwrap(), expected);
-        let decision = tell_line(&Tell::Decision { approved: true, reason: None });
+        assert_eq!(String::from_utf8(start_line(&start, &[])).unwrap(), expected);
+        let decision = tell_line(&Tell::Decision { approved: true, reason: None }, &[]);
         assert_eq!(decision, b"{\"type\":\"decision\",\"approved\":true,\"reason\":null}\n");
-        assert_eq!(tell_line(&Tell::Cancel), b"{\"type\":\"cancel\"}\n");
+        assert_eq!(tell_line(&Tell::Cancel, &[]), b"{\"type\":\"cancel\"}\n");
+        let reply = HandoffReply { artifacts: Vec::new(), ..HandoffReply::failed(ResultKind::Failed, "agent_unknown", "m") };
+        let line =
+            tell_line(&Tell::Reply { handoff: "a".into(), task_id: None, reply: Box::new(reply) }, &[json!({"name": "n", "path": "p"})]);
+        let expected = json!({"type": "reply", "handoff": "a", "task_id": null, "status": "failed", "result": null,
+            "artifacts": [{"name": "n", "path": "p"}], "error": {"code": "agent_unknown", "message": "m", "retryable": false}});
+        assert_eq!(serde_json::from_slice::<Value>(&line).unwrap(), expected);
     }
 }

@@ -2,7 +2,7 @@
 
 use fte_events::{
     ActionOutcome, ActionRecorded, Actor, EventName, Outgoing, Payload, ReleaseReason, SandboxChange, SandboxClaim, SandboxKind, Status,
-    StatusChanged, event_id, triggers,
+    StatusChanged, TaskId, event_id, triggers,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,9 @@ pub struct OutEvent {
     pub n: u64,
     /// Where it goes.
     pub topic: String,
+    /// The task that it is keyed by, where that is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<TaskId>,
     /// The CloudEvent.
     pub body: Box<RawValue>,
 }
@@ -85,8 +88,10 @@ impl TaskDoc {
     }
 
     pub(super) fn say<P: Payload>(&mut self, now: Timestamp, name: EventName<'_>, payload: &P) {
+        // A hand-off is about the child.
+        let about = payload.task_id().unwrap_or(self.task_id);
         let mut event =
-            Outgoing::new(SERVICE, event_id(self.task_id, name), now, payload).about(self.task_id).traceparent(self.traceparent.as_deref());
+            Outgoing::new(SERVICE, event_id(self.task_id, name), now, payload).about(about).traceparent(self.traceparent.as_deref());
         if let Some(cause) = &self.cause {
             event = event.cause(cause);
         }
@@ -94,7 +99,12 @@ impl TaskDoc {
             event = event.tenant(&self.tenant);
         }
         self.out += 1;
-        let entry = OutEvent { n: self.out, topic: event.topic().into_owned(), body: event.to_raw() };
+        let entry = OutEvent {
+            n: self.out,
+            topic: event.topic().into_owned(),
+            key: Some(about).filter(|about| *about != self.task_id),
+            body: event.to_raw(),
+        };
         self.outbox.push(entry);
     }
 }

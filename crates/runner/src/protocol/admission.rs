@@ -27,7 +27,7 @@ use super::index::{self, AddError, LeaseDoc, Purpose};
 use super::instance::Instance;
 use super::pool::{Ask, Full, Key, Place, Slot};
 use super::waits::Wait;
-use crate::document::{Claim, End, TaskDoc};
+use crate::document::{Claim, End, Parent, TaskDoc};
 use crate::metrics;
 use crate::ports::{Guard, PortError, Saved};
 
@@ -40,6 +40,8 @@ pub struct Incoming {
     pub turn: u32,
     /// The request, at turn 0.
     pub request: Option<Box<TaskRequested>>,
+    /// Who handed it off, if somebody did.
+    pub parent: Option<Box<Parent>>,
     /// Why it cannot be done at all: the task ends `failed` with this code and message.
     pub refusal: Option<(&'static str, String)>,
     /// Whose task it is.
@@ -240,8 +242,15 @@ fn prepare(instance: &Instance, doc: &mut TaskDoc, incoming: &Incoming, refused:
         doc.tenant.clone_from(&incoming.tenant);
         doc.cause = Some(incoming.event_id.clone());
         doc.traceparent = incoming.traceparent.clone();
+        doc.parent.clone_from(&incoming.parent);
         let asked = doc.request.as_ref().and_then(|request| request.agent.clone());
         doc.agent = asked.unwrap_or_else(|| settings.default_agent.clone());
+        if doc.is_for_a_person()
+            && let Some(request) = &mut doc.request
+        {
+            // Nobody may forget it for ever.
+            request.deadline.get_or_insert(now + settings.handoff_ttl);
+        }
     }
     if let Some(end) = refused.map(refused_end).or_else(|| ends_at_once(instance, doc, incoming)) {
         doc.end(now, end);
@@ -274,21 +283,22 @@ fn prepare(instance: &Instance, doc: &mut TaskDoc, incoming: &Incoming, refused:
 }
 
 fn ends_at_once(instance: &Instance, doc: &TaskDoc, incoming: &Incoming) -> Option<End> {
-    if let Some(by) = &doc.cancel_requested {
-        return Some(End::error(ResultKind::Cancelled, "cancelled", format!("cancelled by {by}")));
+    let called_off = drive::called_off(doc, instance.ports.world.now());
+    if doc.cancel_requested.is_some() {
+        return called_off;
     }
     if let Some((code, message)) = &incoming.refusal {
         return Some(End::error(ResultKind::Failed, code, message.clone()));
     }
-    if doc.is_overdue(instance.ports.world.now()) {
-        return Some(deadline_end());
+    if called_off.is_some() {
+        return called_off;
     }
     if let Some(decision) = doc.approval.as_ref().and_then(|approval| approval.decision.as_ref())
         && !decision.approved
     {
         return Some(rejected_end(decision.reason.as_deref(), &decision.approver));
     }
-    if !instance.settings.agents.contains_key(&doc.agent) {
+    if !instance.settings.agents.contains_key(&doc.agent) && !doc.is_for_a_person() {
         let known: Vec<&str> = instance.settings.agents.keys().map(String::as_str).collect();
         let message = format!("there is no agent {:?} here; known are {}", doc.agent, known.join(", "));
         return Some(End::error(ResultKind::Failed, "agent_unknown", message));
@@ -298,6 +308,10 @@ fn ends_at_once(instance: &Instance, doc: &TaskDoc, incoming: &Incoming) -> Opti
 
 pub(super) fn deadline_end() -> End {
     End::error(ResultKind::TimedOut, "deadline_passed", "the task's deadline passed before it was done")
+}
+
+pub(super) fn budget_end(budget: f64) -> End {
+    End::error(ResultKind::BudgetExceeded, "budget_exceeded", format!("the task cost more than its budget of {budget} USD"))
 }
 
 pub(super) fn refused_end(error: &PortError) -> End {

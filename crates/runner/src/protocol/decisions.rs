@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fte_events::{ResultKind, ResumeReason, TaskId};
+use fte_events::{Actor, ResultKind, ResumeReason, TaskId};
 
 use super::admission::rejected_end;
 use super::change::{Plan, change};
@@ -114,16 +114,17 @@ fn decided_earlier(doc: &TaskDoc, named: u32, approved: bool) -> Result<Decided,
     }
 }
 
-fn standing(doc: &TaskDoc) -> &'static str {
+pub(super) fn standing(doc: &TaskDoc) -> &'static str {
     match doc.state {
         State::Queued | State::ParkedForTime => "queued",
         State::Running => "running",
         State::ParkedForApproval => "awaiting_approval",
+        State::ParkedForReply => "awaiting_handoff",
         State::Ended(kind) => kind.status().as_str(),
     }
 }
 
-pub(super) async fn cancel(instance: &Arc<Instance>, task: TaskId, by: String, tenant: Option<String>) -> Result<(), CancelError> {
+pub(super) async fn cancel(instance: &Arc<Instance>, task: TaskId, by: Actor, tenant: Option<String>) -> Result<(), CancelError> {
     change(instance, task, |doc, now| {
         let mut doc = doc.unwrap_or_else(|| TaskDoc::blank(task));
         if !doc.is_seen_by(tenant.as_deref()) {
@@ -138,7 +139,7 @@ pub(super) async fn cancel(instance: &Arc<Instance>, task: TaskId, by: String, t
         }
         if doc.request.is_none() {
             // Its trigger is still to come, and will find this.
-            doc.cancel_requested = Some(by.clone());
+            doc.cancel_requested = Some(by.id.clone());
             doc.tenant = tenant.clone().unwrap_or_default();
             return Plan::Note(Box::new(doc), Ok(()));
         }
@@ -146,7 +147,7 @@ pub(super) async fn cancel(instance: &Arc<Instance>, task: TaskId, by: String, t
         if doc.owner.is_some() {
             return Plan::Note(Box::new(doc), Ok(()));
         }
-        doc.end(now, End::error(ResultKind::Cancelled, "cancelled", format!("cancelled by {by}")));
+        doc.end(now, End::error(ResultKind::Cancelled, "cancelled", format!("cancelled by {}", by.id)));
         Plan::Move(Box::new(doc), Ok(()))
     })
     .await?

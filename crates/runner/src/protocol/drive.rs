@@ -117,7 +117,7 @@ impl Drive {
                 },
                 State::Running if self.slot.is_none() => self.restart().await,
                 State::Running => work::work(&mut self).await,
-                State::ParkedForApproval | State::ParkedForTime | State::Ended(_) => break,
+                State::ParkedForApproval | State::ParkedForReply | State::ParkedForTime | State::Ended(_) => break,
             };
             if step.is_err() {
                 break;
@@ -330,8 +330,14 @@ impl Drive {
 }
 
 pub(super) fn called_off(doc: &TaskDoc, now: Timestamp) -> Option<End> {
+    if let Some(answer) = &doc.answer {
+        return Some(answer.end());
+    }
     if let Some(by) = &doc.cancel_requested {
         return Some(End::error(ResultKind::Cancelled, "cancelled", format!("cancelled by {by}")));
+    }
+    if let Some(budget) = doc.over_budget(0.0) {
+        return Some(admission::budget_end(budget));
     }
     doc.is_overdue(now).then(admission::deadline_end)
 }

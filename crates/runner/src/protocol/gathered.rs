@@ -52,6 +52,11 @@ impl Gathered {
         self.report.checkpoint = Some((data, given));
     }
 
+    /// Whether it holds an artifact of this name.
+    pub(super) fn has_artifact(&self, name: &str) -> bool {
+        self.report.artifacts.iter().any(|artifact| artifact.name == name)
+    }
+
     pub(super) fn artifact(&mut self, artifact: Artifact) {
         self.report.artifacts.push(artifact);
     }

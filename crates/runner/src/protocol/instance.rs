@@ -137,7 +137,8 @@ impl Instance {
                 for (task, document) in tasks.iter().zip(documents) {
                     let Some(doc) = document.and_then(|document| serde_json::from_slice::<TaskDoc>(&document.value).ok()) else { continue };
                     let undelivered = doc.approval.as_ref().is_some_and(|approval| approval.decision.is_some() && !approval.told);
-                    if doc.owner.as_ref() != Some(&self.id) || doc.cancel_requested.is_some() || doc.deadline_passed || undelivered {
+                    let noted = doc.cancel_requested.is_some() || doc.deadline_passed || doc.answer.is_some() || doc.has_unread_reply();
+                    if doc.owner.as_ref() != Some(&self.id) || noted || undelivered {
                         self.poke(*task);
                     }
                 }

@@ -46,11 +46,11 @@ pub(super) async fn send(ports: &Ports, doc: &TaskDoc) -> Result<(), PortError> 
     Ok(())
 }
 
-/// The events as messages keyed by their task.
+/// The events as messages keyed by the task that they are about.
 fn messages<'a>(key: &Arc<str>, events: impl Iterator<Item = &'a OutEvent>) -> Vec<Message> {
     let message = |event: &OutEvent| Message {
         topic: event.topic.as_str().into(),
-        key: Some(Arc::clone(key)),
+        key: Some(event.key.map_or_else(|| Arc::clone(key), |other| other.to_string().into())),
         body: Bytes::copy_from_slice(event.body.get().as_bytes()),
     };
     events.map(message).collect()

@@ -5,16 +5,18 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fte_events::TaskId;
+use fte_events::{Actor, ActorType, HandoffWithdrawn, TaskId, TaskResult};
 use futures_util::FutureExt as _;
 use futures_util::future::{Either, select};
 use tokio::sync::{oneshot, watch};
 
 use super::admission::{Admitted, Incoming};
 use super::decisions::{Answer, CancelError, DecideError, Decided};
+use super::handoffs::{AnswerError, Replied};
 use super::instance::Instance;
 use super::pool::Pool;
-use super::{admission, decisions, erasure, peers, timers};
+use super::{admission, decisions, erasure, handoffs, peers, timers};
+use crate::document::PersonAnswer;
 use crate::ports::{PortError, Ports};
 use crate::settings::Settings;
 
@@ -165,6 +167,7 @@ impl Runner {
     /// Somebody calls a task off who may see this tenant's tasks; none: every tenant's.
     pub async fn cancel(&self, task: TaskId, by: String, tenant: Option<String>) -> Result<(), CancelError> {
         let instance = self.ready()?;
+        let by = Actor::new(ActorType::User, by);
         self.to_its_end(async move { decisions::cancel(&instance, task, by, tenant).await }).await.ok_or_else(gone)?
     }
 
@@ -173,6 +176,29 @@ impl Runner {
         let instance =
             self.live_instance().await.ok_or_else(|| PortError::new("forgetting a task", "the runner is starting, or stopping"))?;
         self.to_its_end(async move { erasure::erase(&instance, task, &tenant).await }).await.ok_or_else(gone)?
+    }
+
+    /// A task has ended that may have been handed off.
+    pub async fn replied(&self, result: TaskResult) -> Result<Replied, PortError> {
+        if result.parent_task_id.is_none() {
+            return Ok(Replied::Ignored);
+        }
+        let starting = || PortError::new("taking a reply", "the runner is starting, or stopping");
+        let instance = self.live_instance().await.ok_or_else(starting)?;
+        self.to_its_end(async move { handoffs::replied(&instance, result).await }).await.ok_or_else(gone)?
+    }
+
+    /// Nobody waits any more for what was handed off.
+    pub async fn withdrawn(&self, event: HandoffWithdrawn, tenant: String) -> Result<(), PortError> {
+        let starting = || PortError::new("taking a hand-off back", "the runner is starting, or stopping");
+        let instance = self.live_instance().await.ok_or_else(starting)?;
+        self.to_its_end(async move { handoffs::withdrawn(&instance, &event, tenant).await }).await.ok_or_else(gone)?
+    }
+
+    /// A person answers what was handed to them.
+    pub async fn answer(&self, task: TaskId, answer: PersonAnswer, tenant: Option<String>) -> Result<Decided, AnswerError> {
+        let instance = self.ready()?;
+        self.to_its_end(async move { handoffs::answered(&instance, task, answer, tenant).await }).await.ok_or_else(gone)?
     }
 
     /// Runs a handler to its end even if its caller stops waiting, as a server does whose client went away: one that was dropped between its

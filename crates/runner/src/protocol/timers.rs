@@ -1,4 +1,4 @@
-//! Durable timers: approvals, delays and deadlines, by name. They may fire on any replica, early, late, again, and before the document that
+//! Durable timers: approvals, hand-offs, delays and deadlines, by name. They may fire on any replica, early, late, again, and before the document that
 //! relies on them says so.
 //!
 //! Only a task without an owner relies on them: its owner makes them, while it owns it, before the write that gives it up or that asks a question.
@@ -14,6 +14,7 @@ use jiff::Timestamp;
 
 use super::admission::deadline_end;
 use super::change::{Plan, change};
+use super::handoffs;
 use super::instance::Instance;
 use crate::document::{End, State, TaskDoc};
 use crate::ports::PortError;
@@ -33,11 +34,16 @@ pub(super) struct Timer {
 
 enum TimerKind {
     Approval,
+    Handoff,
     Delay,
     Deadline,
 }
 
 impl Timer {
+    pub(super) fn handoff(task: TaskId, ordinal: u32) -> Self {
+        Self { kind: TimerKind::Handoff, task, ordinal }
+    }
+
     pub(super) fn approval(task: TaskId, question: u32) -> Self {
         Self { kind: TimerKind::Approval, task, ordinal: question }
     }
@@ -60,6 +66,7 @@ impl Timer {
         let (task, ordinal) = rest.rsplit_once('-')?;
         let kind = match kind {
             "approval" => TimerKind::Approval,
+            "handoff" => TimerKind::Handoff,
             "delay" => TimerKind::Delay,
             "deadline" => TimerKind::Deadline,
             _ => return None,
@@ -74,6 +81,7 @@ impl Timer {
             TimerKind::Approval if doc.state == State::ParkedForApproval => {
                 doc.approval.as_ref().filter(|approval| approval.ordinal == self.ordinal).map(|approval| approval.expires_at)
             }
+            TimerKind::Handoff => doc.open_handoffs().find(|handoff| handoff.ordinal == self.ordinal).map(|handoff| handoff.expires_at),
             TimerKind::Delay if doc.state == State::ParkedForTime => request.and_then(|request| request.not_before),
             TimerKind::Deadline if !doc.ended() && !doc.deadline_passed => request.and_then(|request| request.deadline),
             _ => None,
@@ -85,6 +93,7 @@ impl fmt::Display for Timer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.kind {
             TimerKind::Approval => "approval",
+            TimerKind::Handoff => "handoff",
             TimerKind::Delay => "delay",
             TimerKind::Deadline => "deadline",
         };
@@ -119,6 +128,7 @@ pub(super) async fn timer_fired(instance: &Arc<Instance>, name: &str) -> Result<
                 Some(early) if !early.is_zero() && early <= EARLY_MAX => Plan::Leave(Fired::Early(early)),
                 _ => match timer.kind {
                     TimerKind::Approval => approval_fired(doc, timer.ordinal, now),
+                    TimerKind::Handoff => handoff_fired(doc, timer.ordinal, now),
                     TimerKind::Delay => delay_fired(doc, now),
                     TimerKind::Deadline => deadline_fired(doc, now),
                 },
@@ -182,6 +192,23 @@ fn approval_fired(mut doc: TaskDoc, ordinal: u32, now: Timestamp) -> Plan<Fired>
         return Plan::Leave(Fired::Keep);
     }
     doc.end(now, End::error(ResultKind::TimedOut, "approval_expired", "nobody decided before the approval ran out"));
+    Plan::Move(Box::new(doc), Fired::Moved)
+}
+
+/// The time for an answer to a hand-off is over; who owns the task reads that there.
+fn handoff_fired(mut doc: TaskDoc, ordinal: u32, now: Timestamp) -> Plan<Fired> {
+    if ordinal >= doc.next_handoff() {
+        return Plan::Leave(Fired::Keep);
+    }
+    let Some(handoff) = doc.open_handoffs().find(|handoff| handoff.ordinal == ordinal) else { return Plan::Leave(Fired::Over) };
+    if handoff.expires_at > now {
+        return Plan::Leave(Fired::Keep);
+    }
+    doc.expire_handoff(now, ordinal);
+    if doc.owner.is_some() {
+        return Plan::Note(Box::new(doc), Fired::Keep);
+    }
+    handoffs::wake(&mut doc, now);
     Plan::Move(Box::new(doc), Fired::Moved)
 }
 

@@ -17,12 +17,17 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(super) enum Wait {
     Time(Timestamp),
     Person,
+    /// The person that it was handed to.
+    Answer(Timestamp),
 }
 
 impl Wait {
     /// What it has not been parked for yet.
     pub(super) fn of(doc: &TaskDoc, now: Timestamp) -> Option<Self> {
         let request = doc.request.as_ref()?;
+        if doc.is_for_a_person() {
+            return request.deadline.map(Self::Answer);
+        }
         let parked_before = || doc.timers.contains(&Timer::delay(doc.task_id).to_string());
         match request.not_before.filter(|due| *due > now && !parked_before()) {
             Some(due) => Some(Self::Time(due)),
@@ -50,6 +55,7 @@ impl Drive {
                 let (timer, ttl) = (Timer::approval(self.doc.task_id, self.doc.next_approval()), self.instance.settings.approval_ttl);
                 self.make_timers(timer, world.now() + ttl).await?
             }
+            Wait::Answer(due) => self.make_timers(Timer::deadline(self.doc.task_id), due).await?,
         };
         let made = match made {
             Ok(made) => made,
@@ -63,13 +69,14 @@ impl Drive {
             if end.is_some() || doc.state != State::Queued {
                 return false;
             }
-            doc.timers.extend(made.iter().cloned());
+            doc.timers.extend(made.iter().filter(|name| !doc.timers.contains(name)).cloned().collect::<Vec<_>>());
             match wait {
                 Wait::Time(_) => doc.park_for_time(),
                 Wait::Person => {
                     doc.ask(now, Some("approval is required before the start".to_owned()), None, now + ttl);
                     doc.park(now);
                 }
+                Wait::Answer(_) => doc.await_person(now),
             }
             true
         })
@@ -86,7 +93,7 @@ impl Drive {
         let deadline = self.doc.request.as_ref().and_then(|request| request.deadline);
         let deadline = deadline.map(|deadline| (Timer::deadline(self.doc.task_id).to_string(), deadline));
         let mut timers = vec![(timer.to_string(), due)];
-        timers.extend(deadline.filter(|(name, _)| !self.doc.timers.contains(name)));
+        timers.extend(deadline.filter(|(name, _)| !self.doc.timers.contains(name) && *name != timers[0].0));
         let (ports, task) = (self.instance.ports.clone(), self.doc.task_id);
         let made = {
             let timers = timers.clone();

@@ -1,17 +1,21 @@
 //! Works one try at a task: the agent in its sandbox, what it says, what it is told.
 //!
 //! Reports are gathered and written at most every `report_every`. A question is written before the agent waits for its answer; after a short
-//! stay the task is parked, never with an unread decision in the document.
+//! stay the task is parked, never with an unread decision in the document. So it is with hand-offs: an agent that has open ones and says nothing for
+//! that long is taken to wait for them, since it does not say so itself.
+
+mod handoffs;
 
 use std::sync::Arc;
 
 use fte_events::{ClaimId, ResultKind, TaskError};
 
-use super::admission::rejected_end;
+use self::handoffs::Handoffs;
+use super::admission::{budget_end, rejected_end};
 use super::drive::{Drive, Lost, called_off};
 use super::gathered::Gathered;
 use super::timers::{self, Timer};
-use crate::document::{self, End, OUTBOX_MAX, Report, TaskDoc, question};
+use crate::document::{self, End, OUTBOX_MAX, Report, question};
 use crate::ports::{Pending, Said, Session, Start, StartError, Tell};
 
 /// Nothing more is read from an agent while so many bytes of its events are still to go out.
@@ -25,6 +29,7 @@ enum Woken {
     StayOver,
     TimedOut,
     Sent,
+    Told,
 }
 
 /// One try, while its agent lives.
@@ -36,6 +41,7 @@ struct Try {
     asking: bool,
     /// The answers that it was given, by their questions' ordinals.
     given: Vec<u32>,
+    handoffs: Handoffs,
     stay: Option<Pending<()>>,
     timeout: Pending<()>,
     attempt: u32,
@@ -67,7 +73,8 @@ pub(super) async fn work(drive: &mut Drive) -> Result<(), Lost> {
         }
     };
     let gathered = Gathered::default();
-    let mut this = Try { session, gathered, report_due: None, asking: false, given: Vec::new(), stay: None, timeout, attempt };
+    let handoffs = Handoffs::default();
+    let mut this = Try { session, gathered, report_due: None, asking: false, given: Vec::new(), handoffs, stay: None, timeout, attempt };
     let outcome = this.go(drive).await;
     // The agent is gone before its sandbox is given to another task.
     drop(this);
@@ -85,6 +92,7 @@ async fn start(drive: &mut Drive, timeout: &mut Pending<()>) -> Result<Begun, Lo
         task: request.map(|request| request.task.clone()).unwrap_or_default(),
         context: request.map(|request| request.context.clone()).unwrap_or_default(),
         checkpoint: doc.checkpoint.clone(),
+        handed_off: doc.parent.clone(),
     };
     let mut starting = drive.instance.ports.agents.start(&drive.doc.agent, start);
     loop {
@@ -115,14 +123,17 @@ impl Try {
         {
             return Ok(());
         }
+        self.rest(drive);
         loop {
             let woken = self.next(drive).await;
             match woken {
                 Woken::Sent => {}
+                Woken::Told => self.rest(drive),
                 Woken::Said(Some(said)) => {
                     if self.hear(drive, said).await? {
                         return Ok(());
                     }
+                    self.rest(drive);
                 }
                 Woken::Said(None) => {
                     let error = TaskError { retryable: true, ..TaskError::new("agent_crashed", "the agent ended without a result") };
@@ -141,15 +152,25 @@ impl Try {
                     if self.answer(drive).await? {
                         return Ok(());
                     }
+                    self.tell_replies(drive).await?;
+                    if self.stay.is_none() {
+                        self.rest(drive);
+                    }
                 }
                 Woken::StayOver => {
                     self.stay = None;
                     if self.park(drive).await? {
                         return Ok(());
                     }
+                    if let Some(end) = drive.called_off() {
+                        self.tell_over();
+                        return self.end(drive, end).await;
+                    }
                     if self.answer(drive).await? {
                         return Ok(());
                     }
+                    self.tell_replies(drive).await?;
+                    self.rest(drive);
                 }
                 Woken::TimedOut => {
                     self.tell_over();
@@ -164,13 +185,29 @@ impl Try {
         drop(self.session.tell.try_send(Tell::Cancel));
     }
 
+    /// What it waits for besides a person is replies, as far as anybody can tell: the stay begins anew whenever it was heard or told something.
+    fn rest(&mut self, drive: &Drive) {
+        if !self.asking {
+            let waits = self.handoffs.waits() && !self.handoffs.has_untold();
+            self.stay = waits.then(|| drive.instance.ports.world.sleep(drive.instance.settings.handoff_stay));
+        }
+    }
+
     async fn next(&mut self, drive: &mut Drive) -> Woken {
         // A full outbox or report slows the agent down: nothing is read from it until events are out, or the report is written.
-        let listens = drive.pump.unsent() < OUTBOX_MAX && drive.pump.unsent_bytes() < UNSENT_BYTES_MAX && !self.gathered.is_full();
+        let has_room = drive.pump.unsent() < OUTBOX_MAX && drive.pump.unsent_bytes() < UNSENT_BYTES_MAX;
+        let listens = has_room && !self.gathered.is_full() && !self.handoffs.is_full();
         tokio::select! {
             biased;
             () = drive.pump.step() => Woken::Sent,
             () = drive.news.next() => Woken::Poked,
+            permit = self.session.tell.reserve(), if self.handoffs.has_untold() => {
+                // One that has gone is heard of by its silence.
+                if let (Ok(permit), Some(tell)) = (permit, self.handoffs.pop()) {
+                    permit.send(tell);
+                }
+                Woken::Told
+            }
             said = self.session.said.recv(), if listens => Woken::Said(said),
             () = due(&mut self.report_due) => Woken::ReportDue,
             () = due(&mut self.stay) => Woken::StayOver,
@@ -189,14 +226,14 @@ impl Try {
             Said::Artifact(artifact) => self.gathered.artifact(*artifact),
             Said::Cost(usd) => {
                 self.gathered.cost(usd);
-                if let Some(budget) = over_budget(&drive.doc, self.gathered.cost_usd()) {
-                    let end = End::error(
-                        ResultKind::BudgetExceeded,
-                        "budget_exceeded",
-                        format!("the task cost more than its budget of {budget} USD"),
-                    );
+                if let Some(budget) = drive.doc.over_budget(self.gathered.cost_usd()) {
                     self.tell_over();
-                    return self.end(drive, end).await.map(|()| true);
+                    return self.end(drive, budget_end(budget)).await.map(|()| true);
+                }
+            }
+            Said::Handoff(asked) => {
+                if self.hand_off(drive, *asked).await? {
+                    return Ok(true);
                 }
             }
             Said::Approval { reason, data } => return self.ask(drive, reason, data).await,
@@ -351,14 +388,15 @@ impl Try {
         Ok(())
     }
 
-    /// Gives up the sandbox while a person decides; false when a decision or an end is there after all.
+    /// Gives up the sandbox while a person decides, or others work; false when an answer or an end is there after all.
     async fn park(&mut self, drive: &mut Drive) -> Result<bool, Lost> {
         let report = self.take_report();
         let mut parked = false;
         drive
             .update(|doc, now| {
                 doc.report(now, report.clone());
-                parked = doc.open_question().is_some() && called_off(doc, now).is_none();
+                let waits = if self.asking { doc.open_question().is_some() } else { self.handoffs.waits() };
+                parked = waits && !self.handoffs.has_news(doc) && called_off(doc, now).is_none();
                 if parked {
                     doc.park(now);
                 }
@@ -388,11 +426,6 @@ async fn failed(drive: &mut Drive, report: Report, attempt: u32, error: TaskErro
         })
         .await
         .map(drop)
-}
-
-fn over_budget(doc: &TaskDoc, unwritten_usd: f64) -> Option<f64> {
-    let budget = doc.request.as_ref()?.budget_usd?;
-    (doc.cost_usd.unwrap_or(0.0) + unwritten_usd > budget).then_some(budget)
 }
 
 async fn due(timer: &mut Option<Pending<()>>) {

@@ -51,7 +51,7 @@ async fn demo_shows_everything_an_agent_can_say() {
             }
             Said::Artifact(kept) => artifact = Some(kept),
             Said::Result(result) => break result,
-            error @ Said::Error { .. } => panic!("{error:?}"),
+            wrong @ (Said::Error { .. } | Said::Handoff(_)) => panic!("{wrong:?}"),
         }
     };
     assert_eq!(stages, ["plan", "draft", "review"]);

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use fte_events::ResultKind;
 use fte_runner::agents::Limits;
+use fte_runner::document::HandoffReply;
 use fte_runner::ports::{Said, Start, Tell};
 use fte_service::agents::{Agent, AgentKind};
 use serde_json::json;
@@ -87,9 +89,32 @@ async fn a_line_that_is_not_of_the_protocol_ends_the_session_and_is_quoted() {
 }
 
 #[tokio::test]
-async fn hand_offs_are_refused_by_name() {
-    let desk = Desk::process(r#"echo '{"type":"handoff","to":"writer","task":"t","context":{}}'; sleep 600"#);
-    assert!(expect_error(&desk.last("t").await, "handoff_unsupported", false).contains("writer"));
+async fn a_hand_off_is_heard_whole_and_its_reply_is_a_line() {
+    let desk = Desk::process(
+        r#"echo '{"type":"handoff","id":"one","to":"writer","task":"t","context":{"k":1},"artifacts":["a.md"],"level":"L2"}'
+        IFS= read -r reply; echo "{\"type\":\"result\",\"result\":$reply}""#,
+    );
+    let mut session = desk.start("t").await;
+    let Some(Said::Handoff(handoff)) = next(&mut session).await else { panic!("expected a hand-off") };
+    assert_eq!((handoff.id.as_deref(), handoff.to.as_str(), handoff.task.as_str()), (Some("one"), "writer", "t"));
+    assert_eq!((handoff.context["k"].as_u64(), handoff.artifacts[0].as_str()), (Some(1), "a.md"));
+    let reply = Box::new(HandoffReply::failed(ResultKind::TimedOut, "handoff_timed_out", "late"));
+    session.tell.send(Tell::Reply { handoff: "one".to_owned(), task_id: None, reply }).await.unwrap();
+    let Some(Said::Result(line)) = next(&mut session).await else { panic!("expected what it read") };
+    assert_eq!((&line["type"], &line["handoff"], &line["status"]), (&json!("reply"), &json!("one"), &json!("timed_out")), "{line}");
+}
+
+#[tokio::test]
+async fn a_hand_off_keeps_the_limits_of_every_request() {
+    let check = async |fields: &str, words: &str| {
+        let desk = Desk::process(&format!(r#"echo '{{"type":"handoff","to":"writer",{fields}}}'; sleep 600"#));
+        let message = expect_error(&desk.last("t").await, "bad_message", false);
+        assert!(message.contains(words), "{message}");
+    };
+    check(r#""context":{}"#, "missing field `task`").await;
+    check(r#""task":" ""#, "task: expected").await;
+    check(r#""task":"t","deadline":"soon""#, "deadline: expected").await;
+    check(r#""task":"t","sentiment":2"#, "sentiment: expected").await;
 }
 
 #[tokio::test]

@@ -112,7 +112,15 @@ pub(crate) fn host(agents: &Agents, beside: Option<&Path>, data: &Path, limits: 
 
 pub(crate) fn start(task: &str) -> Start {
     let task_id = TaskId::now();
-    Start { task_id, attempt: 1, claim_id: ClaimId::of(task_id, 0, 1), task: task.to_owned(), context: Map::new(), checkpoint: None }
+    Start {
+        task_id,
+        attempt: 1,
+        claim_id: ClaimId::of(task_id, 0, 1),
+        task: task.to_owned(),
+        context: Map::new(),
+        checkpoint: None,
+        handed_off: None,
+    }
 }
 
 pub(crate) fn yes() -> Tell {

@@ -1,8 +1,8 @@
 //! Agents that act out a script in their runner's process. They die with their session, as real ones do.
 
 use fte_events::Artifact;
-use fte_runner::document::State;
-use fte_runner::ports::{Said, Session, Start, StartError, Tell};
+use fte_runner::document::{HandoffReply, State};
+use fte_runner::ports::{Handoff, Said, Session, Start, StartError, Tell};
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
@@ -58,7 +58,7 @@ pub(crate) fn start(sim: &Sim, process: usize, agent: &str, start: Start) -> Res
     let (said, hear) = mpsc::channel(4);
     let (tell, told) = mpsc::channel(4);
     let script = world.tasks[task].plan.script.clone();
-    let actor = Actor { sim: sim.clone(), process, task, number, said, told, start };
+    let actor = Actor { sim: sim.clone(), process, task, number, said, told, start, waiting: Vec::new() };
     let handler = world.spawn(process, Box::pin(actor.run(script)));
     Ok(Session { said: hear, tell, guard: Box::new(Guard { sim: sim.clone(), agent: number, handler }) })
 }
@@ -71,6 +71,8 @@ struct Actor {
     said: mpsc::Sender<Said>,
     told: mpsc::Receiver<Tell>,
     start: Start,
+    /// The steps whose hand-offs have not been answered.
+    waiting: Vec<usize>,
 }
 
 /// The agent goes on with the next step, or is over.
@@ -82,6 +84,15 @@ enum Next {
 impl Actor {
     async fn run(mut self, script: Vec<Step>) {
         let from = self.start.checkpoint.as_ref().and_then(|kept| kept["at"].as_u64()).unwrap_or(0);
+        // What its checkpoint has no reply to it asks again.
+        let open = self.start.checkpoint.as_ref().and_then(|kept| kept["open"].as_array().cloned()).unwrap_or_default();
+        for at in open.iter().filter_map(Value::as_u64).filter_map(|at| usize::try_from(at).ok()) {
+            if let Some(Step::HandOff(to)) = script.get(at)
+                && matches!(self.hand_off(at, to).await, Next::Over)
+            {
+                return self.over();
+            }
+        }
         for (at, step) in script.iter().enumerate().skip(usize::try_from(from).unwrap_or(0)) {
             if matches!(self.act(at, step).await, Next::Over) {
                 self.over();
@@ -121,9 +132,22 @@ impl Actor {
                 };
                 self.say(Said::Artifact(Box::new(artifact))).await
             }
-            Step::Checkpoint => self.say(Said::Checkpoint(json!({ "at": at + 1 }))).await,
+            Step::Checkpoint => self.say(Said::Checkpoint(json!({ "at": at + 1, "open": self.waiting }))).await,
+            Step::HandOff(to) => self.hand_off(at, to).await,
+            Step::Await => {
+                while !self.waiting.is_empty() {
+                    self.sim.world().agents[self.number].waits = true;
+                    match self.told.recv().await {
+                        Some(Tell::Reply { handoff, task_id, reply }) => self.replied(&handoff, task_id, &reply),
+                        // It waits for its end.
+                        Some(_) | None => std::future::pending().await,
+                    }
+                }
+                self.sim.world().agents[self.number].waits = false;
+                Next::Step
+            }
             Step::Cost(usd) => {
-                self.sim.world().tasks[self.task].cost_said += usd;
+                self.sim.world().count_cost(self.task, *usd);
                 self.say(Said::Cost(*usd)).await
             }
             Step::Sleep(time) => {
@@ -167,19 +191,48 @@ impl Actor {
         self.say(Said::Action { action: "tool.called".to_owned(), data }).await
     }
 
+    async fn hand_off(&mut self, at: usize, to: &str) -> Next {
+        let context = self.start.context.get("customer").map(|customer| ("customer".to_owned(), customer.clone()));
+        let handoff = Handoff {
+            id: Some(at.to_string()),
+            to: to.to_owned(),
+            task: format!("part {at}"),
+            context: context.into_iter().collect(),
+            ..Handoff::default()
+        };
+        self.waiting.push(at);
+        self.say(Said::Handoff(Box::new(handoff))).await
+    }
+
+    fn replied(&mut self, handoff: &str, child: Option<fte_events::TaskId>, reply: &HandoffReply) {
+        let mut world = self.sim.world();
+        let code = reply.error.as_ref().map(|error| error.code.as_str());
+        world.check_told_reply(self.task, child, reply.status, code);
+        match self.waiting.iter().position(|at| at.to_string() == handoff) {
+            Some(at) => drop(self.waiting.remove(at)),
+            None => world.violate(|| format!("an agent was told of hand-off {handoff}, for which it does not wait")),
+        }
+    }
+
     async fn ask(&mut self, at: usize, question: u8) -> Next {
         let reason = format!("question-{question}");
         if matches!(self.say(Said::Approval { reason: Some(reason.clone()), data: None }).await, Next::Over) {
             return Next::Over;
         }
         self.sim.world().agents[self.number].waits = true;
-        match self.told.recv().await {
+        let told = loop {
+            match self.told.recv().await {
+                Some(Tell::Reply { handoff, task_id, reply }) => self.replied(&handoff, task_id, &reply),
+                told => break told,
+            }
+        };
+        match told {
             Some(Tell::Decision { approved: true, .. }) => {
                 self.sim.world().agents[self.number].waits = false;
                 self.sim.world().check_told_yes(self.task, at, question, &reason);
                 Next::Step
             }
-            Some(Tell::Decision { approved: false, .. } | Tell::Cancel) | None => {
+            Some(Tell::Decision { approved: false, .. } | Tell::Cancel | Tell::Reply { .. }) | None => {
                 // It waits for its end.
                 std::future::pending().await
             }
@@ -188,6 +241,15 @@ impl Actor {
 }
 
 impl World {
+    /// A child's cost is its parent's, too.
+    fn count_cost(&mut self, task: usize, usd: f64) {
+        let mut counted = Some(task);
+        while let Some(task) = counted {
+            self.tasks[task].cost_said += usd;
+            counted = self.tasks[task].plan.parent;
+        }
+    }
+
     /// Whether agents run for an instance, in processes that have had time to notice that they should not.
     pub(crate) fn agents_of(&self, instance: &str) -> Vec<usize> {
         let runs = |agent: &Agent| agent.alive && agent.instance.as_deref() == Some(instance) && self.is_aware(agent.process);

@@ -9,6 +9,7 @@ use fte_runner::protocol::{Admitted, Incoming};
 use serde::Deserialize;
 
 use crate::coverage::Met;
+use crate::handoffs::Cargo;
 use crate::scenario::{MS, S, Sabotage};
 use crate::world::{Happening, Sim, World};
 
@@ -23,7 +24,7 @@ pub(crate) struct Published {
 
 pub(crate) struct Delivery {
     pub(crate) task: usize,
-    pub(crate) incoming: Incoming,
+    pub(crate) cargo: Cargo,
     pub(crate) done: bool,
     attempts: u32,
     /// Attempts that have not ended, and the processes that make them.
@@ -45,7 +46,7 @@ pub(crate) struct Broker {
 impl Broker {
     /// Whether the task's trigger is still to be acknowledged.
     pub(crate) fn awaits_trigger(&self, task: usize) -> bool {
-        self.deliveries.iter().any(|delivery| delivery.task == task && delivery.incoming.turn == 0 && !delivery.done)
+        self.deliveries.iter().any(|delivery| delivery.task == task && delivery.cargo.turn() == Some(0) && !delivery.done)
     }
 }
 
@@ -85,6 +86,9 @@ impl World {
             return;
         };
         let id = envelope.id.to_owned();
+        if !self.broker.published.contains_key(&id) {
+            self.carry(message);
+        }
         let Some(task) = self.task_named(envelope.subject) else {
             self.violate(|| format!("event {id} is about no task"));
             return;
@@ -120,12 +124,13 @@ impl World {
                         task_id,
                         turn: data.turn,
                         request: None,
+                        parent: None,
                         refusal: None,
                         tenant: "default".to_owned(),
                         event_id: id,
                         traceparent: None,
                     };
-                    self.accept(task, incoming);
+                    self.accept(task, Cargo::Run(incoming));
                 }
                 Err(error) => self.violate(|| format!("a resumption without a turn: {error}")),
             }
@@ -133,8 +138,8 @@ impl World {
     }
 
     /// Takes a trigger in, to be delivered.
-    pub(crate) fn accept(&mut self, task: usize, incoming: Incoming) {
-        self.broker.deliveries.push(Delivery { task, incoming, done: false, attempts: 0, in_flight: BTreeMap::new(), repeats: 2 });
+    pub(crate) fn accept(&mut self, task: usize, cargo: Cargo) {
+        self.broker.deliveries.push(Delivery { task, cargo, done: false, attempts: 0, in_flight: BTreeMap::new(), repeats: 2 });
         let delivery = self.broker.deliveries.len() - 1;
         let soon = self.rng.below(5 * MS);
         self.after(soon, Happening::Deliver(delivery));
@@ -161,16 +166,16 @@ impl World {
         let attempt = it.attempts;
         let beside = !it.in_flight.is_empty();
         it.in_flight.insert(attempt, process);
-        let incoming = it.incoming.clone();
+        let cargo = it.cargo.clone();
         if beside {
             self.met(Met::ConcurrentDelivery);
         }
-        self.tell(|| format!("p{process} is delivered {delivery}.{attempt}: {} turn {}", incoming.task_id, incoming.turn));
+        self.tell(|| format!("p{process} is delivered {delivery}.{attempt}: {cargo:?}"));
         let sim = sim.clone();
         let handler = self.spawn(
             process,
             Box::pin(async move {
-                let outcome = runner.deliver(incoming).await;
+                let outcome = cargo.deliver(&sim, &runner).await;
                 sim.world().delivered(delivery, attempt, &outcome);
             }),
         );
@@ -189,8 +194,8 @@ impl World {
         match outcome {
             Admitted::Done => {
                 it.done = true;
-                let (task, turn) = (it.task, it.incoming.turn);
-                if turn == 0 {
+                let (task, turn) = (it.task, it.cargo.turn());
+                if turn == Some(0) {
                     self.check_acknowledged(task);
                 }
                 self.perhaps_again(delivery);

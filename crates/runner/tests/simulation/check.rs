@@ -26,6 +26,9 @@ pub(crate) struct Doc {
     pub(crate) claim: Option<Claim>,
     approval: Option<Approval>,
     cancel_requested: Option<String>,
+    #[serde(default)]
+    handoffs: Vec<Handoff>,
+    answer: Option<serde_json::Value>,
     out: u64,
     #[serde(default)]
     outbox: Vec<OutEvent>,
@@ -59,6 +62,13 @@ struct Approval {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 struct Decision {
     approved: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+struct Handoff {
+    ordinal: u32,
+    question: String,
+    reply: Option<serde_json::Value>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -97,6 +107,16 @@ pub(crate) struct TaskState {
     pub(crate) cost_said: f64,
     /// Its document was refused by the store.
     pub(crate) refused: bool,
+    /// When its document said so first.
+    pub(crate) ended_at: Option<u64>,
+    /// Nobody waits for it any more.
+    pub(crate) withdrawn: bool,
+    /// What people answered that it was handed to.
+    pub(crate) replied: Vec<bool>,
+    /// Its children whose replies were in its document.
+    pub(crate) answered_children: Vec<TaskId>,
+    /// What its agents were told of its children.
+    pub(crate) told: BTreeMap<TaskId, fte_events::ResultKind>,
 }
 
 impl TaskState {
@@ -113,6 +133,11 @@ impl TaskState {
             agent_failures: 0,
             cost_said: 0.0,
             refused: false,
+            ended_at: None,
+            withdrawn: false,
+            replied: Vec::new(),
+            answered_children: Vec::new(),
+            told: BTreeMap::new(),
         }
     }
 
@@ -122,6 +147,16 @@ impl TaskState {
 
     pub(crate) fn was_decided(&self, approved: bool) -> bool {
         self.asked.iter().any(|asked| asked.decision == Some(approved))
+    }
+
+    /// A confirmed answer is in the document.
+    pub(crate) fn answer_is_kept(&self) -> bool {
+        self.doc.as_ref().is_some_and(|doc| doc.answer.is_some())
+    }
+
+    /// How many children it may have: one for each time that its script asks for one.
+    fn children_max(&self) -> usize {
+        self.plan.script.iter().filter(|step| matches!(step, crate::scenario::Step::HandOff(to) if *to != "nobody")).count()
     }
 
     /// A confirmed cancel is in the document.
@@ -218,10 +253,68 @@ impl World {
             let other = self.tasks[other].plan.id;
             self.violate(|| format!("task {id}, written by p{process}, runs beside {other}, which has the same key"));
         }
+        if let Err(wrong) = self.judge_handoffs(task, before.as_ref(), &doc) {
+            self.violate(|| format!("task {id}, written by p{process}: {wrong}"));
+        }
         if doc.turn >= 1 {
             self.met(Met::SecondTurn);
         }
+        if matches!(doc.state, State::Ended(_)) {
+            self.tasks[task].ended_at.get_or_insert(self.now);
+        }
         self.tasks[task].doc = Some(doc);
+    }
+
+    /// A hand-off is made once, in order, and answered once; who is parked for an answer waits for one.
+    fn judge_handoffs(&mut self, task: usize, before: Option<&Doc>, doc: &Doc) -> Result<(), String> {
+        let is_person = self.tasks[task].plan.request.agent.as_deref() == Some(crate::handoffs::HUMAN);
+        if doc.state == State::ParkedForReply {
+            self.met(Met::ParkedForReply);
+            if !is_person && doc.handoffs.iter().all(|handoff| handoff.reply.is_some()) {
+                return Err("it is parked without an open hand-off".to_owned());
+            }
+        }
+        if matches!(doc.state, State::Ended(_)) {
+            return Ok(());
+        }
+        if doc.handoffs.len() > self.tasks[task].children_max() {
+            return Err(format!("it has {} children, and asked for {}", doc.handoffs.len(), self.tasks[task].children_max()));
+        }
+        let blank = Vec::new();
+        let before_them = before.map_or(&blank, |before| &before.handoffs);
+        for (n, handoff) in doc.handoffs.iter().enumerate() {
+            if handoff.reply.is_some() {
+                let child = TaskId::of_handoff(self.tasks[task].plan.id, handoff.ordinal);
+                self.tasks[task].answered_children.push(child);
+            }
+            if handoff.ordinal as usize != n + 1 || doc.handoffs[..n].iter().any(|other| other.question == handoff.question) {
+                return Err(format!("hand-off {} is there twice, or out of order", handoff.ordinal));
+            }
+            match before_them.get(n) {
+                Some(known) if known.question != handoff.question => {
+                    return Err(format!("hand-off {} is another one now", handoff.ordinal));
+                }
+                Some(known) if known.reply.is_some() && known.reply != handoff.reply => {
+                    return Err(format!("the reply to hand-off {} changed", handoff.ordinal));
+                }
+                Some(known) if known.reply.is_none() && handoff.reply.is_some() => match (&doc.owner, before.map(|before| before.state)) {
+                    (Some(_), _) => self.met(Met::NotedReply),
+                    (None, Some(State::Queued)) => self.met(Met::ReplyToQueued),
+                    (None, _) if doc.state == State::Queued => self.met(Met::WokenByReply),
+                    (None, _) => return Err("it has a reply, and stays parked".to_owned()),
+                },
+                _ => {}
+            }
+        }
+        if before_them.len() > doc.handoffs.len() {
+            return Err("a hand-off was forgotten".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Whether a child's reply, or the end of its time, was in its parent's document.
+    pub(crate) fn reply_was_taken(&self, parent: usize, child: TaskId) -> bool {
+        self.tasks[parent].answered_children.contains(&child)
     }
 
     /// The agent of a task, and the key that it shares with others of it, if any.
@@ -264,6 +357,8 @@ impl World {
                     claim: None,
                     approval: None,
                     cancel_requested: None,
+                    handoffs: Vec::new(),
+                    answer: None,
                     out: 0,
                     outbox: Vec::new(),
                     erased: false,
@@ -303,7 +398,7 @@ impl World {
         }
         match (before.state, doc.state) {
             (State::Running | State::Queued, State::ParkedForApproval) => self.met(Met::Park),
-            (State::ParkedForApproval | State::ParkedForTime, State::Queued) => self.met(Met::Wake),
+            (State::ParkedForApproval | State::ParkedForReply | State::ParkedForTime, State::Queued) => self.met(Met::Wake),
             _ => {}
         }
         Ok(())

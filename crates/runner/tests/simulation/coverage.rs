@@ -51,10 +51,24 @@ pub(crate) enum Met {
     Cancelled,
     TimedOut,
     BudgetExceeded,
+    HandedOff,
+    HandoffRefused,
+    ParkedForReply,
+    NotedReply,
+    ReplyToQueued,
+    WokenByReply,
+    ReplyIgnored,
+    ReplyTold,
+    ReplyToldAgain,
+    HandoffExpired,
+    Withdrawn,
+    PersonAnswered,
+    AnsweredAgain,
+    AnswerRefused,
 }
 
 impl Met {
-    pub(crate) const ALL: [Self; 48] = [
+    pub(crate) const ALL: [Self; 62] = [
         Self::Crash,
         Self::Freeze,
         Self::Stop,
@@ -103,6 +117,20 @@ impl Met {
         Self::Cancelled,
         Self::TimedOut,
         Self::BudgetExceeded,
+        Self::HandedOff,
+        Self::HandoffRefused,
+        Self::ParkedForReply,
+        Self::NotedReply,
+        Self::ReplyToQueued,
+        Self::WokenByReply,
+        Self::ReplyIgnored,
+        Self::ReplyTold,
+        Self::ReplyToldAgain,
+        Self::HandoffExpired,
+        Self::Withdrawn,
+        Self::PersonAnswered,
+        Self::AnsweredAgain,
+        Self::AnswerRefused,
     ];
 }
 

@@ -14,6 +14,7 @@ mod calls;
 mod check;
 mod coverage;
 mod executor;
+mod handoffs;
 mod jobs;
 mod people;
 mod ports;

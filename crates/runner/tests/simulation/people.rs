@@ -32,6 +32,9 @@ impl World {
         if event_type != "fte.status.changed" {
             return;
         }
+        if serde_json::from_slice::<StatusEvent>(body).is_ok_and(|event| event.data.status == "awaiting_handoff") {
+            self.person_is_asked(task);
+        }
         let shown = serde_json::from_slice::<StatusEvent>(body).ok().filter(|event| event.data.status == "awaiting_approval");
         let Some(asked) = shown.and_then(|event| event.data.approval) else { return };
         let most = *self.rng.pick(&[5 * MS, S, 12 * S]);

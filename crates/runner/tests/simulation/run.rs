@@ -9,6 +9,7 @@ use fte_runner::protocol::{Incoming, Runner};
 use crate::calls::Target;
 use crate::coverage::{Coverage, Met};
 use crate::executor::Executor;
+use crate::handoffs::Cargo;
 use crate::ports::ports;
 use crate::rng::Rng;
 use crate::scenario::{MS, Micros, S, Sabotage, Scenario, Without};
@@ -175,6 +176,7 @@ impl Run {
             Happening::Thaw(process, since) => thaw(&mut world, process, since),
             Happening::Decide(task, approved, question, tries) => world.decide(&sim, task, approved, question, tries),
             Happening::Cancel(task, tries) => world.cancel(&sim, task, tries),
+            Happening::Reply(task, done, tries) => world.reply_of_person(&sim, task, done, tries),
             Happening::Calm => calm(&mut world),
             Happening::Look => {}
         }
@@ -240,12 +242,13 @@ fn submit(world: &mut World, task: usize) {
         task_id: plan.id,
         turn: 0,
         request: Some(Box::new(plan.request)),
+        parent: None,
         refusal: plan.refusal.then(|| ("request_unreadable", "it could not be read".to_owned())),
         tenant: "default".to_owned(),
         event_id: format!("trigger-{task}"),
         traceparent: None,
     };
-    world.accept(task, incoming);
+    world.accept(task, Cargo::Run(incoming));
 }
 
 fn start(world: &mut World, sim: &Sim, seat: Option<String>) {

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use crate::handoffs::HUMAN;
 use crate::rng::Rng;
 
 /// Virtual time since the start of a run, in microseconds.
@@ -158,6 +159,10 @@ pub(crate) enum Step {
     /// Ends without a word, in tries up to this one.
     CrashUntil(u32),
     Hang,
+    /// Gives work to somebody else, and goes on.
+    HandOff(&'static str),
+    /// Waits until all that was handed off is answered.
+    Await,
     /// Says more at once than an outbox holds.
     Chatter(u32),
 }
@@ -197,6 +202,8 @@ pub(crate) struct Plan {
     pub(crate) stray_decisions: Vec<(Micros, bool)>,
     /// How it ends when nothing goes wrong and nobody interferes.
     pub(crate) expected: ResultKind,
+    /// Who handed it off.
+    pub(crate) parent: Option<usize>,
     /// The store refuses its document once it has said so many events, unless it has ended.
     pub(crate) events_max: Option<u64>,
 }
@@ -225,6 +232,8 @@ pub(crate) struct Scenario {
 }
 
 const AGENTS: [&str; 2] = ["writer", "coder"];
+/// Who works only on what the others hand off.
+const HELPER: &str = "helper";
 pub(crate) const BUDGET_USD: f64 = 1.0;
 
 impl Scenario {
@@ -272,7 +281,7 @@ impl Rates {
 
 fn settings(rng: &mut Rng) -> Settings {
     let mut agents = BTreeMap::new();
-    for agent in AGENTS {
+    for agent in AGENTS.into_iter().chain([HELPER]) {
         let limits = AgentLimits {
             max: u32::try_from(rng.between(1, 2)).unwrap_or(1),
             queue: u32::try_from(rng.between(1, 3)).unwrap_or(1),
@@ -294,6 +303,8 @@ fn settings(rng: &mut Rng) -> Settings {
         sweep: Duration::from_millis(*rng.pick(&[500, 2000])),
         approval_stay: Duration::from_millis(*rng.pick(&[0, 500, 5000])),
         approval_ttl: Duration::from_secs(40),
+        handoff_stay: Duration::from_millis(*rng.pick(&[0, 500, 5000])),
+        handoff_ttl: Duration::from_secs(*rng.pick(&[5, 40, 40])),
         ..Settings::default()
     }
 }
@@ -325,7 +336,7 @@ fn plan(rng: &mut Rng, n: usize, faulty: Micros) -> Plan {
         request.deadline = Some(wall(submitted + rng.between(0, 60) * S));
     }
     let refusal = rng.chance(30_000);
-    let script = script(rng);
+    let script = script(rng, request.agent.as_deref().unwrap_or(AGENTS[0]), 0);
     let answers = match rng.below(10) {
         0..5 => Answers::Approve,
         5 => Answers::ApproveTwice,
@@ -349,10 +360,35 @@ fn plan(rng: &mut Rng, n: usize, faulty: Micros) -> Plan {
     let cancels = times(rng, 200_000);
     let stray_decisions = times(rng, 100_000).into_iter().map(|at| (at, at.is_multiple_of(2))).collect();
     let events_max = rng.chance(30_000).then(|| rng.below(12));
-    Plan { id, request, refusal, script, submitted, answers, cancels, stray_decisions, expected, events_max }
+    Plan { id, request, refusal, script, submitted, answers, cancels, stray_decisions, expected, parent: None, events_max }
 }
 
-fn script(rng: &mut Rng) -> Vec<Step> {
+/// What an agent does, which waits for so many others.
+pub(crate) fn script(rng: &mut Rng, agent: &str, depth: usize) -> Vec<Step> {
+    let mut script = some_script(rng, depth);
+    if depth < 2 && rng.chance(300_000) {
+        let most = if depth == 0 { 3 } else { 1 };
+        let mut from = rng.index(script.len() + 1);
+        for _ in 0..rng.between(1, most) {
+            let to = match rng.below(12) {
+                0 => "nobody",
+                // Who works on it already.
+                1 => AGENTS.into_iter().find(|name| *name == agent).unwrap_or(AGENTS[0]),
+                2..5 => HUMAN,
+                _ if depth == 1 || agent == HELPER => HUMAN,
+                5..8 => AGENTS.into_iter().find(|name| *name != agent).unwrap_or(HELPER),
+                _ => HELPER,
+            };
+            script.insert(from, Step::HandOff(to));
+            from = (from + 1 + rng.index(2)).min(script.len());
+        }
+        let last = script.iter().rposition(|step| matches!(step, Step::HandOff(_))).unwrap_or(0);
+        script.insert(last + 1 + rng.index(script.len() - last), Step::Await);
+    }
+    script
+}
+
+fn some_script(rng: &mut Rng, depth: usize) -> Vec<Step> {
     if rng.chance(60_000) {
         // The same words twice: the answer to the first question, which lies before the checkpoint, is none to the second.
         return vec![Step::Ask(0), Step::Checkpoint, Step::Sleep(2 * S), Step::Ask(0), Step::Action];
@@ -385,7 +421,7 @@ fn script(rng: &mut Rng) -> Vec<Step> {
         4 => Step::CrashUntil(u32::try_from(rng.between(1, 2)).unwrap_or(1)),
         5 => Step::CrashUntil(9),
         6 => Step::Hang,
-        7 => Step::Cost(BUDGET_USD * 2.0),
+        7 if depth == 0 => Step::Cost(BUDGET_USD * 2.0),
         _ => return script,
     };
     script.insert(rng.index(script.len() + 1), last);
@@ -393,7 +429,7 @@ fn script(rng: &mut Rng) -> Vec<Step> {
 }
 
 /// How a script ends by itself.
-fn expected(script: &[Step], answers: Answers, require_approval: bool) -> ResultKind {
+pub(crate) fn expected(script: &[Step], answers: Answers, require_approval: bool) -> ResultKind {
     let answered = match answers {
         Answers::Approve | Answers::ApproveTwice | Answers::Disagree => None,
         Answers::Reject => Some(ResultKind::Rejected),

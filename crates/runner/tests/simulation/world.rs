@@ -48,6 +48,8 @@ pub(crate) enum Happening {
     Decide(usize, bool, Option<u32>, u32),
     /// Somebody calls a task off; how often it was tried.
     Cancel(usize, u32),
+    /// A person answers what was handed to them; how often it was tried.
+    Reply(usize, bool, u32),
     /// Faults end.
     Calm,
     /// Somebody looks whether everything is done.

@@ -13,7 +13,7 @@ pub enum Role {
     Submit,
     /// See tasks, their events and results, and the agents.
     Read,
-    /// Decide what awaits approval.
+    /// Decide what awaits approval, and answer what agents hand to people.
     Approve,
     /// Read the audit log.
     Audit,
@@ -63,10 +63,11 @@ pub(crate) fn access(method: &Method, route: Option<&str>) -> Access {
         _ if route == "/docs" || route.starts_with("/docs/") => Access::Open,
         "/v1/tasks" | "/tasks" if *method == Method::POST => Access::Needs(Role::Submit),
         "/v1/tasks/{id}/cancel" => Access::Needs(Role::Submit),
-        "/v1/tasks/{id}/approval" => Access::Needs(Role::Approve),
+        "/v1/tasks/{id}/approval" | "/v1/tasks/{id}/reply" => Access::Needs(Role::Approve),
         "/v1/tasks" | "/v1/tasks/{id}" | "/v1/tasks/{id}/events" | "/v1/tasks/{id}/result" | "/v1/events" | "/v1/agents" if reads => {
             Access::Needs(Role::Read)
         }
+        "/v1/tasks/{id}/tree" if reads => Access::Needs(Role::Read),
         "/v1/tasks/{id}/artifacts" | "/v1/tasks/{id}/artifacts/{artifact}" if reads => Access::Needs(Role::Read),
         _ if reads && route.starts_with("/v1/audit/") => Access::Needs(Role::Audit),
         _ => Access::Needs(Role::Admin),
@@ -88,6 +89,8 @@ mod tests {
         assert_eq!(post("/tasks"), Access::Needs(Role::Submit));
         assert_eq!(post("/v1/tasks/{id}/cancel"), Access::Needs(Role::Submit));
         assert_eq!(post("/v1/tasks/{id}/approval"), Access::Needs(Role::Approve));
+        assert_eq!(post("/v1/tasks/{id}/reply"), Access::Needs(Role::Approve));
+        assert_eq!(get("/v1/tasks/{id}/tree"), Access::Needs(Role::Read));
         assert_eq!(get("/v1/tasks"), Access::Needs(Role::Read));
         assert_eq!(get("/v1/tasks/{id}/result"), Access::Needs(Role::Read));
         assert_eq!(get("/v1/tasks/{id}/artifacts"), Access::Needs(Role::Read));

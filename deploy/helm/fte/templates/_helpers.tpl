@@ -21,9 +21,30 @@ audit: {appPort: 7404, state: false, volume: true, replicas: 1}
 {{- toYaml $services }}
 {{- end }}
 
-{{/* The topics of the catalogue, from a file that a test compares with it. */}}
+{{/* The agents of agents.toml, by the tables that begin with [agents.NAME]; the built-in ones where there is none. */}}
+{{- define "fte.agents" -}}
+{{- $names := list "demo" "echo" }}
+{{- if .Values.agents.toml }}
+{{- $names = list }}
+{{- range regexFindAll "(?m)^[ \\t]*\\[agents\\.[a-z0-9-]{1,40}\\]" .Values.agents.toml -1 }}
+{{- $names = append $names (. | trim | trimPrefix "[agents." | trimSuffix "]") }}
+{{- end }}
+{{- end }}
+{{- $names | uniq | sortAlpha | toJson }}
+{{- end }}
+
+{{/* The topics of the catalogue, from a file that a test compares with it, and one for the hand-offs to each agent. */}}
 {{- define "fte.topics" -}}
-{{ .Files.Get "files/topics.json" }}
+{{- $topics := list }}
+{{- range $topic := .Files.Get "files/topics.json" | fromJsonArray }}
+{{- if eq $topic.name "fte.handoffs.human" }}
+{{- range include "fte.agents" $ | fromJsonArray }}
+{{- if ne . "human" }}{{ $topics = append $topics (merge (dict "name" (printf "fte.handoffs.%s" .)) $topic) }}{{ end }}
+{{- end }}
+{{- end }}
+{{- $topics = append $topics $topic }}
+{{- end }}
+{{- toJson $topics }}
 {{- end }}
 
 {{/* Topic scopes in Dapr's form, `app=topic,topic;app=`. An app that is not named could use every topic: all are. (list . "publishers") */}}

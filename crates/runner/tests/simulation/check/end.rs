@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fte_events::ResultKind;
+use fte_events::{EventName, ResultKind, TaskId, event_id};
 use fte_runner::document::State;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::TaskState;
 use crate::coverage::Met;
-use crate::scenario::BUDGET_USD;
 use crate::world::World;
 
 #[derive(Deserialize)]
@@ -79,6 +78,7 @@ impl World {
 
     /// Puts the whole run to its checks, once it has come to rest.
     pub(crate) fn check_end(&mut self) {
+        self.check_handoffs();
         for (task, said) in self.said().into_iter().enumerate() {
             if let Err(wrong) = judge(&self.tasks[task], &said, self.interfered()) {
                 let id = self.tasks[task].plan.id;
@@ -97,8 +97,23 @@ impl World {
         }
     }
 
+    /// A child that ended after its parent was called off, or had answered.
+    fn check_handoffs(&mut self) {
+        for child in 0..self.tasks.len() {
+            let Some(parent) = self.tasks[child].plan.parent else { continue };
+            let (id, of) = (self.tasks[child].plan.id, self.tasks[parent].plan.id);
+            let result = |task: TaskId| event_id(task, EventName::Result).to_string();
+            let place = |world: &Self, task: TaskId| world.broker.order.iter().position(|event| *event == result(task));
+            let later = place(self, id) > place(self, of);
+            let told = self.tasks[parent].told.contains_key(&id);
+            if later && !told && !self.tasks[child].withdrawn && !self.reply_was_taken(parent, id) {
+                self.violate(|| format!("child {id} was not called off when its parent {of} had ended"));
+            }
+        }
+    }
+
     /// Whether faults have been about that may change how a task ends (its time may run out while nothing moves).
-    fn interfered(&self) -> bool {
+    pub(crate) fn interfered(&self) -> bool {
         let rates = &self.scenario.rates;
         [
             rates.slow,
@@ -236,14 +251,14 @@ fn judge_kind(task: &TaskState, kind: ResultKind, interfered: bool) -> Result<()
     let allowed = kind == plan.expected
         || decided_astray
         || match kind {
-            ResultKind::Cancelled => task.cancel_tried,
+            ResultKind::Cancelled => task.cancel_tried || task.withdrawn,
             ResultKind::Rejected => task.was_decided(false),
             // A try that is repeated asks again, and may find nobody who answers; it fails, or is too late.
             ResultKind::TimedOut => plan.request.deadline.is_some() || interfered,
-            ResultKind::Failed => task.refused || (interfered && task.agent_failures > 0),
+            ResultKind::Failed => task.refused || task.replied.contains(&false) || (interfered && task.agent_failures > 0),
             // A try that is started again spends again.
-            ResultKind::BudgetExceeded => task.cost_said > BUDGET_USD,
-            ResultKind::Completed => false,
+            ResultKind::BudgetExceeded => plan.request.budget_usd.is_some_and(|budget| task.cost_said > budget),
+            ResultKind::Completed => task.replied.contains(&true),
         };
     if allowed { Ok(()) } else { Err(format!("it ended {kind}, and should have ended {}", plan.expected)) }
 }

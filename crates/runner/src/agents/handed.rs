@@ -1,0 +1,100 @@
+//! Artifacts that others made, as files in a workspace: what was handed over with a task, and what came back with a reply.
+//!
+//! Each goes to `<directory>/<name>`; of several with one name the last is there. What has a name that is no file's, or is not of our store, is listed
+//! without a `path`, by its URI alone.
+
+use std::path::Path;
+
+use fte_artifacts::{Digest, ReadError};
+use fte_events::Artifact;
+use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+
+use super::Shared;
+use super::inside;
+use super::session::error;
+use crate::ports::Said;
+
+/// Lays them out, and lists them as an agent is told of them. What cannot be had now ends the attempt: another one may have it.
+pub(super) async fn lay_out(
+    shared: &Shared,
+    workspace: Option<&Path>,
+    directory: &str,
+    artifacts: &[Artifact],
+) -> Result<Vec<Value>, Said> {
+    let mut listed = Vec::with_capacity(artifacts.len());
+    for artifact in artifacts {
+        let mut shown = serde_json::to_value(artifact).unwrap_or_default();
+        if let (Some(workspace), Some(digest)) = (workspace, kept(artifact)) {
+            let path = format!("{directory}/{}", artifact.name);
+            match copy(shared, workspace, &path, digest, artifact.size_bytes).await {
+                Ok(()) => drop(shown.as_object_mut().map(|fields| fields.insert("path".to_owned(), path.into()))),
+                Err(Copying::Read(ReadError::Missing { .. })) => {}
+                Err(failed) => {
+                    let message = format!("{} could not be laid out in the workspace: {failed}", artifact.name);
+                    return Err(error("artifact_unavailable", message, true));
+                }
+            }
+        }
+        listed.push(shown);
+    }
+    Ok(listed)
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Copying {
+    #[error("{}", fte_service::chain(.0))]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Inside(#[from] inside::Error),
+    #[error(transparent)]
+    Write(#[from] std::io::Error),
+}
+
+/// What our store has it under.
+fn kept(artifact: &Artifact) -> Option<Digest> {
+    let name = artifact.name.as_str();
+    let is_file_name = !name.is_empty() && name != "." && name != ".." && name.len() <= 255 && !name.contains(['/', '\0', '\n']);
+    let digest = artifact.sha256.parse().ok()?;
+    (is_file_name && artifact.uri.strip_prefix("artifact:sha256/") == Some(&artifact.sha256)).then_some(digest)
+}
+
+async fn copy(shared: &Shared, workspace: &Path, path: &str, digest: Digest, size: u64) -> Result<(), Copying> {
+    let mut reading = shared.artifacts.kept().read(digest, size, 0..size).await?;
+    let (workspace, path) = (workspace.to_owned(), path.to_owned());
+    let making = tokio::task::spawn_blocking(move || inside::create(&workspace, Path::new(&path)));
+    let file = making.await.map_err(std::io::Error::other)??;
+    let mut file = tokio::fs::File::from_std(file);
+    while let Some(chunk) = reading.next().await? {
+        file.write_all(&chunk).await?;
+    }
+    Ok(file.flush().await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_ours_and_has_a_files_name_is_laid_out() {
+        let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let check = |name: &str, uri: &str, expected: bool| {
+            let (name, sha256) = (name.to_owned(), digest.to_owned());
+            let artifact = Artifact {
+                name,
+                content_type: "text/plain".into(),
+                size_bytes: 3,
+                sha256,
+                uri: uri.to_owned(),
+                extra: fte_events::Extra::default(),
+            };
+            assert_eq!(kept(&artifact).is_some(), expected, "{artifact:?}");
+        };
+        let ours = format!("artifact:sha256/{digest}");
+        check("notes.md", &ours, true);
+        for odd in ["", ".", "..", "../notes.md", "a/b", "a\0b"] {
+            check(odd, &ours, false);
+        }
+        check("notes.md", "https://elsewhere/notes.md", false);
+    }
+}

@@ -1,0 +1,278 @@
+//! Agents give work to each other and to people, and hear what came of it; whatever ends, dies or takes too long in between.
+
+use std::path::Path;
+use std::time::Duration;
+
+use fte_testkit::{Client, Dir, FteProcess, built_binary};
+use serde_json::{Value, json};
+
+use crate::load::Doors;
+use crate::trail::settled;
+use crate::world::{Dice, in_status, post, result, setting, shown};
+
+/// An agent that does what its task says, in Python.
+const AGENT: &str = r#"
+import json, sys, time
+
+def say(type, **fields):
+    print(json.dumps({"type": type, **fields}), flush=True)
+
+def hear():
+    line = sys.stdin.readline()
+    return json.loads(line) if line else sys.exit()
+
+def hand_off(to, task, **fields):
+    say("handoff", to=to, task=task, **fields)
+    return hear()
+
+start = hear()
+exec(start["task"])
+"#;
+
+fn agents_toml() -> String {
+    let agent = |name: char| {
+        format!("[agents.{name}]\nkind = \"process\"\ncommand = [\"python3\", \"agent.py\"]\nsandbox = \"none\"\ntimeout = \"1m\"\n")
+    };
+    ["default = \"a\"\n".to_owned()].into_iter().chain(('a'..='g').map(agent)).collect()
+}
+
+struct Team {
+    process: FteProcess,
+    _dir: Dir,
+}
+
+impl Team {
+    async fn start(env: &[(&str, &str)]) -> Self {
+        let dir = Dir::new();
+        let file = dir.write("agents.toml", agents_toml());
+        dir.write("agent.py", AGENT);
+        let args = ["--agents", file.to_str().unwrap(), "--quiet"];
+        let process = FteProcess::start_with(built_binary(), dir.join("data"), args, env.iter().copied()).await;
+        Self { process, _dir: dir }
+    }
+
+    fn api(&self) -> Client {
+        self.process.api()
+    }
+
+    /// The result of a task of agent `a`.
+    async fn done(&self, task: &str) -> Value {
+        let api = self.api();
+        let id = post(&api, json!({ "task": task })).await;
+        result(&api, &id).await
+    }
+}
+
+async fn tree(api: &Client, task: &str) -> Value {
+    api.get(&format!("/v1/tasks/{task}/tree")).await.unwrap().expect_status(200).json()
+}
+
+/// The ids of a tree's tasks.
+fn ids(tree: &Value) -> Vec<String> {
+    let own = tree["task_id"].as_str().unwrap_or_default().to_owned();
+    let below = tree["children"].as_array().into_iter().flatten().flat_map(ids);
+    [own].into_iter().chain(below).collect()
+}
+
+/// The tree, once it has so many tasks.
+async fn grown(api: &Client, task: &str, count: usize) -> Value {
+    let grown = fte_testkit::eventually(|| async {
+        let tree = tree(api, task).await;
+        if ids(&tree).len() == count { Ok(tree) } else { Err(tree.to_string()) }
+    });
+    grown.await
+}
+
+#[tokio::test]
+async fn the_team_of_the_examples_researches_writes_and_has_a_person_sign() {
+    let dir = Dir::new();
+    let agents = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/team/agents.toml");
+    let args = ["--agents", agents.to_str().unwrap()];
+    let process = FteProcess::start_with(built_binary(), dir.join("data"), args, [("FTE_RUNNER_HANDOFF_STAY_MS", "200")]).await;
+    let api = process.api();
+    let task = post(&api, json!({ "task": "why the sky is blue", "agent": "lead" })).await;
+
+    // What waits for people is a list of its own.
+    let waiting = fte_testkit::eventually(|| async {
+        let list = api.get("/v1/tasks?status=awaiting_handoff&agent=human").await.unwrap().expect_status(200).json::<Value>();
+        list["items"][0]["task_id"].as_str().map(str::to_owned).ok_or_else(|| list.to_string())
+    })
+    .await;
+    let child = in_status(&api, &waiting, "awaiting_handoff").await;
+    assert_eq!((&child["parent_task_id"], &child["origin"]), (&json!(task), &json!("handoff")), "{child}");
+    assert_eq!(in_status(&api, &task, "awaiting_handoff").await["agent"], "lead");
+
+    let reply = |body: Value| {
+        let api = api.clone();
+        let path = format!("/v1/tasks/{waiting}/reply");
+        async move { api.post(&path, &body).await.unwrap() }
+    };
+    assert_eq!(reply(json!({})).await.expect_status(422).problem_code(), "invalid_reply");
+    reply(json!({ "result": "yes", "by": "ada" })).await.expect_status(200);
+    reply(json!({ "result": "yes", "by": "ada" })).await.expect_status(200);
+    assert_eq!(reply(json!({ "error": "no", "by": "bob" })).await.expect_status(409).problem_code(), "replied_otherwise");
+
+    let end = result(&api, &task).await;
+    assert_eq!((&end["status"], &end["result"]["signed"]), (&json!("completed"), &json!("yes")), "{end}");
+    assert_eq!(end["result"]["text"]["title"], "Why the sky is blue", "{end}");
+    // What the others cost is what it cost.
+    assert!((end["cost_usd"].as_f64().unwrap() - 0.03).abs() < 1e-9, "{end}");
+    let tree = grown(&api, &task, 4).await;
+    let by: Vec<_> = tree["children"].as_array().unwrap().iter().map(|child| (child["agent"].clone(), child["status"].clone())).collect();
+    assert_eq!(by, ["research", "writer", "human"].map(|agent| (json!(agent), json!("completed"))));
+    settled(&Doors::all(&api), &ids(&tree)).await;
+    let audit: Value = api.get(&format!("/v1/audit/entries?task_id={waiting}&action=handoff.replied")).await.unwrap().json();
+    assert_eq!(audit["items"][0]["event"]["data"]["actor"], json!({"type": "user", "id": "ada"}), "{audit}");
+}
+
+#[tokio::test]
+async fn what_is_handed_over_lies_in_the_others_workspace() {
+    let team = Team::start(&[]).await;
+    let writes = r#"
+open("made.md", "w").write(open(start["handoff"]["artifacts"][0]["path"]).read() + "\nand made")
+say("artifact", path="made.md")
+say("result", result=start["handoff"]["from"])
+"#;
+    let lead = format!(
+        r#"
+open("notes.md", "w").write("noted")
+say("artifact", path="notes.md")
+reply = hand_off("b", {writes:?}, artifacts=["notes.md"], id="one")
+say("result", result=[reply["handoff"], reply["result"], open(reply["artifacts"][0]["path"]).read()])
+"#
+    );
+    let end = team.done(&lead).await;
+    assert_eq!(end["result"], json!(["one", "a", "noted\nand made"]), "{end}");
+    let missing = team.done(r#"say("result", result=hand_off("b", "pass", artifacts=["nothing.md"])["error"]["code"])"#).await;
+    assert_eq!(missing["result"], "artifact_unknown", "{missing}");
+}
+
+#[tokio::test]
+async fn a_failure_is_a_reply_and_so_is_what_cannot_be_handed_off() {
+    let team = Team::start(&[]).await;
+    let code = |to: &str, task: &str| {
+        format!(r#"reply = hand_off({to:?}, {task:?}); say("result", result=[reply["status"], (reply["error"] or {{}}).get("code")])"#)
+    };
+    let fails = r#"say("error", code="no_luck", message="none")"#;
+    for (to, task, expected) in [
+        ("b", fails, json!(["failed", "no_luck"])),
+        ("b", "sys.exit(1)", json!(["failed", "agent_crashed"])),
+        ("nobody", "x", json!(["failed", "agent_unknown"])),
+        ("a", "x", json!(["failed", "handoff_cycle"])),
+    ] {
+        let end = team.done(&code(to, task)).await;
+        assert_eq!((&end["status"], &end["result"]), (&json!("completed"), &expected), "{to}: {end}");
+    }
+    // Whoever waits in the chain is asked no more.
+    let back = code("b", &code("a", "x"));
+    let end = team.done(&back.replace("(reply[\"error\"] or {}).get(\"code\")", "reply[\"result\"]")).await;
+    assert!(end["result"].to_string().contains("handoff_cycle"), "{end}");
+}
+
+#[tokio::test]
+async fn a_chain_is_five_hand_offs_deep() {
+    let team = Team::start(&[]).await;
+    // Each hands on to the next; what the last one is told comes back through all.
+    let mut task = r#"say("result", result="too far")"#.to_owned();
+    for to in ['g', 'f', 'e', 'd', 'c', 'b'] {
+        task = format!(r#"reply = hand_off("{to}", {task:?}); say("result", result=reply["result"] or reply["error"]["code"])"#);
+    }
+    let api = team.api();
+    let id = post(&api, json!({ "task": task })).await;
+    let end = result(&api, &id).await;
+    assert_eq!(end["result"], "handoff_too_deep", "{end}");
+    grown(&api, &id, 6).await;
+}
+
+#[tokio::test]
+async fn replies_come_in_any_order_and_those_that_do_not_come_run_out() {
+    let team = Team::start(&[("FTE_RUNNER_HANDOFF_STAY_MS", "100")]).await;
+    let lead = r#"
+say("handoff", id="slow", to="b", task="time.sleep(1); say('result', result=1)")
+say("handoff", id="never", to="human", task="do it", deadline="2s")
+say("handoff", id="quick", to="c", task="say('result', result=2)")
+got = {}
+while len(got) < 3:
+    reply = hear()
+    assert reply["handoff"] not in got, reply
+    got[reply["handoff"]] = [reply["status"], reply["result"]]
+say("result", result=got)
+"#;
+    let api = team.api();
+    let id = post(&api, json!({ "task": lead })).await;
+    let end = result(&api, &id).await;
+    let expected = json!({"slow": ["completed", 1], "never": ["timed_out", null], "quick": ["completed", 2]});
+    assert_eq!(end["result"], expected, "{end}");
+    let tree = grown(&api, &id, 4).await;
+    for child in tree["children"].as_array().unwrap() {
+        result(&api, child["task_id"].as_str().unwrap()).await;
+    }
+    settled(&Doors::all(&api), &ids(&tree)).await;
+}
+
+#[tokio::test]
+async fn who_is_called_off_calls_off_what_was_handed_off() {
+    let team = Team::start(&[("FTE_RUNNER_HANDOFF_STAY_MS", "50")]).await;
+    let api = team.api();
+    let id = post(&api, json!({ "task": r#"say("handoff", to="b", task="time.sleep(50)"); hand_off("human", "wait")"# })).await;
+    let tree = grown(&api, &id, 3).await;
+    let children = &ids(&tree)[1..];
+    in_status(&api, &children[0], "running").await;
+    in_status(&api, &children[1], "awaiting_handoff").await;
+    api.post(&format!("/v1/tasks/{id}/cancel"), &json!({})).await.unwrap().expect_status(202);
+    for task in ids(&tree) {
+        assert_eq!(result(&api, &task).await["status"], "cancelled");
+    }
+    let late = api.post(&format!("/v1/tasks/{}/reply", children[1]), &json!({ "result": 1 })).await.unwrap();
+    assert_eq!(late.expect_status(409).problem_code(), "not_awaiting_reply");
+    settled(&Doors::all(&api), &ids(&tree)).await;
+}
+
+#[tokio::test]
+async fn what_others_cost_counts_against_the_budget_and_bounds_theirs() {
+    let team = Team::start(&[]).await;
+    let api = team.api();
+    let spends = r#"say("cost", usd=0.7); say("result", result=1)"#;
+    let lead = format!(
+        r#"say("cost", usd=0.2); hand_off("b", {spends:?}); reply = hand_off("c", {spends:?}); say("result", result=reply["status"])"#
+    );
+    let id = post(&api, json!({ "task": lead, "budget_usd": 1.0 })).await;
+    let end = result(&api, &id).await;
+    assert_eq!(end["status"], "budget_exceeded", "{end}");
+    let tree = grown(&api, &id, 3).await;
+    let statuses: Vec<_> = tree["children"].as_array().unwrap().iter().map(|child| child["status"].clone()).collect();
+    assert_eq!(statuses, ["completed", "budget_exceeded"], "{tree}");
+}
+
+/// `FTE_HANDOFF_KILLS` and `FTE_KILL_SEED` repeat or change a run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_any_moment_of_a_hand_off_each_has_one_child_and_one_reply() {
+    let (kills, seed) = (setting("FTE_HANDOFF_KILLS", 8), setting("FTE_KILL_SEED", 0x4a11));
+    println!("seed: FTE_KILL_SEED={seed}");
+    let mut dice = Dice::new(seed);
+    let mut team = Team::start(&[("FTE_RUNNER_HANDOFF_STAY_MS", "100")]).await;
+    let lead = r#"
+first = hand_off("b", "time.sleep(0.1); say('result', result=1)")
+say("handoff", id="x", to="c", task="say('result', result=2)")
+say("handoff", id="y", to="d", task="time.sleep(0.3); say('result', result=3)")
+rest = {reply["handoff"]: reply["result"] for reply in (hear(), hear())}
+say("result", result=[first["result"], rest])
+"#;
+    let mut tasks = Vec::new();
+    for _ in 0..kills {
+        tasks.push(post(&team.api(), json!({ "task": lead })).await);
+        tokio::time::sleep(Duration::from_millis(100 + dice.below(1_200))).await;
+        team.process.kill().await;
+        team.process.restart().await;
+    }
+    let api = team.api();
+    let mut all = Vec::new();
+    for task in &tasks {
+        shown(&api, task, |task| task["result"].is_array() || task["error"].is_object()).await;
+        let end = result(&api, task).await;
+        assert_eq!(end["result"], json!([1, {"x": 2, "y": 3}]), "{end}");
+        all.extend(ids(&grown(&api, task, 4).await));
+    }
+    let trail = settled(&Doors::all(&api), &all).await.len();
+    println!("kills: {kills}, tasks: {}, of these in the trail: {trail}", all.len());
+}
