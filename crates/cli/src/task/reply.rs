@@ -14,7 +14,7 @@ use crate::output::{Output, printable};
 
 #[derive(Debug, Args)]
 pub(crate) struct Reply {
-    /// The id of the task that was handed to people: fte tasks --agent human --status awaiting_handoff
+    /// The id of the task that was handed to people, as `fte tasks --agent human` lists them
     #[arg(value_parser = input::task_id)]
     id: TaskId,
     /// What came of it: JSON, or else a text
