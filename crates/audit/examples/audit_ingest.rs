@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::http::Request;
 use bytes::Bytes;
+use fte_audit::engine::{Engine, EngineOptions};
 use fte_audit::entry::{Entry, NewEntry, Position};
 use fte_audit::log::{Log, Query};
-use fte_audit::sqlite::{SqliteLog, SqliteOptions};
 use fte_bus::Record;
 use fte_events::{EventName, TaskId, event_id};
 use fte_service::{MapEnv, Settings};
@@ -52,7 +52,11 @@ fn main() {
 
 async fn run(plan: Plan) {
     std::fs::create_dir_all(&plan.directory).expect("a directory to measure in");
-    let log: Arc<dyn Log> = Arc::new(SqliteLog::open(SqliteOptions::at(plan.directory.join("audit.sqlite"))).expect("the log opens"));
+    let place = fte_audit::signing::KeyPlace::File(plan.directory.join("audit/keys/log.key"));
+    let key = fte_audit::signing::key(&place, None, &plan.directory.join("audit")).expect("a key");
+    let opening = Instant::now();
+    let log: Arc<dyn Log> = Arc::new(Engine::open(EngineOptions::at(plan.directory.join("audit"), Arc::new(key))).expect("the log opens"));
+    let opened = opening.elapsed();
     let plan = Arc::new(plan);
     // Made before the clock runs: what is measured is the log.
     let mut batches: Vec<Vec<Bytes>> = batches(&plan);
@@ -101,11 +105,11 @@ async fn run(plan: Plan) {
     let (took, cpu, resident_after) = (started.elapsed(), cpu_time() - cpu, resident_mib());
     let histories = ask(&*log).await;
     let rate = total as f64 / took.as_secs_f64();
-    let disk: u64 =
-        std::fs::read_dir(&plan.directory).expect("the directory").flatten().flat_map(|file| file.metadata()).map(|m| m.len()).sum();
+    let disk = disk_bytes(&plan.directory);
     let ms = |quantile| waits.value_at_quantile(quantile) as f64 / 1000.0;
     #[expect(clippy::print_stdout, reason = "this is what it is for")]
     {
+        println!("opened in {:.3} s", opened.as_secs_f64());
         println!("{total} events of {} bytes in {:.2} s: {rate:.0}/s", bytes / total.max(1), took.as_secs_f64());
         println!(
             "CPU {:.2} µs an event: {:.0} % of a core at 30 000/s",
@@ -179,7 +183,7 @@ async fn ask(log: &dyn Log) -> Histogram<u64> {
     }
     for _ in 0..500 {
         let at = Position { index: fastrand::u64(..high), ..*first };
-        let Some(task) = log.entry(at).await.expect("an answer").and_then(|entry| entry.task) else {
+        let Some(task) = log.entry(at).await.expect("an answer").and_then(|entry| entry.task()) else {
             continue;
         };
         let asked = Instant::now();
@@ -212,6 +216,12 @@ async fn deliver(router: &axum::Router, body: Bytes) {
     let response = router.clone().oneshot(request).await.expect("an answer");
     let answer = response.into_body().collect().await.expect("a body").to_bytes();
     assert!(!answer.windows(5).any(|text| text == b"RETRY"), "the log takes entries");
+}
+
+/// Bytes of all files below a directory.
+fn disk_bytes(directory: &std::path::Path) -> u64 {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.metadata().map_or(0, |meta| if meta.is_dir() { disk_bytes(&entry.path()) } else { meta.len() })).sum()
 }
 
 /// CPU time of this process.

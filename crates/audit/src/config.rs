@@ -1,25 +1,38 @@
 //! The audit service's own settings.
 
+use std::path::PathBuf;
+
 use fte_service::{ConfigError, Env, Ports};
 
-/// Memory for pages of the log's writer, in KiB. Default 4096.
+/// Memory for pages of the index, in KiB. Default 16384.
 pub const ENV_CACHE_KIB: &str = "FTE_AUDIT_CACHE_KIB";
 /// Most answers that are read from the log at the same time. Default 2.
 pub const ENV_READERS_MAX: &str = "FTE_AUDIT_READERS_MAX";
+
+/// The host's part of the log's origin, such as `audit.example.com`: it names the log in checkpoints, and never changes. By default it is made from the
+/// log's key.
+pub const ENV_ORIGIN: &str = "FTE_AUDIT_ORIGIN";
+/// The file of the key that signs checkpoints. By default `audit/keys/log.key` in the data directory; it is made where there is no log yet.
+pub const ENV_KEY_FILE: &str = "FTE_AUDIT_KEY_FILE";
+/// The name of that key in the secret store, instead of a file.
+pub const ENV_KEY_SECRET: &str = "FTE_AUDIT_KEY_SECRET";
 
 /// The ports it has where none are set.
 pub const PORTS: Ports = Ports { app: 7404, api: 8404 };
 
 /// How much it may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     pub cache_kib: u32,
     pub readers_max: usize,
+    pub origin: Option<String>,
+    pub key_file: Option<PathBuf>,
+    pub key_secret: Option<String>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { cache_kib: 4096, readers_max: 2 }
+        Self { cache_kib: 16_384, readers_max: 2, origin: None, key_file: None, key_secret: None }
     }
 }
 
@@ -31,7 +44,24 @@ impl Config {
         if !(1..=64).contains(&readers_max) {
             return Err(ConfigError::variable(ENV_READERS_MAX, readers_max.to_string(), "a whole number from 1 to 64"));
         }
-        Ok(Self { cache_kib: env.parsed_or(ENV_CACHE_KIB, default.cache_kib)?, readers_max })
+        let origin = env.get(ENV_ORIGIN).filter(|origin| !origin.is_empty());
+        if let Some(origin) = origin.as_ref().filter(|origin| !fte_tlog::is_key_name(origin)) {
+            return Err(ConfigError::variable(
+                ENV_ORIGIN,
+                origin.clone(),
+                "a name such as audit.example.com, without spaces and plus signs",
+            ));
+        }
+        let key_file = env.get(ENV_KEY_FILE).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let key_secret = env.get(ENV_KEY_SECRET).filter(|name| !name.is_empty());
+        if let (Some(_), Some(secret)) = (&key_file, &key_secret) {
+            return Err(ConfigError::variable(
+                ENV_KEY_SECRET,
+                secret.clone(),
+                format!("nothing, as {ENV_KEY_FILE} is set: the key is in one place"),
+            ));
+        }
+        Ok(Self { cache_kib: env.parsed_or(ENV_CACHE_KIB, default.cache_kib)?, readers_max, origin, key_file, key_secret })
     }
 }
 
@@ -45,8 +75,8 @@ mod tests {
     fn what_is_set_counts_and_what_cannot_be_used_is_refused_by_name() {
         assert_eq!(Config::from_env(&MapEnv::default()).unwrap(), Config::default());
         let set = MapEnv::of([(ENV_CACHE_KIB, "512"), (ENV_READERS_MAX, "3")]);
-        assert_eq!(Config::from_env(&set).unwrap(), Config { cache_kib: 512, readers_max: 3 });
-        for (name, value) in [(ENV_CACHE_KIB, "-1"), (ENV_READERS_MAX, "0")] {
+        assert_eq!(Config::from_env(&set).unwrap(), Config { cache_kib: 512, readers_max: 3, ..Config::default() });
+        for (name, value) in [(ENV_CACHE_KIB, "-1"), (ENV_READERS_MAX, "0"), (ENV_ORIGIN, "a b")] {
             let error = Config::from_env(&MapEnv::of([(name, value)])).unwrap_err().to_string();
             assert!(error.starts_with(name), "{error}");
         }

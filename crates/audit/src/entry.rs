@@ -3,6 +3,7 @@
 //! A record is an event of one identity, (`source`, `id`), or it is evidence that something unreadable arrived, whose identity is its topic and its
 //! digest. Where it came from (partition, offset) is a hint and never identity: a recreated topic starts its offsets again.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -13,8 +14,8 @@ use fte_events::TENANT;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::canonical::content_digest;
 pub use crate::leaf::Kind;
+use crate::leaf::{Header, hex};
 use crate::reading::Reading;
 
 /// Where an entry stands: its shard (a year of the log's clock) and its index there, from 0 without a gap. Positions are ordered as the log is.
@@ -45,7 +46,7 @@ impl FromStr for Position {
 }
 
 /// The task an entry belongs to. An outside system may name its own in words.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Task {
     Id(Uuid),
     Named(Box<str>),
@@ -95,15 +96,25 @@ impl Key {
         Self::of([b"event", source.as_bytes(), id.as_bytes()], id)
     }
 
-    fn of_unparsed(topic: &str, sha256: &[u8; 32]) -> Self {
-        Self::of([b"unparsed", topic.as_bytes(), sha256], "")
+    /// `id` is the digest of what came, in hex.
+    fn of_unparsed(topic: &str, id: &str) -> Self {
+        Self::of([b"unparsed", topic.as_bytes(), id.as_bytes()], "")
     }
 
-    /// A conflict is written once for each other content.
-    fn of_conflict(source: &str, id: &str, content: &[u8; 32]) -> Self {
+    /// The key of the how manieth contradiction of an event, from 0.
+    pub(crate) fn of_conflict(source: &str, id: &str, ordinal: u64) -> Self {
         // The identity's own digest keeps (`a`, `bc`) apart from (`ab`, `c`).
         let identity = Self::of_event(source, id);
-        Self::of([b"conflict", &identity.0, content], id)
+        Self::of([b"conflict", &identity.0, &ordinal.to_be_bytes()], id)
+    }
+
+    /// What an entry of the log is recognised by. A conflict has the identity of another; which of its contradictions it is, the log's order says.
+    pub(crate) fn of_header(header: &Header<'_>) -> Option<Self> {
+        match header.kind {
+            Kind::Conflict => None,
+            Kind::Unparsed => Some(Self::of_unparsed(header.topic.as_deref().unwrap_or_default(), header.id.as_deref()?)),
+            _ => Some(Self::of_event(header.source.as_deref()?, header.id.as_deref()?)),
+        }
     }
 }
 
@@ -119,15 +130,19 @@ pub struct Facets {
     pub tenant: Option<Box<str>>,
 }
 
+/// Longer values are found by their beginning.
+const VALUE_BYTES_MAX: usize = 256;
+/// A longer source or id is no identity: a header could not hold it.
+const IDENTITY_BYTES_MAX: usize = 1024;
 /// No counter reaches this; it keeps sums of counters far from an overflow.
 const SEQUENCE_MAX: u64 = 1_000_000_000_000;
 
-/// A number of the gapless counter that a publisher's process gives its actions, from 1.
-#[derive(Clone, Debug, PartialEq)]
+/// A number that a publisher gives without a gap, from 1.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counted {
-    pub source: Box<str>,
-    pub epoch: Box<str>,
-    pub sequence: u64,
+    pub sequence: Option<u64>,
+    /// The publisher's process; none where the number is the task's.
+    pub epoch: Option<Box<str>>,
 }
 
 /// A record, read and about to be appended.
@@ -135,9 +150,15 @@ pub struct Counted {
 pub struct NewEntry {
     pub kind: Kind,
     pub key: Key,
+    /// Of what is no event, none.
+    pub source: Option<Box<str>>,
+    /// Of what is no event, the digest of what came, in hex.
+    pub id: Box<str>,
+    /// When it happened, as its publisher says.
+    pub time: Option<Box<str>>,
     pub task: Option<Task>,
     pub facets: Facets,
-    pub counted: Option<Counted>,
+    pub counted: Counted,
     pub topic: Arc<str>,
     pub partition: Option<i32>,
     pub offset: Option<i64>,
@@ -147,65 +168,113 @@ pub struct NewEntry {
 
 impl NewEntry {
     pub fn read(record: Record) -> Self {
-        let sha256 = Sha256::digest(&record.body).into();
+        let sha256: [u8; 32] = Sha256::digest(&record.body).into();
         let Record { topic, body, partition, offset, key: _ } = record;
-        let Some(reading) = Reading::of(&body) else {
-            let key = Key::of_unparsed(&topic, &sha256);
-            let (task, facets, counted) = (None, Facets { tenant: Some(TENANT.into()), ..Facets::default() }, None);
-            return Self { kind: Kind::Unparsed, key, task, facets, counted, topic, partition, offset, bytes: body, sha256 };
+        let Some(reading) = Reading::of(&body).filter(|reading| reading.source.len().max(reading.id.len()) <= IDENTITY_BYTES_MAX) else {
+            let id: Box<str> = hex(&sha256).into();
+            let key = Key::of_unparsed(clip(&topic), &id);
+            let facets = Facets { tenant: Some(TENANT.into()), ..Facets::default() };
+            let (kind, counted) = (Kind::Unparsed, Counted::default());
+            return Self {
+                kind,
+                key,
+                source: None,
+                id,
+                time: None,
+                task: None,
+                facets,
+                counted,
+                topic,
+                partition,
+                offset,
+                bytes: body,
+                sha256,
+            };
         };
         let key = Key::of_event(&reading.source, &reading.id);
-        let task = reading.task(&topic);
+        let task = reading.task(&topic).map(|task| match task {
+            Task::Named(name) => Task::from(clip(&name)),
+            id @ Task::Id(_) => id,
+        });
+        let clipped = |text: &str| Box::from(clip(text));
         let facets = Facets {
-            agent: reading.agent().map(Into::into),
-            action: [reading.action().map(Into::into), Some(&*reading.event_type).filter(|name| !name.is_empty()).map(Into::into)],
-            actor: reading.actor().map(Into::into),
-            outcome: reading.outcome().map(Into::into),
-            tenant: Some(reading.tenant().into()),
+            agent: reading.agent().map(clipped),
+            action: [reading.action().map(clipped), Some(&*reading.event_type).filter(|name| !name.is_empty()).map(clipped)],
+            actor: reading.actor().map(clipped),
+            outcome: reading.outcome().map(clipped),
+            tenant: Some(clipped(reading.tenant())),
         };
-        let counted = (*topic == *fte_events::audit::TOPIC).then(|| counted(&reading)).flatten();
-        Self { kind: Kind::Event, key, task, facets, counted, topic, partition, offset, bytes: body, sha256 }
+        let counted = counted(&reading, &topic);
+        let (source, id, time) = (Some((&*reading.source).into()), (&*reading.id).into(), reading.time.as_deref().map(clipped));
+        Self { kind: Kind::Event, key, source, id, time, task, facets, counted, topic, partition, offset, bytes: body, sha256 }
     }
 
-    /// The same record as evidence against an earlier one.
-    pub fn into_conflict(self) -> Self {
-        let key = match Reading::of(&self.bytes) {
-            Some(reading) => Key::of_conflict(&reading.source, &reading.id, &content_digest(&self.bytes)),
-            None => Key::of_conflict(&self.topic, "", &self.sha256),
-        };
-        Self { kind: Kind::Conflict, key, counted: None, ..self }
+    /// What its header says, for a payload that is stored as it came. Its place in the log and in its task is not known yet.
+    pub fn header(&self, logged_time: i64) -> Header<'_> {
+        let text = |text: &'_ Option<Box<str>>| text.as_deref().map(str::to_owned).map(Cow::Owned);
+        Header {
+            source: self.source.as_deref().map(Cow::Borrowed),
+            id: Some(Cow::Borrowed(&self.id)),
+            event_type: text(&self.facets.action[1]),
+            time: text(&self.time),
+            tenant: text(&self.facets.tenant),
+            task: self.task.as_ref().map(|task| Cow::Owned(task.to_string())),
+            agent: text(&self.facets.agent),
+            action: text(&self.facets.action[0]),
+            actor: text(&self.facets.actor),
+            outcome: text(&self.facets.outcome),
+            sequence: self.counted.sequence,
+            epoch: text(&self.counted.epoch),
+            topic: Some(Cow::Borrowed(clip(&self.topic))),
+            partition: self.partition,
+            offset: self.offset,
+            ..Header::of_digest(self.kind, logged_time, self.bytes.len(), self.sha256)
+        }
     }
 }
 
-fn counted(reading: &Reading<'_>) -> Option<Counted> {
-    let (sequence, epoch) = (reading.sequence.as_deref()?, reading.epoch.as_deref()?);
-    let sequence = sequence.parse().ok().filter(|sequence| (1..=SEQUENCE_MAX).contains(sequence))?;
-    Some(Counted { source: (&*reading.source).into(), epoch: epoch.into(), sequence })
+/// The publisher's number: of an action by its process's counter, of a status change by its task's.
+fn counted(reading: &Reading<'_>, topic: &str) -> Counted {
+    let number = |text: &str| text.parse().ok().filter(|number| (1..=SEQUENCE_MAX).contains(number));
+    if topic == fte_events::audit::TOPIC {
+        let both = reading.sequence.as_deref().and_then(number).zip(reading.epoch.as_deref());
+        return both
+            .map_or_else(Counted::default, |(sequence, epoch)| Counted { sequence: Some(sequence), epoch: Some(clip(epoch).into()) });
+    }
+    let sequence = reading.data.sequence.filter(|sequence| *reading.event_type == *"fte.status.changed" && *sequence <= SEQUENCE_MAX);
+    Counted { sequence, epoch: None }
+}
+
+/// As much of a value as a header holds and entries are found by.
+pub(crate) fn clip(value: &str) -> &str {
+    let mut end = value.len().min(VALUE_BYTES_MAX);
+    while !value.is_char_boundary(end) {
+        end -= 1;
+    }
+    &value[..end]
 }
 
 /// An entry as it is in the log.
 #[derive(Clone, Debug)]
 pub struct Entry {
     pub position: Position,
-    pub kind: Kind,
-    /// When it was logged, in milliseconds by the log's clock, which never goes back.
-    pub logged_ms: i64,
-    pub task: Option<Task>,
-    pub topic: String,
-    pub partition: Option<i32>,
-    pub offset: Option<i64>,
-    /// The event exactly as it was received.
-    pub bytes: Vec<u8>,
-    pub sha256: [u8; 32],
+    pub header: Header<'static>,
+    /// What was received, to the byte, or what the log itself wrote; nothing where the key to it was destroyed.
+    pub bytes: Option<Vec<u8>>,
 }
 
 impl Entry {
-    /// The event it holds, if it is one.
-    pub fn reading(&self) -> Option<Reading<'_>> {
-        match self.kind {
-            Kind::Event | Kind::Conflict => Reading::of(&self.bytes),
-            _ => None,
-        }
+    pub fn task(&self) -> Option<Task> {
+        self.header.task.as_deref().map(Task::from)
+    }
+
+    pub fn topic(&self) -> &str {
+        self.header.topic.as_deref().unwrap_or_default()
+    }
+
+    /// Whose it is.
+    pub fn tenant(&self) -> &str {
+        self.header.tenant.as_deref().unwrap_or(TENANT)
     }
 }
 
@@ -241,13 +310,22 @@ mod tests {
     }
 
     #[test]
-    fn a_conflict_is_one_entry_for_each_content() {
-        let conflict = |body| read("a", body).into_conflict();
-        let one = conflict(br#"{"id":"1","source":"/s","data":1}"#);
-        assert_eq!(one.kind, Kind::Conflict);
-        assert_eq!(one.key, conflict(br#"{"source":"/s","id":"1","data":1.0,"traceid":"x"}"#).key);
-        assert_ne!(one.key, conflict(br#"{"id":"1","source":"/s","data":2}"#).key);
-        assert_ne!(one.key, read("a", br#"{"id":"1","source":"/s","data":1}"#).key);
+    fn what_an_entry_is_recognised_by_can_be_told_from_its_header() {
+        for (topic, body) in [("a", br#"{"id":"1","source":"/s"}"#.as_slice()), ("a", b"nonsense"), (&"t".repeat(300), b"x")] {
+            let entry = NewEntry::read(Record { topic: topic.into(), body: body.into(), partition: None, offset: None, key: None });
+            assert_eq!(Key::of_header(&entry.header(0)), Some(entry.key));
+        }
+    }
+
+    #[test]
+    fn what_a_header_cannot_hold_is_cut_or_no_identity() {
+        let long = "é".repeat(600);
+        let body = serde_json::json!({"id": "1", "source": "/s", "data": {"agent": long}}).to_string();
+        let entry = NewEntry::read(Record { topic: "a".into(), body: body.into(), partition: None, offset: None, key: None });
+        assert_eq!(entry.facets.agent.as_deref(), Some(&*"é".repeat(128)));
+        let body = serde_json::json!({"id": long, "source": "/s"}).to_string();
+        let entry = NewEntry::read(Record { topic: "a".into(), body: body.into(), partition: None, offset: None, key: None });
+        assert_eq!(entry.kind, Kind::Unparsed);
     }
 
     #[test]

@@ -4,12 +4,12 @@
 //! exactly one result, and each sandbox that was claimed was given back exactly once. A contradiction makes it incomplete too. What is
 //! missing may still arrive: that of a task under way always lacks its end.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use fte_events::{ResultKind, SandboxKind, Status, handoffs, status, triggers};
 use serde::Deserialize;
 
+use crate::engine::Published;
 use crate::entry::{Entry, Kind, Position, Task};
 use crate::log::{Log, LogError, Query};
 
@@ -27,6 +27,8 @@ pub struct History {
     pub next: Option<Position>,
     /// What it lacks; nothing if it is complete.
     pub missing: Vec<String>,
+    /// The last checkpoint when it was read.
+    pub published: Option<Published>,
 }
 
 /// The history of a task as far as it is a tenant's, if one is given, with its entries after a place. `None` if the log has nothing of it.
@@ -63,14 +65,12 @@ pub async fn of(
         page.entries.truncate(limit);
         page.next = page.entries.last().map(|entry| entry.position);
     }
-    Ok(Some(History { entries: page.entries, next: page.next, missing: check.missing(from.is_some()) }))
+    Ok(Some(History { entries: page.entries, next: page.next, missing: check.missing(from.is_some()), published: page.published }))
 }
 
 /// The parts of an event that completeness depends on.
 #[derive(Deserialize)]
 struct Step<'a> {
-    #[serde(rename = "type", borrow, default)]
-    event_type: Cow<'a, str>,
     #[serde(borrow, default)]
     data: Option<&'a serde_json::value::RawValue>,
 }
@@ -102,24 +102,26 @@ struct Completeness {
 impl Completeness {
     fn observe(&mut self, entry: &Entry) {
         self.observed += 1;
-        match entry.kind {
+        match entry.header.kind {
             Kind::Conflict => self.fault(format!("entry {} contradicts an earlier one of the same source and id", entry.position)),
             Kind::Event => {
-                if let Ok(step) = serde_json::from_slice::<Step<'_>>(&entry.bytes) {
-                    self.step(entry, &step);
-                }
+                let step = entry.bytes.as_deref().and_then(|bytes| serde_json::from_slice::<Step<'_>>(bytes).ok());
+                self.step(entry, step.and_then(|step| step.data));
             }
             _ => {}
         }
     }
 
-    fn step(&mut self, entry: &Entry, step: &Step<'_>) {
-        let data = step.data.map_or("null", |data| data.get());
-        let unreadable = || format!("entry {} ({}) has data that cannot be read", entry.position, step.event_type);
-        let event_type = &*step.event_type;
-        if entry.topic == triggers::TOPIC || entry.topic.starts_with(handoffs::TOPIC_PREFIX) {
+    fn step(&mut self, entry: &Entry, data: Option<&serde_json::value::RawValue>) {
+        let data = data.map_or("null", |data| data.get());
+        let event_type = entry.header.event_type.as_deref().unwrap_or_default();
+        let unreadable = || match entry.bytes {
+            Some(_) => format!("entry {} ({event_type}) has data that cannot be read", entry.position),
+            None => format!("entry {} ({event_type}) was erased", entry.position),
+        };
+        if entry.topic() == triggers::TOPIC || entry.topic().starts_with(handoffs::TOPIC_PREFIX) {
             self.triggered |= !matches!(event_type, "fte.task.resumed" | "fte.erasure.requested" | "fte.handoff.withdrawn");
-        } else if entry.topic == status::TOPIC && event_type == "fte.status.changed" {
+        } else if entry.topic() == status::TOPIC && event_type == "fte.status.changed" {
             match serde_json::from_str::<Change>(data) {
                 Ok(change) => {
                     self.sequences.insert(change.sequence);

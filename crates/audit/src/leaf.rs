@@ -146,7 +146,8 @@ pub struct Enc<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Header<'a> {
-    pub(crate) v: u64,
+    /// [`VERSION`].
+    pub v: u64,
     #[serde(deserialize_with = "kind")]
     pub kind: Kind,
     /// Ascending, each once.
@@ -245,6 +246,42 @@ impl Header<'_> {
             payload_ref: None,
             content: None,
             enc: None,
+        }
+    }
+
+    /// The same, of texts of its own.
+    pub fn into_owned(self) -> Header<'static> {
+        let text = |text: Option<Cow<'_, str>>| text.map(|text| Cow::Owned(text.into_owned()));
+        Header {
+            source: text(self.source),
+            id: text(self.id),
+            event_type: text(self.event_type),
+            time: text(self.time),
+            tenant: text(self.tenant),
+            task: text(self.task),
+            agent: text(self.agent),
+            action: text(self.action),
+            actor: text(self.actor),
+            outcome: text(self.outcome),
+            epoch: text(self.epoch),
+            topic: text(self.topic),
+            content: text(self.content),
+            enc: self.enc.map(|Enc { alg, key, nonce }| Enc {
+                alg: Cow::Owned(alg.into_owned()),
+                key: Cow::Owned(key.into_owned()),
+                nonce: Cow::Owned(nonce.into_owned()),
+            }),
+            v: self.v,
+            kind: self.kind,
+            flags: self.flags,
+            logged_time: self.logged_time,
+            task_seq: self.task_seq,
+            sequence: self.sequence,
+            partition: self.partition,
+            offset: self.offset,
+            payload_len: self.payload_len,
+            payload_sha256: self.payload_sha256,
+            payload_ref: self.payload_ref,
         }
     }
 

@@ -7,14 +7,16 @@
 //! * The same identity with other content is an entry of its own, of kind `conflict`, and an alarm.
 //! * Entries are numbered without a gap in the order in which they were logged, and no route changes or removes one.
 //!
-//! Where entries are kept stands behind [`log::Log`]; today that is SQLite, which the log's owner could change unnoticed. A log that
-//! proves itself (Merkle tree, signed checkpoints) is to take its place there.
+//! * What is in the log cannot be changed unnoticed by who cannot sign: entries are leaves of a Merkle tree whose root is signed twice a second, in the
+//!   formats of C2SP ([`leaf`], [`engine`]).
 //!
 //! The way of an event: [`subscribe`] takes its bytes as they are on the topic, [`reading`] reads them, [`entry`] gives it its identity,
-//! [`sqlite`] writes it with all that is waiting, and [`routes`] shows it; [`history`] says whether a task's is whole.
+//! [`engine`] writes it with all that is waiting, and [`routes`] shows it; [`history`] says whether a task's is whole.
 
+pub mod anchor;
 pub mod canonical;
 pub mod config;
+pub mod engine;
 pub mod entry;
 pub mod export;
 pub mod history;
@@ -24,7 +26,7 @@ pub mod log;
 pub mod metrics;
 pub mod reading;
 pub mod routes;
-pub mod sqlite;
+pub mod signing;
 pub mod subjects;
 pub mod subscribe;
 pub mod trust;
@@ -37,8 +39,9 @@ use std::sync::Arc;
 use fte_service::{AuditTrail, Bus, Service, Settings, chain, check};
 
 pub use self::config::Config;
+use self::engine::{Engine, EngineOptions};
 use self::log::{Log, LogError};
-use self::sqlite::{SqliteLog, SqliteOptions};
+use self::signing::{KeyError, KeyPlace};
 
 /// Its name; its app id is `fte-audit`.
 pub const NAME: &str = "audit";
@@ -50,6 +53,12 @@ pub enum Error {
     Directory { path: PathBuf, source: std::io::Error },
     #[error("the audit log cannot be opened")]
     Log(#[from] LogError),
+    #[error("the audit log has no key to sign with")]
+    Key(#[from] KeyError),
+    #[error("the secret {name} with the audit log's key cannot be read")]
+    Secret { name: String, source: fte_bus::Error },
+    #[error("the secret {name} has no value")]
+    EmptySecret { name: String },
     #[error("the thread that works on the audit log has ended")]
     Ended,
 }
@@ -57,13 +66,20 @@ pub enum Error {
 /// Opens the log in the data directory and gives the service that records into it.
 pub async fn start(config: Config, settings: &Settings, bus: Bus) -> Result<Service, Error> {
     metrics::register();
-    let path = settings.data_dir.clone();
-    let group_open = settings.group_open(sqlite::OPEN);
+    let data = settings.data_dir.clone();
+    let group_open = settings.group_open(engine::OPEN);
+    let Config { cache_kib, readers_max, origin, key_file, key_secret } = config;
+    let place = match (key_secret, key_file) {
+        (Some(name), _) => KeyPlace::Text(secret(&bus, name).await?),
+        (None, Some(path)) => KeyPlace::File(path),
+        (None, None) => KeyPlace::File(data.join("audit/keys/log.key")),
+    };
     let opening = tokio::task::spawn_blocking(move || {
-        std::fs::create_dir_all(&path).map_err(|source| Error::Directory { path: path.clone(), source })?;
-        let Config { cache_kib, readers_max } = config;
-        let options = SqliteOptions { cache_kib, readers_max, group_open, ..SqliteOptions::at(path.join("audit.sqlite")) };
-        SqliteLog::open(options).map_err(Error::from)
+        std::fs::create_dir_all(&data).map_err(|source| Error::Directory { path: data.clone(), source })?;
+        let directory = data.join("audit");
+        let key = signing::key(&place, origin.as_deref(), &directory)?;
+        let options = EngineOptions { cache_kib, readers_max, group_open, ..EngineOptions::at(directory, Arc::new(key)) };
+        Engine::open(options).map_err(Error::from)
     });
     let log = opening.await.map_err(|_| Error::Ended)??;
     let ended = log.ended();
@@ -76,6 +92,9 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus) -> Result<Serv
     }));
     service.app = subscribe::subscriptions(settings, &log).router();
     service.api = routes::routes(&log);
+    let trail = AuditTrail::new(bus.publisher, NAME);
+    service.background.push(Box::pin(anchor::publish(Arc::clone(&log), trail.clone())));
+    service.denials = Some(trail);
     service.checks.push((
         "log",
         check(move || {
@@ -83,8 +102,17 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus) -> Result<Serv
             async { ready }
         }),
     ));
-    service.denials = Some(AuditTrail::new(bus.publisher, NAME));
     Ok(service)
+}
+
+/// The value of a secret.
+async fn secret(bus: &Bus, name: String) -> Result<String, Error> {
+    let mut values = match bus.secrets.get(&name).await {
+        Ok(values) => values,
+        Err(source) => return Err(Error::Secret { name, source }),
+    };
+    let value = values.remove(&name).or_else(|| values.into_values().next());
+    value.ok_or(Error::EmptySecret { name })
 }
 
 #[cfg(test)]
@@ -104,7 +132,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let settings = settings(&directory.path().join("new"));
         let service = start(Config::default(), &settings, Bus::connect(&settings, NAME).unwrap()).await.unwrap();
-        assert!(settings.data_dir.join("audit.sqlite").exists());
+        assert!(settings.data_dir.join("audit/index.sqlite").exists());
         let (_, ready) = service.checks.iter().find(|(name, _)| *name == "log").unwrap();
         ready().await.unwrap();
     }

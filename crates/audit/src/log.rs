@@ -1,12 +1,15 @@
-//! The seam to whatever keeps the log. A tamper-evident one can replace today's SQLite behind it without a change of any route.
+//! The seam between whoever records and asks, and what keeps the log ([`crate::engine`]).
 //!
 //! Of every implementation: an appended entry is durable and numbered when `append` returns, each identity once, in gapless order; after an error
-//! nothing of that call is acknowledged, and a repeat is safe. What is wrong with one call is no other's error.
+//! nothing of that call is acknowledged, and a repeat is safe.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use fte_tlog::{Hash, ProofFile, TilePath};
 use futures_util::future::BoxFuture;
 
+use crate::engine::Published;
 use crate::entry::{Entry, NewEntry, Position, Task};
 
 /// Where entries are kept.
@@ -19,6 +22,24 @@ pub trait Log: Send + Sync + 'static {
 
     /// Entries in log order.
     fn entries(&self, query: Query) -> BoxFuture<'_, Result<Page, LogError>>;
+
+    /// Numbers of the publishers' counters that have not arrived, and those that came late.
+    fn gaps(&self) -> BoxFuture<'_, Result<Gaps, LogError>>;
+
+    /// The last checkpoint of a shard, or of the newest that has one.
+    fn checkpoint(&self, shard: Option<u16>) -> BoxFuture<'_, Result<Option<Published>, LogError>>;
+
+    /// A tile or bundle of a shard; `None` for what is not in its last checkpoint.
+    fn tile(&self, shard: u16, tile: TilePath) -> BoxFuture<'_, Result<Option<Bytes>, LogError>>;
+
+    /// A payload that is not in its leaf.
+    fn blob(&self, shard: u16, digest: [u8; 32]) -> BoxFuture<'_, Result<Option<Bytes>, LogError>>;
+
+    /// That an entry is in the last checkpoint of its shard; `None` as long as it is in none.
+    fn proof(&self, at: Position) -> BoxFuture<'_, Result<Option<ProofFile>, LogError>>;
+
+    /// That a shard only grew between two sizes, both at most that of its last checkpoint.
+    fn consistency(&self, shard: u16, from: u64, to: u64) -> BoxFuture<'_, Result<Option<Vec<Hash>>, LogError>>;
 
     /// Whether the last append succeeded.
     fn ready(&self) -> Result<(), LogError>;
@@ -63,6 +84,29 @@ pub struct Page {
     pub next: Option<Position>,
     /// How many numbers of the publishers' counters on the actions topic have not arrived.
     pub actions_missing: u64,
+    /// The last checkpoint when the page was made. Entries after it are durable, and are in the next one.
+    pub published: Option<Published>,
+}
+
+/// Numbers that did not arrive, or late.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    pub source: String,
+    pub epoch: String,
+    pub first: u64,
+    pub last: u64,
+    /// The entry that tells of it; none while it may only be late.
+    pub entry: Option<Position>,
+}
+
+/// What is known of the publishers' counters.
+#[derive(Clone, Debug, Default)]
+pub struct Gaps {
+    pub open: Vec<Gap>,
+    /// Numbers that arrived after their absence was recorded, the newest first.
+    pub filled: Vec<Gap>,
+    /// How many numbers the open ones have, in all.
+    pub missing: u64,
 }
 
 /// The log cannot be written or read now.
@@ -71,13 +115,6 @@ pub enum LogError {
     #[error("{what}")]
     Storage {
         /// Which file, what happened, what to do.
-        what: String,
-        source: Arc<dyn std::error::Error + Send + Sync>,
-    },
-    /// The log works, but not with these entries: they fail again, others do not.
-    #[error("{what}")]
-    Refused {
-        /// Which file, and what happened.
         what: String,
         source: Arc<dyn std::error::Error + Send + Sync>,
     },

@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
-use crate::entry::Kind;
+use crate::engine::Counts;
+use crate::leaf::Kind;
 
-/// Entries written, by `kind` (`event`, `unparsed`, `conflict`).
+/// Entries written, by `kind` ([`Kind`]).
 pub const ENTRIES: &str = "fte_audit_entries_total";
 /// Records that were in the log before.
 pub const DUPLICATES: &str = "fte_audit_duplicates_total";
-/// Records that the database refused, each time one was delivered.
-pub const REFUSED: &str = "fte_audit_refused_total";
-/// Seconds from the begin of a group's transaction to its commit; a histogram.
+/// Seconds from the begin of a group to its being durable; a histogram.
 pub const COMMIT_SECONDS: &str = "fte_audit_commit_sec";
+/// Seconds that a checkpoint takes: bundles, tiles, signature; a histogram.
+pub const CHECKPOINT_SECONDS: &str = "fte_audit_checkpoint_sec";
+/// Entries in the last checkpoint of the current shard.
+pub const CHECKPOINT_SIZE: &str = "fte_audit_checkpoint_size";
 /// Numbers of the publishers' counters on the actions topic that have not arrived.
 pub const ACTIONS_MISSING: &str = "fte_audit_actions_missing";
 
@@ -21,15 +24,15 @@ pub(crate) fn register() {
         metrics::counter!(ENTRIES, "kind" => kind.as_str()).increment(0);
     }
     metrics::counter!(DUPLICATES).increment(0);
-    metrics::counter!(REFUSED).increment(0);
     actions_missing(0);
 }
 
-pub(crate) fn refused() {
-    metrics::counter!(REFUSED).increment(1);
+pub(crate) fn sealed(took: Duration, size: u64) {
+    metrics::histogram!(CHECKPOINT_SECONDS).record(took.as_secs_f64());
+    metrics::gauge!(CHECKPOINT_SIZE).set(size as f64);
 }
 
-pub(crate) fn committed(took: Duration, new: &[u64; 3], known: u64) {
+pub(crate) fn committed(took: Duration, new: &Counts, known: u64) {
     for (kind, count) in Kind::ALL.into_iter().zip(new) {
         if *count > 0 {
             metrics::counter!(ENTRIES, "kind" => kind.as_str()).increment(*count);
@@ -59,7 +62,7 @@ mod tests {
             "fte_audit_entries_total{kind=\"conflict\"} 0",
             "fte_audit_entries_total{kind=\"unparsed\"} 0",
             "fte_audit_duplicates_total 0",
-            "fte_audit_refused_total 0",
+            "fte_audit_entries_total{kind=\"gap\"} 0",
         ] {
             assert!(text.lines().any(|line| line == series), "{series} is not in\n{text}");
         }

@@ -49,6 +49,8 @@ pub struct Data<'a> {
     /// Of a request for erasure: who is to be forgotten.
     pub subject: Option<Cow<'a, str>>,
     pub outcome: Option<Cow<'a, str>>,
+    /// The number of a status change.
+    pub sequence: Option<u64>,
 }
 
 impl<'a> Reading<'a> {
@@ -192,6 +194,7 @@ impl<'de> Visitor<'de> for DataVisitor {
                 Name::Customer => data.customer = map.next_value::<Party<'_>>()?.id,
                 Name::ParentTaskId => data.parent_task_id = map.next_value::<Text<'_>>()?.0,
                 Name::Subject => data.subject = map.next_value::<Text<'_>>()?.0,
+                Name::Sequence => data.sequence = map.next_value::<Count>()?.0,
                 _ => skip(&mut map)?,
             }
         }
@@ -223,6 +226,16 @@ impl<'de> Visitor<'de> for TextVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(None)
+    }
+}
+
+/// A whole number from 0; absent when it is anything else.
+struct Count(Option<u64>);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = <&serde_json::value::RawValue>::deserialize(deserializer)?;
+        Ok(Self(value.get().parse().ok()))
     }
 }
 

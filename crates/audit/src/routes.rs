@@ -4,12 +4,18 @@
 //! |---|---|
 //! | `GET /v1/audit/entries` | entries in log order, by filters |
 //! | `GET /v1/audit/entries/{shard}/{index}` | one entry |
+//! | `GET /v1/audit/entries/{shard}/{index}/proof` | that it is in the log |
 //! | `GET /v1/audit/tasks/{id}` | a task's history, and what it lacks |
+//! | `GET /v1/audit/gaps` | actions that have not arrived |
+//! | `GET /v1/audit/consistency` | that the log only grew between two sizes |
+//! | `GET /v1/audit/log/{shard}/…` | checkpoint, tiles and bundles, as C2SP `tlog-tiles` has them |
 //!
 //! There is no route that changes or removes an entry; every other method is answered with 405.
 
 mod entries;
+mod gaps;
 mod tasks;
+mod tree;
 mod view;
 
 use std::sync::Arc;
@@ -30,6 +36,10 @@ pub fn routes(log: &App) -> ApiRoutes {
     ApiRoutes::<App>::new()
         .routes(routes!(entries::list))
         .routes(routes!(entries::one))
+        .routes(routes!(entries::proof))
+        .routes(routes!(gaps::list))
+        .routes(routes!(tree::consistency))
+        .routes(routes!(tree::file))
         .routes(routes!(tasks::history))
         .with_state(Arc::clone(log))
 }

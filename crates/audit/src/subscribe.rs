@@ -4,12 +4,10 @@ use std::sync::Arc;
 
 use fte_bus::{Record, SubscribeOptions, Subscriptions};
 use fte_events::AgentName;
-use fte_service::{Secret, Settings, chain};
-use futures_util::future::join_all;
+use fte_service::{Secret, Settings};
 
 use crate::entry::NewEntry;
-use crate::log::{Log, LogError};
-use crate::metrics;
+use crate::log::Log;
 
 /// Nobody waits for an entry: the longer a batch gathers, the less each costs.
 const GATHER_MS: u32 = 500;
@@ -27,28 +25,10 @@ pub fn subscriptions(settings: &Settings, log: &Arc<dyn Log>) -> Subscriptions {
     })
 }
 
-/// A delivery is acknowledged as a whole. Only when the log refuses one of its entries is each recorded alone: that one must wait, its neighbours need
-/// not. Any other failure the log itself tells of.
+/// A delivery is acknowledged as a whole: what the log cannot write now waits, and it takes whatever comes.
 async fn record(log: Arc<dyn Log>, records: Vec<Record>) -> Vec<bool> {
     let count = records.len();
-    let entries = records.iter().cloned().map(NewEntry::read).collect();
-    match log.append(entries).await {
-        Ok(_) => vec![true; count],
-        Err(LogError::Refused { .. }) => join_all(records.into_iter().map(|record| record_alone(&*log, record))).await,
-        Err(_) => vec![false; count],
-    }
-}
-
-async fn record_alone(log: &dyn Log, record: Record) -> bool {
-    let (topic, partition, offset) = (Arc::clone(&record.topic), record.partition, record.offset);
-    match log.append(vec![NewEntry::read(record)]).await {
-        Ok(_) => true,
-        Err(error) => {
-            if matches!(error, LogError::Refused { .. }) {
-                metrics::refused();
-                tracing::error!(%topic, partition, offset, error = %chain(&error), "an event cannot be recorded; it is tried again and again");
-            }
-            false
-        }
-    }
+    // The log itself tells of its faults.
+    let recorded = log.append(records.into_iter().map(NewEntry::read).collect()).await.is_ok();
+    vec![recorded; count]
 }

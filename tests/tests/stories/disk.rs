@@ -18,7 +18,7 @@ use crate::world::{echo, post, result};
 
 /// Enough for the databases and a few thousand events.
 const DISK_MIB: u64 = 48;
-const DATABASES: [&str; 3] = ["sidecar.sqlite", "status.sqlite", "audit.sqlite"];
+const DATABASES: [&str; 3] = ["sidecar.sqlite", "status.sqlite", "audit/index.sqlite"];
 
 /// A place for data whose room can be taken and given back.
 #[expect(clippy::large_enum_variant, reason = "there is one in a story")]
@@ -113,10 +113,10 @@ impl Shortage {
             for suffix in ["", "-wal"] {
                 let from = self.outside(&format!("data/{name}{suffix}"));
                 if from.exists() {
-                    fs::copy(from, copies.join(format!("{name}{suffix}"))).unwrap();
+                    fs::copy(from, copies.join(format!("{}{suffix}", name.replace('/', "-")))).unwrap();
                 }
             }
-            assert_integrity(&copies.join(name));
+            assert_integrity(&copies.join(name.replace('/', "-")));
         }
     }
 }

@@ -4,20 +4,16 @@ use fte_events::sample;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::leaf::Header;
 
 fn entry(topic: &str, event_type: &str, data: &Value) -> Entry {
-    let event = json!({"id": "1", "source": "/fte/runner", "type": event_type, "data": data});
-    Entry {
-        position: Position { shard: 2026, index: 7 },
-        kind: Kind::Event,
-        logged_ms: 0,
-        task: None,
-        topic: topic.to_owned(),
-        partition: None,
-        offset: None,
-        bytes: event.to_string().into_bytes(),
-        sha256: [0; 32],
-    }
+    let event = json!({"id": "1", "source": "/fte/runner", "type": event_type, "data": data}).to_string();
+    let header = Header {
+        topic: Some(topic.to_owned().into()),
+        event_type: Some(event_type.to_owned().into()),
+        ..Header::new(Kind::Event, 0, event.as_bytes())
+    };
+    Entry { position: Position { shard: 2026, index: 7 }, header, bytes: Some(event.into_bytes()) }
 }
 
 fn status(sequence: u64, status: &str) -> Entry {
@@ -34,6 +30,12 @@ fn trigger() -> Entry {
 
 fn result() -> Entry {
     entry("fte.results.completed", "fte.result.completed", &json!({}))
+}
+
+fn contradiction() -> Entry {
+    let mut entry = result();
+    entry.header.kind = Kind::Conflict;
+    entry
 }
 
 fn whole() -> Vec<Entry> {
@@ -88,7 +90,7 @@ fn whatever_is_too_much_is_named() {
         (sandbox("expired", "a"), "one claim and one release of a: there are 1 and 2".to_owned()),
         (status(7, "completed"), "status changes 4 to 6".to_owned()),
         (status(4, "running"), "a final status".to_owned()),
-        (Entry { kind: Kind::Conflict, ..result() }, "entry 2026-7 contradicts an earlier one of the same source and id".to_owned()),
+        (contradiction(), "entry 2026-7 contradicts an earlier one of the same source and id".to_owned()),
         (status(4, "dancing"), "entry 2026-7 (fte.status.changed) has data that cannot be read".to_owned()),
     ] {
         let mut entries = whole();

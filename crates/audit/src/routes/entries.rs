@@ -1,8 +1,11 @@
-//! `GET /v1/audit/entries` and `GET /v1/audit/entries/{shard}/{index}`.
+//! `GET /v1/audit/entries`, `GET /v1/audit/entries/{shard}/{index}` and its `/proof`.
+
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use fte_events::TENANT;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
 use fte_service::Problem;
 use fte_service::extract::{Json, Path, Query};
 use fte_service::keys::Caller;
@@ -10,11 +13,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::view::AuditEntry;
+use super::view::{AuditCheckpoint, AuditEntry};
 use super::{App, limit, position, unreadable};
-use crate::entry::{Position, Task};
+use crate::entry::{Entry, Position, Task};
 use crate::log;
-use crate::reading::Reading;
 
 const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
@@ -81,6 +83,8 @@ pub(crate) struct AuditEntries {
     next_cursor: Option<String>,
     /// How many numbers of the publishers' counters on `fte.audit.actions` have not arrived: 0 when no action is known to be lost or late.
     actions_missing: u64,
+    /// The last checkpoint when the list was made. Entries after it are durable, and are in the next one.
+    checkpoint: Option<AuditCheckpoint>,
 }
 
 /// List audit entries in the order in which they were logged.
@@ -91,7 +95,8 @@ pub(crate) struct AuditEntries {
 pub(crate) async fn list(State(app): State<App>, caller: Caller, Query(filters): Query<Filters>) -> Result<Json<AuditEntries>, Problem> {
     let page = app.entries(filters.query(&caller)?).await.map_err(|error| unreadable(&error))?;
     let items = page.entries.into_iter().map(AuditEntry::from).collect();
-    Ok(Json(AuditEntries { items, next_cursor: page.next.map(|next| next.to_string()), actions_missing: page.actions_missing }))
+    let (next_cursor, checkpoint) = (page.next.map(|next| next.to_string()), page.published.map(Into::into));
+    Ok(Json(AuditEntries { items, next_cursor, actions_missing: page.actions_missing, checkpoint }))
 }
 
 /// One audit entry, by its place.
@@ -105,9 +110,32 @@ pub(crate) async fn one(
     caller: Caller,
     Path((shard, index)): Path<(u16, u64)>,
 ) -> Result<Json<AuditEntry>, Problem> {
-    let at = Position { shard, index };
+    Ok(Json(AuditEntry::from(seen(&app, &caller, Position { shard, index }).await?)))
+}
+
+/// An entry, if the caller may see it.
+async fn seen(app: &App, caller: &Caller, at: Position) -> Result<Entry, Problem> {
     let entry = app.entry(at).await.map_err(|error| unreadable(&error))?;
-    let seen = entry.filter(|entry| caller.sees(Reading::of(&entry.bytes).as_ref().map_or(TENANT, Reading::tenant)));
-    let entry = seen.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "entry_not_found", format!("The log has no entry {at}.")))?;
-    Ok(Json(AuditEntry::from(entry)))
+    let seen = entry.filter(|entry| caller.sees(entry.tenant()));
+    seen.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "entry_not_found", format!("The log has no entry {at}.")))
+}
+
+/// The proof that an entry is in the log: a file of C2SP `tlog-proof`, to be checked offline.
+///
+/// It leads to the last checkpoint of the entry's shard. A new entry is in one within a second.
+#[utoipa::path(
+    get, path = "/v1/audit/entries/{shard}/{index}/proof", tag = "audit",
+    params(("shard" = u16, Path, description = "The shard: a year"), ("index" = u64, Path, description = "The place in it, from 0")),
+    responses((status = 200, body = String, content_type = "text/plain"), (status = 400, body = Problem), (status = 404, body = Problem),
+        (status = 503, body = Problem)),
+)]
+pub(crate) async fn proof(State(app): State<App>, caller: Caller, Path((shard, index)): Path<(u16, u64)>) -> Result<Response, Problem> {
+    let at = Position { shard, index };
+    seen(&app, &caller, at).await?;
+    let proof = app.proof(at).await.map_err(|error| unreadable(&error))?;
+    let pending = || {
+        let text = format!("The entry {at} is in no checkpoint yet; it will be within a second.");
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_in_checkpoint", text).retry_after(Duration::from_secs(1))
+    };
+    Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], proof.ok_or_else(pending)?.to_string()).into_response())
 }

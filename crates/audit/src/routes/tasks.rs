@@ -10,7 +10,7 @@ use fte_service::{Arrival, Problem};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::view::AuditEntry;
+use super::view::{AuditCheckpoint, AuditEntry};
 use super::{App, limit, position, unreadable};
 use crate::entry::Task;
 use crate::history::{self, ENTRIES_MAX};
@@ -43,6 +43,8 @@ pub(crate) struct AuditTask {
     /// Give it as `after` for further entries.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
+    /// The last checkpoint when it was read. Entries after it are durable, and are in the next one.
+    checkpoint: Option<AuditCheckpoint>,
 }
 
 /// A task's whole history, and whether it is complete. A task less than 10 s old that is not known yet is waited for, up to 2 s.
@@ -76,5 +78,6 @@ pub(crate) async fn history(
         missing: history.missing,
         entries: history.entries.into_iter().map(AuditEntry::from).collect(),
         next_cursor: history.next.map(|next| next.to_string()),
+        checkpoint: history.published.map(Into::into),
     }))
 }

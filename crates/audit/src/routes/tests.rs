@@ -1,12 +1,11 @@
 //! From the sidecar's delivery to the public answer, through the real routers.
 
 use std::path::Path;
-use std::sync::atomic::Ordering;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request};
-use base64::Engine;
+use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use fte_events::{Payload, TaskId, sample};
 use fte_service::{ApiOptions, MapEnv, Readiness, Settings, api_router};
@@ -15,8 +14,24 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use super::*;
-use crate::sqlite::{SqliteLog, SqliteOptions};
+use crate::engine::sim::SimDisk;
+use crate::engine::tests::test_key;
+use crate::engine::{Engine, EngineOptions};
 use crate::subscribe;
+
+fn options(directory: &Path) -> EngineOptions {
+    EngineOptions::at(directory.join("audit"), test_key())
+}
+
+/// Entries that were received, and not written by the log itself.
+fn received(list: &Value) -> Vec<&Value> {
+    list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|item| ["event", "unparsed", "conflict"].contains(&item["kind"].as_str().unwrap()))
+        .collect()
+}
 
 struct Audit {
     app: Router,
@@ -25,10 +40,10 @@ struct Audit {
 
 impl Audit {
     fn start(directory: &Path) -> Self {
-        Self::over(SqliteLog::open(SqliteOptions::at(directory.join("audit.sqlite"))).unwrap())
+        Self::over(Engine::open(options(directory)).unwrap())
     }
 
-    fn over(log: SqliteLog) -> Self {
+    fn over(log: Engine) -> Self {
         let log: App = Arc::new(log);
         let settings =
             Settings::from_env(&MapEnv::of([("APP_API_TOKEN", "s3cret"), ("FTE_BULK_DELIVERY", "true")]), crate::config::PORTS).unwrap();
@@ -99,35 +114,6 @@ async fn live(audit: &Audit) -> TaskId {
 }
 
 #[tokio::test]
-async fn an_entry_that_is_refused_waits_alone() {
-    let directory = tempfile::tempdir().unwrap();
-    let log = SqliteLog::open(SqliteOptions::at(directory.path().join("audit.sqlite"))).unwrap();
-    let other = rusqlite::Connection::open(directory.path().join("audit.sqlite")).unwrap();
-    other.execute_batch("CREATE TRIGGER refuse BEFORE INSERT ON entry WHEN NEW.topic = 'fte.sandbox.lifecycle' OR NEW.offset = 1 BEGIN SELECT RAISE(ABORT, 'refused'); END").unwrap();
-    let audit = Audit::over(log);
-    let task = sample::task_id();
-    let step = |n: u64| event(&format!("s{n}"), task, "fte.status.changed", &json!({"sequence": n, "status": "running", "agent": "echo"}));
-    let claim = event("c", task, "fte.sandbox.claimed", &json!({"claim_id": "c", "agent": "echo"}));
-    let request = event("t", task, "fte.task.requested", &json!({}));
-    let running = [step(1), step(2), step(3)];
-    // All that comes while the writer cannot write forms one group.
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let (steps, claims, triggers, ()) = tokio::join!(
-        audit.deliver("fte.status.updates", &running),
-        audit.deliver("fte.sandbox.lifecycle", std::slice::from_ref(&claim)),
-        audit.deliver("fte.triggers.inbound", std::slice::from_ref(&request)),
-        async { other.execute_batch("COMMIT").unwrap() },
-    );
-    assert_eq!(triggers, ["SUCCESS"]);
-    assert_eq!(claims, ["RETRY"]);
-    assert_eq!(steps, ["SUCCESS", "RETRY", "SUCCESS"], "of one delivery, too, only what is refused waits");
-    assert_eq!(audit.get(&format!("/v1/audit/tasks/{task}")).await["entries"].as_array().unwrap().len(), 3);
-
-    other.execute_batch("DROP TRIGGER refuse").unwrap();
-    assert_eq!(audit.deliver("fte.sandbox.lifecycle", &[claim]).await, ["SUCCESS"]);
-}
-
-#[tokio::test]
 async fn every_topic_in_use_is_subscribed_to_as_raw_records_in_bulk_without_a_dead_letter_topic() {
     let directory = tempfile::tempdir().unwrap();
     let audit = Audit::start(directory.path());
@@ -160,15 +146,16 @@ async fn what_is_delivered_is_listed_to_the_byte_and_once() {
     let task = live(&audit).await;
     live(&audit).await;
     let list = audit.get("/v1/audit/entries").await;
-    let items = list["items"].as_array().unwrap();
+    let items = received(&list);
     let ids: Vec<_> = items.iter().map(|item| item["id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["t", "c", "r", "s1", "s2", "s3"]);
     let places: Vec<_> = items.iter().map(|item| item["index"].as_u64().unwrap()).collect();
-    assert_eq!(places, [0, 1, 2, 3, 4, 5]);
+    assert_eq!(places, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(list["items"][0]["kind"], "shard_open");
     assert_eq!(list["next_cursor"], Value::Null);
     assert_eq!(list["actions_missing"], 0);
 
-    let first = &items[0];
+    let first = items[0];
     assert_eq!(first["source"], "/fte/runner");
     assert_eq!(first["type"], "fte.task.requested");
     assert_eq!(first["task_id"], task.to_string());
@@ -180,7 +167,7 @@ async fn what_is_delivered_is_listed_to_the_byte_and_once() {
     assert!(first["logged_time"].as_str().unwrap().ends_with('Z'));
     assert_eq!(first["sha256"].as_str().unwrap().len(), 64);
 
-    let one = audit.get(&format!("/v1/audit/entries/{}/0", first["shard"])).await;
+    let one = audit.get(&format!("/v1/audit/entries/{}/1", first["shard"])).await;
     assert_eq!(&one, first);
 }
 
@@ -199,7 +186,7 @@ async fn filters_and_cursors_select_in_log_order() {
         .await;
     let ids = async |query: &str| {
         let list = audit.get(&format!("/v1/audit/entries?{query}")).await;
-        let ids: Vec<_> = list["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect();
+        let ids: Vec<_> = received(&list).iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect();
         (ids.join(" "), list["next_cursor"].as_str().map(str::to_owned))
     };
     for (query, expected) in [
@@ -217,7 +204,7 @@ async fn filters_and_cursors_select_in_log_order() {
     ] {
         assert_eq!(ids(query).await, (expected.to_owned(), None), "{query}");
     }
-    let (first, cursor) = ids("limit=5").await;
+    let (first, cursor) = ids("limit=6").await;
     let (rest, end) = ids(&format!("limit=5&after={}", cursor.unwrap())).await;
     assert_eq!((first.as_str(), rest.as_str(), end), ("t c r s1 s2", "s3 a o", None));
 }
@@ -248,7 +235,7 @@ async fn whatever_arrives_on_a_topic_is_acknowledged_and_kept() {
     let bodies: [&[u8]; 5] = [b"", b"\xff\xfe", b"plain text", b" {\"spaced\": true} ", b"{\"id\":7}"];
     assert_eq!(audit.deliver("fte.deadletter.runner", &bodies).await, ["SUCCESS"; 5]);
     let list = audit.get("/v1/audit/entries").await;
-    let items = list["items"].as_array().unwrap();
+    let items = received(&list);
     for (item, body) in items.iter().zip(bodies) {
         assert_eq!((&item["kind"], &item["id"], &item["topic"]), (&json!("unparsed"), &Value::Null, &json!("fte.deadletter.runner")));
         match item["event_base64"].as_str() {
@@ -263,20 +250,93 @@ async fn whatever_arrives_on_a_topic_is_acknowledged_and_kept() {
 #[tokio::test]
 async fn a_log_that_cannot_write_asks_for_the_records_again_and_can_still_be_read() {
     let directory = tempfile::tempdir().unwrap();
-    let options = SqliteOptions::at(directory.path().join("audit.sqlite"));
-    let pages_max = Arc::clone(&options.pages_max);
-    pages_max.store(20, Ordering::Relaxed);
-    let audit = Audit::over(SqliteLog::open(options).unwrap());
+    std::fs::create_dir(directory.path().join("audit")).unwrap();
+    let disk = SimDisk::new(1);
+    disk.set_room(Some(700_000));
+    let audit = Audit::over(Engine::open(EngineOptions { disk: Arc::new(disk.clone()), ..options(directory.path()) }).unwrap());
     let large = event("large", sample::task_id(), "t", &json!({"text": "x".repeat(1_000_000)}));
     let small = event("small", sample::task_id(), "t", &json!({}));
     assert_eq!(audit.deliver("fte.status.updates", &[&small, &large]).await, ["RETRY"; 2]);
-    assert_eq!(audit.get("/v1/audit/entries").await["items"], json!([]));
-    assert_eq!(audit.deliver("fte.status.updates", &[&small]).await, ["SUCCESS"]);
-    pages_max.store(0, Ordering::Relaxed);
-    // The limit is looked at when the log is opened again, which the next refusal does.
-    assert_eq!(audit.deliver("fte.status.updates", &[&small, &large]).await, ["RETRY"; 2]);
+    assert!(received(&audit.get("/v1/audit/entries").await).is_empty());
+    disk.set_room(None);
     assert_eq!(audit.deliver("fte.status.updates", &[&small, &large]).await, ["SUCCESS"; 2]);
-    assert_eq!(audit.get("/v1/audit/entries").await["items"].as_array().unwrap().len(), 2);
+    assert_eq!(received(&audit.get("/v1/audit/entries").await).len(), 2);
+}
+
+/// Waits for a checkpoint.
+async fn sealed(audit: &Audit) -> Value {
+    loop {
+        let list = audit.get("/v1/audit/entries").await;
+        if list["checkpoint"]["size"].as_u64() >= Some(list["items"].as_array().unwrap().len() as u64) {
+            return list["checkpoint"].clone();
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_tree_is_served_as_files_that_say_how_long_they_last_and_nothing_else_can_be_reached() {
+    let directory = tempfile::tempdir().unwrap();
+    let audit = Audit::start(directory.path());
+    live(&audit).await;
+    let checkpoint = sealed(&audit).await;
+    let file = async |path: String| {
+        let request = Request::get(&path).header("host", "localhost").body(Body::empty()).unwrap();
+        let response = audit.api.clone().oneshot(request).await.unwrap();
+        let header = |name: &str| response.headers().get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
+        let (status, kind, cache) = (response.status().as_u16(), header("content-type"), header("cache-control"));
+        (status, kind, cache, response.into_body().collect().await.unwrap().to_bytes())
+    };
+    let shard = &checkpoint["shard"];
+    let (status, kind, cache, note) = file(format!("/v1/audit/log/{shard}/checkpoint")).await;
+    assert_eq!((status, kind.as_str(), cache.as_str()), (200, "text/plain; charset=utf-8", "max-age=1"));
+    let root = checkpoint["root"].as_str().unwrap();
+    assert!(note.starts_with(format!("log.test/{shard}\n7\n{root}\n\n").as_bytes()), "{note:?}");
+    let (status, kind, cache, tile) = file(format!("/v1/audit/log/{shard}/tile/0/000.p/7")).await;
+    assert_eq!((status, kind.as_str(), tile.len()), (200, "application/octet-stream", 7 * 32));
+    assert!(cache.contains("immutable"), "{cache}");
+    let (_, _, _, bundle) = file(format!("/v1/audit/log/{shard}/tile/entries/000.p/7")).await;
+    assert!(fte_tlog::Bundle::parse(&bundle, 7).is_ok());
+    for path in [
+        "tile/0/000",
+        "tile/0/000.p/8",
+        "tile/1/000",
+        "tile/0/../0/000.p/7",
+        "..%2f..%2fstate%2fepoch",
+        "../../state/epoch",
+        "%2e%2e/%2e%2e/keys/log.key",
+        "blob/x",
+        "/checkpoint",
+        "checkpoint/",
+    ] {
+        let (status, ..) = file(format!("/v1/audit/log/{shard}/{path}")).await;
+        assert!(status >= 400, "{path}");
+    }
+    assert_eq!(file("/v1/audit/log/1999/checkpoint".to_owned()).await.0, 404);
+
+    let (status, _, _, proof) = file(format!("/v1/audit/entries/{shard}/3/proof")).await;
+    let proof = fte_tlog::ProofFile::parse(std::str::from_utf8(&proof).unwrap()).unwrap();
+    let leaf = fte_tlog::Bundle::parse(&bundle, 7).unwrap().leaf(3).map(fte_tlog::leaf_hash).unwrap();
+    assert_eq!((status, proof.index), (200, 3));
+    fte_tlog::check_inclusion(&proof.proof, 3, &leaf, 7, &root.parse().unwrap()).unwrap();
+    let consistency = audit.get("/v1/audit/consistency?from=3").await;
+    assert_eq!((&consistency["to"], &consistency["checkpoint"]), (&json!(7), &checkpoint));
+    assert!(!consistency["proof"].as_array().unwrap().is_empty());
+    let (status, problem) = audit.request(Method::GET, "/v1/audit/consistency?from=8").await;
+    assert_eq!((status.as_u16(), &problem["code"]), (400, &json!("invalid_query")));
+}
+
+#[tokio::test]
+async fn gaps_are_listed() {
+    let directory = tempfile::tempdir().unwrap();
+    let audit = Audit::start(directory.path());
+    let action = |sequence: u64| {
+        json!({"id": sequence.to_string(), "source": "/fte/intake", "sequence": sequence.to_string(), "fteepoch": "e"}).to_string()
+    };
+    audit.deliver("fte.audit.actions", &[action(1), action(4)]).await;
+    let gaps = audit.get("/v1/audit/gaps").await;
+    assert_eq!(gaps["open"], json!([{"source": "/fte/intake", "epoch": "e", "first": 2, "last": 3}]));
+    assert_eq!((&gaps["filled"], &gaps["actions_missing"]), (&json!([]), &json!(2)));
 }
 
 #[tokio::test]
@@ -311,6 +371,9 @@ async fn refusals_are_problems_with_stable_codes() {
         ("/v1/audit/entries/2026/0", 404, "entry_not_found"),
         ("/v1/audit/tasks/01980000-0000-7000-8000-000000000001", 404, "task_not_found"),
         ("/v1/audit/log", 404, "route_not_found"),
+        ("/v1/audit/gaps?colour=red", 400, "invalid_query"),
+        ("/v1/audit/consistency?from=1", 404, "no_checkpoint"),
+        ("/v1/audit/log/2026/tile/0/000", 404, "not_in_log"),
     ] {
         let (found, problem) = audit.request(Method::GET, path).await;
         assert_eq!((found.as_u16(), problem["code"].as_str().unwrap()), (status, code), "{path}");
@@ -322,13 +385,13 @@ async fn no_method_but_reading_is_taken() {
     let directory = tempfile::tempdir().unwrap();
     let audit = Audit::start(directory.path());
     live(&audit).await;
-    for path in ["/v1/audit/entries", "/v1/audit/entries/2026/0", "/v1/audit/tasks/x"] {
+    for path in ["/v1/audit/entries", "/v1/audit/entries/2026/0", "/v1/audit/tasks/x", "/v1/audit/gaps", "/v1/audit/log/2026/checkpoint"] {
         for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
             let (status, problem) = audit.request(method.clone(), path).await;
             assert_eq!((status.as_u16(), problem["code"].as_str()), (405, Some("method_not_allowed")), "{method} {path}");
         }
     }
-    assert_eq!(audit.get("/v1/audit/entries").await["items"].as_array().unwrap().len(), 6);
+    assert_eq!(received(&audit.get("/v1/audit/entries").await).len(), 6);
 }
 
 #[tokio::test]
@@ -342,16 +405,17 @@ async fn every_event_of_the_catalogue_is_recorded_as_an_event() {
         assert_eq!(audit.deliver(&sample.topic(), &[event]).await, ["SUCCESS"], "{}", sample.topic());
     }
     let list = audit.get("/v1/audit/entries").await;
-    let items = list["items"].as_array().unwrap();
-    assert_eq!(items.len(), samples.len());
-    assert!(items.iter().all(|item| item["kind"] == "event"));
+    assert_eq!(received(&list).len(), samples.len());
+    assert!(received(&list).iter().all(|item| item["kind"] == "event"));
 }
 
 #[tokio::test]
 async fn the_routes_are_in_the_document() {
     let directory = tempfile::tempdir().unwrap();
     let document = Audit::start(directory.path()).get("/openapi.json").await;
-    for path in ["/v1/audit/entries", "/v1/audit/entries/{shard}/{index}", "/v1/audit/tasks/{id}"] {
+    for path in
+        ["/v1/audit/entries", "/v1/audit/entries/{shard}/{index}", "/v1/audit/tasks/{id}", "/v1/audit/gaps", "/v1/audit/consistency"]
+    {
         assert!(document["paths"][path]["get"].is_object(), "{path}");
     }
 }

@@ -1,0 +1,86 @@
+//! What can go wrong with the log's files, in words that help whoever must act on it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rusqlite::ErrorCode;
+
+use super::wal::WalError;
+use crate::leaf::LeafError;
+use crate::log::LogError;
+
+/// A fault of the log. After one nothing in memory is believed: the log is opened again from what is on the disk.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    #[error("{}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("the index")]
+    Index(#[from] rusqlite::Error),
+    #[error("an entry is no leaf")]
+    Leaf(#[from] LeafError),
+    /// The files contradict each other, or what was signed.
+    #[error("{0}")]
+    Refused(String),
+    /// Another process writes this log now: this one never does again.
+    #[error("{} was raised by another process: this one signs nothing more", epoch.display())]
+    Fenced { epoch: PathBuf },
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+impl Fault {
+    pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { path, source }
+    }
+
+    /// Whether the index must be made again.
+    pub(super) fn is_damaged_index(&self) -> bool {
+        let Self::Index(error) = self else { return false };
+        matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation))
+    }
+
+    /// What the log's users are told.
+    pub(super) fn explained(self, directory: &Path) -> LogError {
+        let why = match &self {
+            Self::Log(error) => return error.clone(),
+            Self::Io { source, .. } | Self::Wal(WalError::Io { source, .. }) => why_io(source),
+            Self::Index(error) => why_index(error),
+            Self::Fenced { .. } => "another process writes it now; stop one of them",
+            Self::Wal(_) | Self::Refused(_) | Self::Leaf(_) => {
+                "it does not start from damaged files, or it would lose or change what is on record"
+            }
+        };
+        LogError::Storage { what: format!("the audit log {}: {why}", directory.display()), source: Arc::new(self) }
+    }
+}
+
+fn why_io(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            "the disk is full: nothing is recorded until there is room"
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "it may not be written: give this user the right to write it and its directory"
+        }
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            "a file of it is missing, or its directory is none: check that nothing was moved away"
+        }
+        _ => "reading or writing it failed: check the disk",
+    }
+}
+
+fn why_index(error: &rusqlite::Error) -> &'static str {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => "the disk is full: nothing is recorded until there is room",
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            "its index is read-only: give this user the right to write it and its directory"
+        }
+        Some(ErrorCode::CannotOpen) => "its index cannot be opened: check that the directory exists and may be written",
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "another process uses its index",
+        _ => "reading or writing its index failed: check the disk",
+    }
+}

@@ -1,0 +1,221 @@
+//! What stands on the disk: it can be checked by anyone, an index can be made again from it, and damaged or older files do not start.
+
+use std::fs;
+
+use fte_tlog::{SignedNote, check_consistency, leaf_hash};
+
+use super::*;
+
+/// Gives the last checkpoint once it covers everything.
+async fn sealed(log: &Engine, size: u64) -> Published {
+    loop {
+        match log.checkpoint(None).await.unwrap() {
+            Some(published) if published.checkpoint.size >= size => return published,
+            _ => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+}
+
+fn batch(from: usize, count: usize) -> Vec<NewEntry> {
+    (from..from + count).map(|n| event(&numbered(n))).collect()
+}
+
+#[tokio::test]
+async fn every_entry_is_proved_by_a_signed_checkpoint_that_only_grows() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(directory.path());
+    log.append(batch(0, 300)).await.unwrap();
+    let first = sealed(&log, 301).await;
+    log.append(batch(300, 700)).await.unwrap();
+    let second = sealed(&log, 1001).await;
+    let signed = SignedNote::parse(second.note.as_bytes()).unwrap();
+    let key = test_key().renamed(format!("log.test/{}", second.shard), fte_tlog::KeyAlgorithm::Ed25519).unwrap();
+    assert_eq!(signed.verify(&[key.verifier()]).unwrap().len(), 1);
+
+    let proof = log.consistency(second.shard, 301, 1001).await.unwrap().unwrap();
+    check_consistency(&proof, 301, &first.checkpoint.root, 1001, &second.checkpoint.root).unwrap();
+    for index in [0, 1, 255, 256, 511, 767, 1000] {
+        let at = Position { shard: second.shard, index };
+        let proof = log.proof(at).await.unwrap().unwrap();
+        let bundle =
+            log.tile(at.shard, TilePath::in_tree(fte_tlog::TileLevel::Entries, index / 256, 1001).unwrap()).await.unwrap().unwrap();
+        let width = u16::try_from((1001 - index / 256 * 256).min(256)).unwrap();
+        let bundle = fte_tlog::Bundle::parse(&bundle, width).unwrap();
+        let leaf = bundle.leaf(usize::try_from(index % 256).unwrap()).unwrap();
+        fte_tlog::check_inclusion(&proof.proof, index, &leaf_hash(leaf), 1001, &second.checkpoint.root).unwrap();
+        let entry = log.entry(at).await.unwrap().unwrap();
+        assert_eq!(crate::leaf::decode(leaf).unwrap().0, entry.header);
+    }
+    assert!(log.proof(Position { shard: second.shard, index: 1001 }).await.unwrap().is_none());
+    // A partial tile of the older checkpoint can still be read, though only the newest are kept.
+    let older: TilePath = "tile/0/001.p/45".parse().unwrap();
+    assert_eq!(log.tile(second.shard, older).await.unwrap().unwrap().len(), 45 * 32);
+    let older: TilePath = "tile/entries/001.p/45".parse().unwrap();
+    fte_tlog::Bundle::parse(&log.tile(second.shard, older).await.unwrap().unwrap(), 45).unwrap();
+}
+
+#[tokio::test]
+async fn p12_an_index_that_is_missing_or_damaged_or_of_another_log_is_made_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(directory.path());
+    log.append(batch(0, 2000)).await.unwrap();
+    drop(log);
+    let path = directory.path().join("audit/index.sqlite");
+    let before = dump(&path);
+    let other = tempfile::tempdir().unwrap();
+    let log = open(other.path());
+    log.append(batch(5000, 100)).await.unwrap();
+    drop(log);
+    for damage in ["missing", "damaged", "of another log"] {
+        super::recover::remove_index(&path).unwrap();
+        match damage {
+            "damaged" => fs::write(&path, vec![b'x'; 8192]).unwrap(),
+            "of another log" => drop(fs::copy(other.path().join("audit/index.sqlite"), &path).unwrap()),
+            _ => {}
+        }
+        let log = open(directory.path());
+        assert_eq!(all(&log, any()).await.len(), 2000, "{damage}");
+        assert!(log.append(batch(0, 2000)).await.unwrap().iter().all(|outcome| *outcome == Appended::Known), "{damage}");
+        drop(log);
+        assert_eq!(dump(&path), before, "{damage}");
+    }
+}
+
+/// Every row of every table.
+fn dump(path: &Path) -> Vec<String> {
+    let connection = Connection::open(path).unwrap();
+    let mut rows = Vec::new();
+    for table in ["done", "identity", "task", "block", "facet", "epoch", "gap", "filled", "closing", "place"] {
+        let mut statement = connection.prepare(&format!("SELECT * FROM {table}")).unwrap();
+        let columns = statement.column_count();
+        let mut found = statement.query([]).unwrap();
+        while let Some(row) = found.next().unwrap() {
+            let row: Vec<_> = (0..columns).map(|column| row.get::<_, rusqlite::types::Value>(column).unwrap()).collect();
+            rows.push(format!("{table} {row:?}"));
+        }
+    }
+    rows
+}
+
+#[tokio::test]
+async fn p10_a_log_that_is_older_or_other_than_what_was_signed_does_not_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(directory.path());
+    log.append(batch(0, 100)).await.unwrap();
+    sealed(&log, 101).await;
+    drop(log);
+    let older = tempfile::tempdir().unwrap();
+    copy_tree(directory.path(), older.path());
+    let log = open(directory.path());
+    log.append(batch(100, 100)).await.unwrap();
+    let published = sealed(&log, 201).await;
+    drop(log);
+    let audit = directory.path().join("audit");
+    let wal = audit.join(format!("{}/wal/{:020}.wal", published.shard, 0));
+
+    let why = |directory: &Path| Engine::open(options(directory)).err().map(|error| fte_service::chain(&error)).unwrap_or_default();
+    // The newest entries are gone, as in a copy from before.
+    let whole = fs::read(&wal).unwrap();
+    fs::copy(older.path().join("audit").join(wal.strip_prefix(&audit).unwrap()), &wal).unwrap();
+    assert!(why(directory.path()).contains("has 101 entries, and 201 were signed"), "{}", why(directory.path()));
+    // A bad frame before a good one.
+    let mut damaged = whole.clone();
+    damaged[5000] ^= 1;
+    fs::write(&wal, &damaged).unwrap();
+    assert!(why(directory.path()).contains("is damaged at byte"), "{}", why(directory.path()));
+    // The whole of it is gone.
+    fs::remove_file(&wal).unwrap();
+    assert!(why(directory.path()).contains("201 entries were signed"), "{}", why(directory.path()));
+    // Another log with the same key.
+    let other = tempfile::tempdir().unwrap();
+    let log = open(other.path());
+    log.append(batch(1000, 300)).await.unwrap();
+    drop(log);
+    fs::copy(other.path().join("audit").join(wal.strip_prefix(&audit).unwrap()), &wal).unwrap();
+    assert!(why(directory.path()).contains("is not what was signed"), "{}", why(directory.path()));
+    fs::write(&wal, whole).unwrap();
+    drop(Engine::open(options(directory.path())).unwrap());
+}
+
+#[tokio::test]
+async fn p10_a_second_writer_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(directory.path());
+    let error = Engine::open(options(directory.path())).err().unwrap();
+    assert!(fte_service::chain(&error).contains("another process"), "{}", fte_service::chain(&error));
+    // Where the lock does not reach, the epoch does: the first one signs no more.
+    log.append(batch(0, 1)).await.unwrap();
+    fs::write(directory.path().join("audit/state/epoch"), "99\n").unwrap();
+    while log.ready().is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(fte_service::chain(&log.ready().unwrap_err()).contains("raised by another process"));
+}
+
+#[tokio::test]
+async fn a_place_that_cannot_hold_the_log_is_refused_with_a_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("audit"), "").unwrap();
+    let error = Engine::open(options(directory.path())).err().unwrap();
+    assert!(error.to_string().contains("is none"), "{}", fte_service::chain(&error));
+}
+
+#[tokio::test]
+async fn a_full_disk_acknowledges_nothing_and_recovers_by_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("audit")).unwrap();
+    let disk = super::sim::SimDisk::new(3);
+    disk.set_room(Some(1_500_000));
+    let options = EngineOptions { disk: Arc::new(disk.clone()), ..options(directory.path()) };
+    let log = Engine::open(options).unwrap();
+    let mut acknowledged = 0;
+    let error = loop {
+        match log.append(batch(acknowledged * 20, 20)).await {
+            Ok(_) => acknowledged += 1,
+            Err(error) => break error,
+        }
+        assert!(acknowledged < 1000, "the disk is not full");
+    };
+    assert!(error.to_string().contains("the disk is full"), "{error}");
+    assert!(log.ready().unwrap_err().to_string().contains("the disk is full"));
+    disk.set_room(None);
+    log.append(batch(acknowledged * 20, 20)).await.unwrap();
+    log.ready().unwrap();
+    assert_gapless(&every(&log, any()).await);
+    assert_eq!(all(&log, any()).await.len(), (acknowledged + 1) * 20);
+}
+
+#[tokio::test]
+async fn a_payload_that_is_too_large_for_a_leaf_is_a_blob() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(directory.path());
+    let body = json!({"id": "1", "source": "/s", "data": {"text": "x".repeat(100_000)}}).to_string();
+    let outcome = log.append(vec![record(TOPIC, body.clone())]).await.unwrap();
+    let Appended::New(at) = outcome[0] else { panic!("{outcome:?}") };
+    let entry = log.entry(at).await.unwrap().unwrap();
+    assert_eq!(entry.bytes.as_deref(), Some(body.as_bytes()));
+    let digest = entry.header.payload_ref.unwrap();
+    assert_eq!(log.blob(at.shard, digest).await.unwrap().unwrap(), body.as_bytes());
+    assert_eq!(log.append(vec![record(TOPIC, body)]).await.unwrap(), [Appended::Known]);
+}
+
+#[tokio::test]
+async fn segments_of_the_write_ahead_log_go_once_their_bundles_are_durable() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = EngineOptions { segment_bytes: 64 * 1024, seal_every: Duration::ZERO, ..options(directory.path()) };
+    let log = Engine::open(options.clone()).unwrap();
+    for round in 0..40 {
+        log.append(batch(round * 100, 100)).await.unwrap();
+    }
+    let shard = sealed(&log, 4001).await.shard;
+    let segments = || fs::read_dir(directory.path().join(format!("audit/{shard}/wal"))).unwrap().count();
+    let mut more = 4000;
+    while segments() > 4 {
+        log.append(batch(more, 1)).await.unwrap();
+        more += 1;
+    }
+    drop(log);
+    let log = Engine::open(options).unwrap();
+    assert_eq!(all(&log, any()).await.len(), more);
+    assert!(log.append(batch(0, more)).await.unwrap().iter().all(|outcome| *outcome == Appended::Known));
+}
