@@ -81,6 +81,8 @@ enum Command {
     Reply(On<task::reply::Reply>),
     /// Show what a task handed off, and how that goes
     Tree(On<task::tree::Tree>),
+    /// Say something to a task that is under way
+    Send(On<task::send::Send>),
     /// Call a task off
     Cancel(On<task::cancel::Cancel>),
     /// List the agents and how they are used
@@ -133,6 +135,7 @@ impl Cli {
             Command::Approve(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
             Command::Reply(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
             Command::Tree(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
+            Command::Send(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
             Command::Cancel(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
             Command::Agents(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
             Command::DeadLetters(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),

@@ -52,6 +52,20 @@ pub(crate) fn object(text: &str) -> Result<Map<String, Value>, String> {
     }
 }
 
+/// JSON, or the name of a file with JSON. A text that is both is JSON.
+pub(crate) fn json(text: &str) -> Result<Value, String> {
+    let error = match serde_json::from_str(text) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    let file = match std::fs::read_to_string(text) {
+        Ok(file) => file,
+        Err(_) if text.trim_start().starts_with(['{', '[', '"']) => return Err(format!("it is not JSON: {error}")),
+        Err(unread) => return Err(format!("it is neither JSON ({error}) nor a file that can be read ({unread})")),
+    };
+    serde_json::from_str(&file).map_err(|error| format!("the file is not JSON: {error}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,6 +77,18 @@ mod tests {
         }
         for text in ["", "30", "-5s", "soon"] {
             assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn json_is_written_out_or_in_a_file() {
+        let file = std::env::temp_dir().join(format!("fte-input-{}.json", std::process::id()));
+        std::fs::write(&file, r#"{"a": 1}"#).unwrap();
+        assert_eq!(json(file.to_str().unwrap()).unwrap(), serde_json::json!({ "a": 1 }));
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(json("[1]").unwrap(), serde_json::json!([1]));
+        for text in ["{", "no such file", ""] {
+            assert!(json(text).is_err(), "{text}");
         }
     }
 

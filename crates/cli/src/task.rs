@@ -8,6 +8,7 @@ mod lines;
 pub(crate) mod list;
 pub(crate) mod reply;
 pub(crate) mod result;
+pub(crate) mod send;
 pub(crate) mod submit;
 pub(crate) mod tree;
 pub(crate) mod watch;

@@ -98,7 +98,11 @@ impl Up {
         let tokens = Name::ALL.map(|_| Tokens { app: secret(), api: secret() });
         let sidecar = self.start_sidecar(&settings, &listeners, &tokens).await?;
         let addrs = sidecar.http_addrs().to_vec();
+        let api = local_addr(&listeners.api)?;
+        let named = env.get(fte_service::settings::ENV_PUBLIC_URL).is_some();
+        let public_url = if named { settings.public_url.clone() } else { fte_service::settings::url_of(api) };
         let own = |index: usize| Settings {
+            public_url: public_url.clone(),
             sidecar_url: format!("http://{}", addrs[index]),
             sidecar_token: Some(tokens[index].api.clone()),
             app_token: Some(tokens[index].app.clone()),
@@ -107,7 +111,6 @@ impl Up {
         let starting = configs.into_iter().enumerate().map(async |(index, config)| config.start(&own(index)).await);
         let services: Vec<Service> = try_join_all(starting).await?;
 
-        let api = local_addr(&listeners.api)?;
         let place = ready::Place {
             api: format!("http://{api}"),
             sidecar: format!("http://{}", addrs[Name::ALL.len()]),

@@ -73,9 +73,9 @@ pub use envelope::{Outgoing, TENANT};
 pub use handoffs::{EscalationLevel, HandoffRequested, HandoffWithdrawn};
 pub use ids::{AgentName, ClaimId, EventName, TaskId, event_id};
 pub use payload::{Extra, Payload};
-pub use results::{Artifact, Reply, ResultKind, TaskResult};
+pub use results::{Artifact, Reply, ResultKind, TaskResult, Tokens, TokensUsed};
 pub use sandbox::{ReleaseReason, Runtime, SandboxChange, SandboxClaim, SandboxKind};
-pub use status::{ApprovalRequest, Status, StatusChanged, TaskError};
+pub use status::{ApprovalRequest, ExpiryDefault, Status, StatusChanged, TaskError};
 pub use triggers::{
     Channel, Customer, DailyTaskDue, DeadlinePassed, ErasureRequested, MessageReceived, Origin, Priority, Requester, ResumeReason,
     ScheduleFired, TaskRequested, TaskResumed,

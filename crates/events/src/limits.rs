@@ -21,6 +21,9 @@ pub const AHEAD_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 /// The largest budget.
 pub const BUDGET_USD_MAX: f64 = 1_000_000.0;
 
+/// The largest budget in tokens.
+pub const BUDGET_TOKENS_MAX: u64 = 1_000_000_000_000;
+
 /// What a request asks for beyond the limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BeyondLimits {
@@ -36,6 +39,9 @@ pub enum BeyondLimits {
     /// No budget anybody has.
     #[error("its budget must be a number above 0 and at most {BUDGET_USD_MAX}")]
     Budget,
+    /// No tokens, or more than anybody has.
+    #[error("its budget_tokens must be a whole number from 1 to {BUDGET_TOKENS_MAX}")]
+    BudgetTokens,
     /// Too late.
     #[error("its start and its deadline must be within 366 days")]
     Ahead,
@@ -52,6 +58,11 @@ pub fn is_budget(usd: f64) -> bool {
     usd > 0.0 && usd <= BUDGET_USD_MAX
 }
 
+/// Whether a budget in tokens can be a task's.
+pub fn is_token_budget(tokens: u64) -> bool {
+    (1..=BUDGET_TOKENS_MAX).contains(&tokens)
+}
+
 /// Whether a moment is near enough to wait for.
 pub fn is_near(at: Timestamp, now: Timestamp) -> bool {
     SignedDuration::try_from(AHEAD_MAX).is_ok_and(|most| at.duration_since(now) <= most)
@@ -65,6 +76,7 @@ impl TaskRequested {
             (self.context.is_empty() || json_bytes(&self.context) <= CONTEXT_BYTES_MAX, BeyondLimits::Context),
             (self.metadata.is_empty() || json_bytes(&self.metadata) <= METADATA_BYTES_MAX, BeyondLimits::Metadata),
             (self.budget_usd.is_none_or(is_budget), BeyondLimits::Budget),
+            (self.budget_tokens.is_none_or(is_token_budget), BeyondLimits::BudgetTokens),
             ([self.not_before, self.deadline].into_iter().flatten().all(|at| is_near(at, now)), BeyondLimits::Ahead),
         ];
         limits.into_iter().find(|(kept, _)| !kept).map_or(Ok(()), |(_, beyond)| Err(beyond))
@@ -122,6 +134,8 @@ mod tests {
         assert_eq!(large.within_limits(now), Err(BeyondLimits::Context));
         assert_eq!(request(|it, _| it.budget_usd = Some(-1.0)), Err(BeyondLimits::Budget));
         assert_eq!(request(|it, _| it.budget_usd = Some(BUDGET_USD_MAX)), Ok(()));
+        assert_eq!(request(|it, _| it.budget_tokens = Some(0)), Err(BeyondLimits::BudgetTokens));
+        assert_eq!(request(|it, _| it.budget_tokens = Some(BUDGET_TOKENS_MAX)), Ok(()));
         assert_eq!(request(|it, far| it.deadline = Some(far)), Ok(()));
         assert_eq!(request(|it, far| it.not_before = Some(far + SignedDuration::from_secs(1))), Err(BeyondLimits::Ahead));
     }

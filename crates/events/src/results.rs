@@ -19,6 +19,49 @@ use crate::status::{Status, TaskError};
 /// The topic.
 pub const TOPIC: &str = "fte.results.completed";
 
+/// Tokens of a model, as they are counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Tokens {
+    /// What it was given.
+    pub input: u64,
+    /// What it made of that.
+    pub output: u64,
+}
+
+impl Tokens {
+    /// Both together.
+    pub fn total(self) -> u64 {
+        self.input.saturating_add(self.output)
+    }
+
+    /// These and those.
+    #[must_use]
+    pub fn plus(self, more: Self) -> Self {
+        Self { input: self.input.saturating_add(more.input), output: self.output.saturating_add(more.output) }
+    }
+}
+
+/// The tokens that a task took, as an event tells them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
+#[serde(default)]
+pub struct TokensUsed {
+    /// What the model was given.
+    pub input: u64,
+    /// What it made of that.
+    pub output: u64,
+    /// Fields this version does not know.
+    #[serde(flatten)]
+    #[schema(ignore)]
+    pub extra: Extra,
+}
+
+impl From<Tokens> for TokensUsed {
+    fn from(tokens: Tokens) -> Self {
+        Self { input: tokens.input, output: tokens.output, extra: Extra::new() }
+    }
+}
+
 /// A terminal status, which is a result's `status` and names its event type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -171,6 +214,9 @@ pub struct TaskResult {
     /// What it cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<f64>,
+    /// The tokens that it took, as far as its agent says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<TokensUsed>,
     /// What to answer on a support channel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply: Option<Reply>,

@@ -11,9 +11,9 @@ use crate::envelope::Outgoing;
 use crate::handoffs::{EscalationLevel, HandoffRequested, HandoffWithdrawn};
 use crate::ids::{AgentName, ClaimId, EventName, TaskId, event_id};
 use crate::payload::Extra;
-use crate::results::{Artifact, Reply, ResultKind, TaskResult};
+use crate::results::{Artifact, Reply, ResultKind, TaskResult, Tokens};
 use crate::sandbox::{ReleaseReason, Runtime, SandboxChange, SandboxClaim, SandboxKind};
-use crate::status::{ApprovalRequest, Status, StatusChanged, TaskError};
+use crate::status::{ApprovalRequest, ExpiryDefault, Status, StatusChanged, TaskError};
 use crate::triggers::{
     Channel, Customer, DailyTaskDue, DeadlinePassed, ErasureRequested, MessageReceived, Origin, Priority, Requester, ResumeReason,
     ScheduleFired, TaskRequested, TaskResumed,
@@ -51,6 +51,7 @@ pub fn task_requested() -> TaskRequested {
         require_approval: true,
         priority: Priority::P1,
         budget_usd: Some(0.5),
+        budget_tokens: Some(100_000),
         deadline: Some(time(3_600_000)),
         not_before: Some(time(60_000)),
         requester: Some(Requester { requester_type: "user".into(), id: "ada".into(), extra: Extra::new() }),
@@ -144,9 +145,12 @@ pub fn status_changed() -> StatusChanged {
         agent: Some("writer".into()),
         approval: Some(ApprovalRequest {
             question: Some(1),
+            action: Some("mail.send".into()),
             reason: Some("send it to the board?".into()),
             data: Some(json!({"draft": "We met and agreed."})),
             expires_at: Some(time(86_400_000)),
+            default: Some(ExpiryDefault::Reject),
+            link: Some("https://fte.example.com/v1/tasks/01980000-0000-7000-8000-000000000001/approval".into()),
             extra: Extra::new(),
         }),
         error: Some(TaskError { retryable: true, ..TaskError::new("agent_crashed", "the agent ended with status 1") }),
@@ -172,6 +176,7 @@ pub fn task_result(kind: ResultKind) -> TaskResult {
         completed_at: time(4_212),
         duration_ms: 4_200,
         cost_usd: Some(0.012),
+        tokens: Some(Tokens { input: 1200, output: 340 }.into()),
         reply: Some(Reply {
             channel: "email".into(),
             to: "ada@example.com".into(),
@@ -232,6 +237,7 @@ pub fn handoff_requested() -> HandoffRequested {
         requester: task_requested().requester,
         priority: Priority::P1,
         budget_usd: Some(0.5),
+        budget_tokens: Some(100_000),
         ticket_id: Some("ticket-1".into()),
         level: Some(EscalationLevel::L2),
         sentiment: Some(-0.5),

@@ -10,7 +10,9 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::ids::TaskId;
+use crate::open::open_words;
 use crate::payload::Extra;
+use crate::results::TokensUsed;
 
 /// The topic.
 pub const TOPIC: &str = "fte.status.updates";
@@ -103,12 +105,25 @@ impl FromStr for Status {
     }
 }
 
+open_words! {
+    /// What becomes of a question that nobody answers.
+    pub enum ExpiryDefault {
+        /// The task ends, `timed_out`.
+        Reject = "reject",
+        /// It counts as approved.
+        Approve = "approve",
+    }
+}
+
 /// What a person has to decide.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, ToSchema)]
 pub struct ApprovalRequest {
     /// Which of the task's questions this is, from 1: a decision that names it cannot count for the next one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub question: Option<u32>,
+    /// What it is about, as the agent names it and a policy speaks of it: `mail.send`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
     /// Why it is asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -116,9 +131,15 @@ pub struct ApprovalRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub data: Option<Value>,
-    /// The task is `timed_out` after this.
+    /// Nobody can answer after this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
+    /// What counts if nobody has answered until then; `reject` where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<ExpiryDefault>,
+    /// A page on which a person can answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
     /// Fields this version does not know.
     #[serde(flatten)]
     #[schema(ignore)]
@@ -173,6 +194,12 @@ pub struct StatusChanged {
     /// Who works on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
+    /// What the task has cost so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<f64>,
+    /// The tokens that it has taken so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<TokensUsed>,
     /// What is asked, with `awaiting_approval`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<ApprovalRequest>,
@@ -201,6 +228,8 @@ impl StatusChanged {
             progress_pct: None,
             message: None,
             agent: None,
+            cost_usd: None,
+            tokens: None,
             approval: None,
             error: None,
             details: Map::new(),

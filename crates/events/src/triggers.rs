@@ -120,6 +120,9 @@ pub struct TaskRequested {
     /// What it may cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_usd: Option<f64>,
+    /// How many tokens it may take, in and out together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget_tokens: Option<u64>,
     /// `timed_out` after this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
@@ -157,6 +160,7 @@ impl TaskRequested {
             require_approval: false,
             priority: Priority::default(),
             budget_usd: None,
+            budget_tokens: None,
             deadline: None,
             not_before: None,
             requester: None,

@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use fte_events::limits::{AHEAD_MAX, CONTEXT_BYTES_MAX, METADATA_BYTES_MAX, TASK_CHARS_MAX, is_budget, is_near, json_bytes};
+use fte_events::limits::{
+    AHEAD_MAX, CONTEXT_BYTES_MAX, METADATA_BYTES_MAX, TASK_CHARS_MAX, is_budget, is_near, is_token_budget, json_bytes,
+};
 use fte_events::{Origin, Priority, TaskId, TaskRequested};
 use fte_service::agents::Agents;
 use fte_service::{FieldError, parse_duration};
@@ -47,6 +49,10 @@ pub struct NewTask {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(exclusive_minimum = 0, maximum = 1_000_000)]
     pub budget_usd: Option<f64>,
+    /// How many tokens of its model it may take, in and out together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1_000_000_000_000u64)]
+    pub budget_tokens: Option<u64>,
     /// Your own notes, passed through: an object of at most 16 KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Map<String, Value>>,
@@ -72,6 +78,8 @@ pub(crate) fn read(body: Map<String, Value>, task_id: TaskId, agents: &Agents, n
     let not_before = fields.take("delay", r#"a duration of at most 366 days, such as "30s" or "24h""#, |value| delay(value, now));
     let deadline = fields.deadline(now, not_before);
     let budget_usd = fields.take("budget_usd", "a number above 0 and at most 1000000", budget);
+    let budget_tokens = fields
+        .take("budget_tokens", "a whole number from 1 to 1000000000000", |value| value.as_u64().filter(|tokens| is_token_budget(*tokens)));
     let metadata = fields.object("metadata", METADATA_BYTES_MAX);
     fields.refuse_unknown();
 
@@ -82,6 +90,7 @@ pub(crate) fn read(body: Map<String, Value>, task_id: TaskId, agents: &Agents, n
             require_approval,
             priority,
             budget_usd,
+            budget_tokens,
             deadline,
             not_before,
             metadata,

@@ -252,7 +252,7 @@ async fn the_document_describes_the_route() {
     let names: Vec<&str> = fields["properties"].as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(
         names,
-        ["agent", "budget_usd", "context", "deadline", "delay", "metadata", "priority", "require_approval", "task"],
+        ["agent", "budget_tokens", "budget_usd", "context", "deadline", "delay", "metadata", "priority", "require_approval", "task"],
         "the document and the reader list the same fields"
     );
 }

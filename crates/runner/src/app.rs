@@ -111,6 +111,7 @@ fn handed_off(event: &RawEvent, handoff: HandoffRequested) -> Incoming {
     request.requester = handoff.requester;
     request.priority = handoff.priority;
     request.budget_usd = handoff.budget_usd;
+    request.budget_tokens = handoff.budget_tokens;
     let parent = Parent {
         task_id: handoff.parent_task_id,
         handoff_id: handoff.handoff_id,

@@ -7,6 +7,7 @@ use fte_service::agents::{Agent, AgentKind};
 use fte_service::{ConfigError, Env};
 
 use crate::agents::Claims;
+use crate::document::Budget;
 use crate::settings::{AgentLimits, Settings};
 
 /// Tasks this process may be responsible for at once, 1 to 16 384. Default: what all agents together may have (`max` and `queue` of each), but at least 640
@@ -109,5 +110,10 @@ fn limits(agent: &Agent) -> AgentLimits {
         runtime,
         timeout: agent.timeout,
         attempts_max: agent.attempts,
+        approvals: agent.approvals.clone(),
+        budget: Budget { usd: agent.budget_usd, tokens: agent.budget_tokens },
+        takes_messages: agent.messages,
+        // What a tool of such an agent is called with is the agent's own.
+        takes_edits: !matches!(agent.kind, AgentKind::Acp(..)),
     }
 }

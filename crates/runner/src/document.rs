@@ -5,8 +5,8 @@
 //! times: ids are derived from the task, so a second publish is recognised.
 
 use fte_events::{
-    ActionOutcome, Actor, ActorType, ApprovalRequest, Artifact, ClaimId, EventName, ReleaseReason, ResultKind, ResumeReason, Runtime,
-    SandboxKind, Status, TaskError, TaskId, TaskRequested, TaskResult, TaskResumed, json_sha256,
+    ActionOutcome, Actor, ActorType, Artifact, ClaimId, EventName, ReleaseReason, ResultKind, ResumeReason, Runtime, SandboxKind, Status,
+    TaskError, TaskId, TaskRequested, TaskResult, TaskResumed, Tokens, json_sha256,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -16,15 +16,19 @@ use serde_json::{Map, Value};
 pub(crate) const SERVICE: &str = "runner";
 /// Most events that may wait in a document's outbox; a task that reports faster is slowed down.
 pub(crate) const OUTBOX_MAX: usize = 256;
-/// Most answers that are kept for an agent that starts over, and for people who repeat theirs.
-const ANSWERS_MAX: usize = 100;
 /// Most artifacts of a task.
 pub(crate) const ARTIFACTS_MAX: usize = 1000;
 
+mod approvals;
+mod budget;
 mod handoff;
+mod messages;
 mod says;
 
+pub use self::approvals::{Approval, Ask, Decision, Granted, POLICY, Yes, edited_request, question, request_input};
+pub use self::budget::{Budget, sum_usd};
 pub use self::handoff::{Handoff, HandoffReply, Parent, PersonAnswer};
+pub use self::messages::{Accepted, MESSAGES_MAX, Message, NoRoom};
 pub use self::says::OutEvent;
 
 /// One process's life as a runner, new for each start.
@@ -70,65 +74,6 @@ pub struct Claim {
     /// Whether one stood ready.
     #[serde(default)]
     pub warm: bool,
-}
-
-/// A question to a person.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Approval {
-    /// Which of the task's questions, from 1.
-    pub ordinal: u32,
-    /// Why it is asked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// What to look at.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub data: Option<Value>,
-    /// The answer counts until then.
-    pub expires_at: Timestamp,
-    /// The answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub decision: Option<Decision>,
-    /// It was asked before the start, by the runner: no agent is told.
-    #[serde(default)]
-    pub before_start: bool,
-    /// Whether the agent has been told.
-    #[serde(default)]
-    pub told: bool,
-}
-
-/// A person's answer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Decision {
-    /// Yes or no.
-    pub approved: bool,
-    /// In their words.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// Who.
-    pub approver: String,
-    /// When.
-    pub decided_at: Timestamp,
-}
-
-/// An earlier question that was answered with yes: who repeats that answer is told so, and decides nothing else.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Granted {
-    /// The question's ordinal.
-    pub ordinal: u32,
-    /// Who said yes.
-    pub approver: String,
-}
-
-/// A yes to an agent's question. Every start from the same point asks the same questions again, and is given the same answers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Yes {
-    /// The question's ordinal.
-    pub ordinal: u32,
-    /// The question, as a digest.
-    pub question: String,
-    /// In the decider's words.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
 }
 
 /// The document `task/{id}`.
@@ -190,6 +135,12 @@ pub struct TaskDoc {
     /// What the person answered that it was handed to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<PersonAnswer>,
+    /// What people have said to it, as far as no checkpoint includes it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<Message>,
+    /// All messages that were accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accepted: Vec<Accepted>,
     /// What the agent asked to keep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<Value>,
@@ -205,6 +156,9 @@ pub struct TaskDoc {
     /// What it cost so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<f64>,
+    /// The tokens that it took so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<Tokens>,
     /// Somebody called it off; who.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel_requested: Option<String>,
@@ -242,12 +196,18 @@ pub struct Report {
     pub log: Vec<String>,
     /// Actions, in order.
     pub actions: Vec<(String, Map<String, Value>)>,
+    /// What the configuration answered, in order: whether it said yes, to what, and about it.
+    pub by_policy: Vec<(bool, String, Map<String, Value>)>,
     /// Files, in order.
     pub artifacts: Vec<Artifact>,
     /// What to give back at the next start, and the ordinals of the answers that it includes.
     pub checkpoint: Option<(Value, Vec<u32>)>,
+    /// The messages that it includes, or the one before does.
+    pub heard: Vec<String>,
     /// What it cost.
     pub cost_usd: f64,
+    /// The tokens that it took.
+    pub tokens: Tokens,
 }
 
 impl Report {
@@ -273,11 +233,6 @@ impl End {
     pub fn error(kind: ResultKind, code: &str, message: impl Into<String>) -> Self {
         Self { kind, result: None, error: Some(TaskError::new(code, message)) }
     }
-}
-
-/// What tells one question from another: the same words and data are the same question.
-pub fn question(reason: Option<&str>, data: Option<&Value>) -> String {
-    json_sha256(&serde_json::json!([reason, data]))
 }
 
 /// The key of a task's document.
@@ -310,11 +265,14 @@ impl TaskDoc {
             parent: None,
             handoffs: Vec::new(),
             answer: None,
+            messages: Vec::new(),
+            accepted: Vec::new(),
             checkpoint: None,
             stage: None,
             progress_pct: None,
             artifacts: Vec::new(),
             cost_usd: None,
+            tokens: None,
             cancel_requested: None,
             erased: false,
             deadline_passed: false,
@@ -333,12 +291,6 @@ impl TaskDoc {
     /// Whether its deadline has passed, by this clock or by somebody's who left a note.
     pub fn is_overdue(&self, now: Timestamp) -> bool {
         self.deadline_passed || self.request.as_ref().and_then(|request| request.deadline).is_some_and(|deadline| deadline <= now)
-    }
-
-    /// Whether it cost more than it may. What it handed off counts.
-    pub fn over_budget(&self, unwritten_usd: f64) -> Option<f64> {
-        let budget = self.request.as_ref()?.budget_usd?;
-        (self.cost_usd.unwrap_or(0.0) + unwritten_usd > budget).then_some(budget)
     }
 
     /// Whether it has ended.
@@ -397,6 +349,10 @@ impl TaskDoc {
                 event.details.insert("data".to_owned(), data);
             });
         }
+        for (allowed, action, data) in report.by_policy {
+            self.answered_by_policy(now, status, (allowed, action), data);
+        }
+        let costs = report.cost_usd > 0.0 || report.tokens != Tokens::default();
         for artifact in report.artifacts {
             // An agent that was started again may say what it said before.
             let known = self.artifacts.iter().any(|kept| kept.name == artifact.name && kept.sha256 == artifact.sha256);
@@ -406,14 +362,13 @@ impl TaskDoc {
                 self.say_status(now, status, |event| drop(event.details.insert("artifact".to_owned(), shown)));
             }
         }
-        if report.cost_usd > 0.0 {
-            self.cost_usd = Some(self.cost_usd.unwrap_or(0.0) + report.cost_usd);
-        }
+        self.spend(report.cost_usd, report.tokens);
+        self.confirm_messages(&report.heard);
         if let Some((checkpoint, included)) = report.checkpoint {
             self.checkpoint = Some(checkpoint);
             self.answers.retain(|answer| !included.contains(&answer.ordinal));
         }
-        let news = report.stage.is_some() || report.progress_pct.is_some() || report.message.is_some() || !report.log.is_empty();
+        let news = report.stage.is_some() || report.progress_pct.is_some() || report.message.is_some() || !report.log.is_empty() || costs;
         if news {
             self.stage = report.stage.or_else(|| self.stage.take());
             self.progress_pct = report.progress_pct.or(self.progress_pct);
@@ -426,73 +381,10 @@ impl TaskDoc {
         }
     }
 
-    /// A person is asked. The timer for `expires_at` exists before this is written.
-    pub fn ask(&mut self, now: Timestamp, reason: Option<String>, data: Option<Value>, expires_at: Timestamp) {
-        let before_start = self.state == State::Queued;
-        let ordinal = self.next_approval();
-        if let Some(before) = self.approval.take()
-            && let Some(decision) = before.decision
-        {
-            self.granted.push(Granted { ordinal: before.ordinal, approver: decision.approver });
-            let most = self.granted.len().saturating_sub(ANSWERS_MAX);
-            self.granted.drain(..most);
-        }
-        self.approval = Some(Approval { ordinal, reason, data, expires_at, decision: None, before_start, told: false });
-        self.ask_again(now);
-    }
-
-    /// The open question is shown again, after a restart.
-    pub fn ask_again(&mut self, now: Timestamp) {
-        let question = self.approval.as_ref().map(|approval| ApprovalRequest {
-            question: Some(approval.ordinal),
-            reason: approval.reason.clone(),
-            data: approval.data.clone(),
-            expires_at: Some(approval.expires_at),
-            extra: Map::new(),
-        });
-        self.say_status(now, Status::AwaitingApproval, |event| event.approval = question);
-    }
-
-    /// The question that a person is asked and has not answered.
-    pub fn open_question(&self) -> Option<&Approval> {
-        self.approval.as_ref().filter(|approval| approval.decision.is_none())
-    }
-
-    /// The ordinal of the next question.
-    pub fn next_approval(&self) -> u32 {
-        self.approval.as_ref().map_or(1, |approval| approval.ordinal + 1)
-    }
-
-    /// A person answered; whoever owns the task, or wakes it, acts on it.
-    pub fn decide(&mut self, now: Timestamp, decision: Decision) {
-        let approver = Actor::new(ActorType::User, &decision.approver);
-        let (action, outcome) =
-            if decision.approved { ("approval.granted", ActionOutcome::Success) } else { ("approval.denied", ActionOutcome::Denied) };
-        let shown = self.approval.as_ref().and_then(|approval| approval.data.as_ref()).map(json_sha256);
-        self.say_action(now, action, approver, outcome, |event| event.input_sha256 = shown);
-        let Some(approval) = &mut self.approval else { return };
-        if decision.approved && !approval.before_start {
-            let question = question(approval.reason.as_deref(), approval.data.as_ref());
-            self.answers.push(Yes { ordinal: approval.ordinal, question, reason: decision.reason.clone() });
-            // Past the limit an agent that starts over asks a person again.
-            let most = self.answers.len().saturating_sub(ANSWERS_MAX);
-            self.answers.drain(..most);
-        }
-        approval.decision = Some(decision);
-    }
-
     /// Somebody calls it off; whoever owns the task, or ends it, acts on it.
     pub fn request_cancel(&mut self, now: Timestamp, by: Actor) {
         self.cancel_requested = Some(by.id.clone());
         self.say_action(now, "task.cancel-requested", by, ActionOutcome::Success, |_| {});
-    }
-
-    /// It goes on after a person's yes, in its sandbox.
-    pub fn told(&mut self, now: Timestamp) {
-        if let Some(approval) = &mut self.approval {
-            approval.told = true;
-        }
-        self.say_status(now, Status::Running, |_| {});
     }
 
     /// It gives its sandbox and its owner back while a person decides, or while others work on what it handed off.
@@ -552,6 +444,7 @@ impl TaskDoc {
 
     /// It ends. One result, the final status, and the sandbox given back.
     pub fn end(&mut self, now: Timestamp, end: End) {
+        self.drop_messages(now);
         let started_at = self.started_at.unwrap_or(now);
         let duration_ms = u64::try_from(now.duration_since(started_at).as_millis()).unwrap_or(0);
         let error = end.error.clone();
@@ -569,6 +462,7 @@ impl TaskDoc {
             completed_at: now,
             duration_ms,
             cost_usd: self.cost_usd,
+            tokens: self.tokens.map(Into::into),
             reply: None,
             extra: Map::new(),
         };

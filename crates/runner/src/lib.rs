@@ -105,7 +105,8 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus, env: &impl Env
         world: Arc::new(adapters::Tokio),
         agents: Arc::new(host),
     };
-    let runner = protocol::Runner::new(ports, config.protocol(&settings.agents));
+    let protocol = settings::Settings { public_url: Some(settings.public_url.clone()), ..config.protocol(&settings.agents) };
+    let runner = protocol::Runner::new(ports, protocol);
     let mut service = Service::new("runner", &bus);
     service.notes = notes;
     service.app = app::subscriptions(&runner, settings, &bus).router();

@@ -158,6 +158,19 @@ pub enum Tell {
         approved: bool,
         /// The decider's words.
         reason: Option<String>,
+        /// With a yes: what was approved, as the decider has it; else what was asked about.
+        data: Option<Value>,
+    },
+    /// What somebody said to its task.
+    Message {
+        /// The message's id: it comes again to a session that starts over, unless a checkpoint names it.
+        id: String,
+        /// In words.
+        text: String,
+        /// And as data.
+        data: Option<Value>,
+        /// What it does now is to wait.
+        interrupt: bool,
     },
     /// What came of a hand-off.
     Reply {
@@ -193,12 +206,25 @@ pub enum Said {
         /// About it.
         data: Map<String, Value>,
     },
+    /// What it wished was answered by the configuration, and it was told so.
+    ByPolicy {
+        /// Yes or no.
+        allowed: bool,
+        /// What it wished to do.
+        action: String,
+        /// About it.
+        data: Map<String, Value>,
+    },
     /// Give this back at the next start.
     Checkpoint(Value),
+    /// What it asked to keep before this includes these messages, by their ids: they need not be told again.
+    Heard(Vec<String>),
     /// It made a file, which is kept already.
     Artifact(Box<fte_events::Artifact>),
-    /// A person has to decide before it goes on.
+    /// Somebody has to decide before it goes on.
     Approval {
+        /// What it is about, as a policy names it: `mail.send`.
+        action: Option<String>,
         /// Why.
         reason: Option<String>,
         /// What to look at.
@@ -206,8 +232,10 @@ pub enum Said {
     },
     /// Somebody else shall do a part of it.
     Handoff(Box<Handoff>),
-    /// It cost this much since it last said.
+    /// It cost this much since it last said, in dollars.
     Cost(f64),
+    /// It took so many tokens since it last said.
+    Tokens(fte_events::Tokens),
     /// It is done.
     Result(Value),
     /// It could not do it.

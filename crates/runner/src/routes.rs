@@ -4,12 +4,16 @@
 //! |---|---|
 //! | `POST /v1/tasks/{id}/approval` | a person decides |
 //! | `POST /v1/tasks/{id}/reply` | a person answers what was handed to them |
+//! | `GET /v1/tasks/{id}/approval` | what is asked, also as a page |
+//! | `POST /v1/tasks/{id}/messages` | somebody says something to a task |
 //! | `POST /v1/tasks/{id}/cancel` | somebody calls a task off |
 //! | `GET /v1/agents` | agents, their pools and how they are used |
 
 mod agents;
 mod approval;
 mod cancel;
+mod messages;
+mod question;
 mod reply;
 
 use std::sync::Arc;
@@ -31,7 +35,8 @@ pub(crate) struct AppState {
 
 pub(crate) fn router(state: AppState) -> ApiRoutes {
     ApiRoutes::new()
-        .routes(routes!(approval::decide))
+        .routes(routes!(approval::decide, question::show))
+        .routes(routes!(messages::send))
         .routes(routes!(reply::reply))
         .routes(routes!(cancel::cancel))
         .routes(routes!(agents::list))

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use fte_events::Runtime;
-use fte_service::agents::{KeyPath, Rate};
+use fte_events::{Runtime, TaskId};
+use fte_service::agents::{Approvals, KeyPath, Rate};
+
+use crate::document::Budget;
 
 /// What the protocol needs to know of one agent.
 #[derive(Clone, Debug)]
@@ -23,6 +25,14 @@ pub struct AgentLimits {
     pub timeout: Duration,
     /// Tries per task.
     pub attempts_max: u32,
+    /// Who answers its questions.
+    pub approvals: Approvals,
+    /// What a task of it may cost at all, and what one may cost that says nothing of it.
+    pub budget: Budget,
+    /// Whether it listens to what people say to its tasks.
+    pub takes_messages: bool,
+    /// Whether it takes other data for what it asked about; before its start every agent does.
+    pub takes_edits: bool,
 }
 
 /// Limits and intervals of one runner.
@@ -52,12 +62,14 @@ pub struct Settings {
     pub sweep: Duration,
     /// How long a task keeps its sandbox while a person decides.
     pub approval_stay: Duration,
-    /// How long a question waits for its answer.
+    /// How long a question waits for its answer, where its agent has no time of its own.
     pub approval_ttl: Duration,
     /// How long a task keeps its sandbox while its agent waits for the replies to its hand-offs.
     pub handoff_stay: Duration,
     /// How long a hand-off waits for its reply, unless the agent says less.
     pub handoff_ttl: Duration,
+    /// Where people reach the public API: the start of the links to questions.
+    pub public_url: Option<String>,
     /// Wait before the second try; doubled for each further one.
     pub retry_wait: Duration,
     /// Longest wait before a try.
@@ -88,11 +100,24 @@ impl Default for Settings {
             approval_ttl: Duration::from_secs(24 * 3600),
             handoff_stay: Duration::from_secs(10),
             handoff_ttl: Duration::from_secs(24 * 3600),
+            public_url: None,
             retry_wait: Duration::from_secs(1),
             retry_wait_max: Duration::from_secs(30),
             report_every: Duration::from_millis(250),
             keep_ended: Duration::from_secs(8 * 24 * 3600),
             seat: None,
         }
+    }
+}
+
+impl Settings {
+    /// Who answers an agent's questions.
+    pub fn approvals(&self, agent: &str) -> Approvals {
+        self.agents.get(agent).map(|limits| limits.approvals.clone()).unwrap_or_default()
+    }
+
+    /// Where a person can answer what a task asks.
+    pub fn link(&self, task: TaskId) -> Option<String> {
+        self.public_url.as_ref().map(|url| format!("{url}/v1/tasks/{task}/approval"))
     }
 }

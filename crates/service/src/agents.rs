@@ -2,6 +2,7 @@
 //!
 //! A bad value names file, line, key and the accepted form. Unknown keys are refused, so that a misspelt limit is never ignored.
 
+mod approvals;
 mod http;
 pub mod kubernetes;
 mod permissions;
@@ -16,12 +17,15 @@ use std::time::Duration;
 
 use fte_events::AgentName;
 use fte_events::handoffs::HUMAN;
+use fte_events::limits::{is_budget, is_token_budget};
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
 use toml::Spanned;
 
+pub use self::approvals::Approvals;
 pub use self::permissions::{Permission, Permissions};
 
+use self::approvals::RawApprovals;
 use self::kubernetes::{KubernetesSandbox, RawPlace};
 use self::permissions::RawPermissions;
 use self::sandbox::{ACCEPTABLE, RawNetwork, RawSandbox, Sandbox};
@@ -69,6 +73,14 @@ pub struct Agent {
     pub sandbox: Sandbox,
     /// Where its sandboxes are claimed, if they are elsewhere.
     pub kubernetes: Option<KubernetesSandbox>,
+    /// Who answers its questions.
+    pub approvals: Approvals,
+    /// Whether it listens to what people say to its tasks. Default: as its kind does.
+    pub messages: bool,
+    /// What a task of it may cost in dollars: the budget of a task that has none, and the most of one that has. Default: no limit.
+    pub budget_usd: Option<f64>,
+    /// The same in tokens.
+    pub budget_tokens: Option<u64>,
 }
 
 /// What an agent is.
@@ -177,6 +189,10 @@ impl Agent {
             secrets: Vec::new(),
             sandbox: Sandbox::default(),
             kubernetes: None,
+            approvals: Approvals::default(),
+            messages: false,
+            budget_usd: None,
+            budget_tokens: None,
         }
     }
 }
@@ -228,6 +244,10 @@ struct RawAgent {
     protocol: Option<Spanned<HttpProtocol>>,
     headers: Option<Spanned<BTreeMap<String, Spanned<String>>>>,
     permissions: Option<Spanned<RawPermissions>>,
+    approvals: Option<RawApprovals>,
+    messages: Option<Spanned<bool>>,
+    budget_usd: Option<Spanned<f64>>,
+    budget_tokens: Option<Spanned<u64>>,
 }
 
 /// A key of an agent that is wrong.
@@ -264,6 +284,7 @@ impl RawAgent {
     /// The agent, or the key that is wrong and why.
     fn check(self, name: &AgentName) -> Result<Agent, Wrong> {
         self.check_elsewhere()?;
+        let approvals = approvals::check(self.approvals, self.kind)?;
         let builtin = self.builtin.as_ref();
         let kind = match self.kind {
             RawKind::Builtin if self.command.is_some() => {
@@ -305,6 +326,7 @@ impl RawAgent {
         if matches!(kind, AgentKind::Http(_)) {
             sandbox.refuse(http::NOT_HERE)?;
         }
+        let messages = hears(&kind, self.messages)?;
         let kind_waits = matches!(kind, AgentKind::Process(_));
         let defaults = Agent::builtin(Builtin::Echo);
         let max_default = if matches!(kind, AgentKind::Builtin(_)) { defaults.max } else { 4 };
@@ -337,8 +359,40 @@ impl RawAgent {
             secrets: secrets::check(self.secrets)?,
             sandbox: sandbox.check()?,
             kubernetes,
+            approvals,
+            messages,
+            budget_usd: budget("budget_usd", self.budget_usd, is_budget, "a number above 0 and at most 1000000")?,
+            budget_tokens: budget("budget_tokens", self.budget_tokens, is_token_budget, "a whole number from 1 to 1000000000000")?,
         };
         Ok(agent)
+    }
+}
+
+fn budget<T: Copy + fmt::Display>(
+    key: &'static str,
+    value: Option<Spanned<T>>,
+    is_one: fn(T) -> bool,
+    expected: &str,
+) -> Result<Option<T>, Wrong> {
+    match value {
+        Some(value) if !is_one(*value.get_ref()) => Err(wrong(key, Some(&value), format!("{}: expected {expected}", value.get_ref()))),
+        value => Ok(value.map(Spanned::into_inner)),
+    }
+}
+
+/// Whether an agent takes messages. One that speaks JSON lines may not know them, and could take one for the answer that it waits for: it has to be asked for.
+fn hears(kind: &AgentKind, messages: Option<Spanned<bool>>) -> Result<bool, Wrong> {
+    let (may, does) = match kind {
+        AgentKind::Process(_) => (true, false),
+        AgentKind::Acp(..) => (true, true),
+        AgentKind::Http(http) => (http.protocol == HttpProtocol::A2a, http.protocol == HttpProtocol::A2a),
+        AgentKind::Builtin(_) | AgentKind::Command(_) => (false, false),
+    };
+    match messages {
+        Some(wanted) if *wanted.get_ref() && !may => {
+            Err(wrong("messages", Some(&wanted), r#"only kind = "process", "acp", and "http" with protocol = "a2a" take messages"#))
+        }
+        wanted => Ok(wanted.map_or(does, Spanned::into_inner)),
     }
 }
 

@@ -112,7 +112,7 @@ impl Keys {
 
     /// Who calls, if they may call this route now.
     pub(crate) fn admit(&self, method: &Method, route: Option<&str>, headers: &HeaderMap) -> Result<Caller, Problem> {
-        let needed = match access(method, route) {
+        let needed = match access(method, route, headers) {
             Access::Open => return Ok(Caller::anonymous()),
             Access::Any => None,
             Access::Needs(role) => Some(role),

@@ -10,6 +10,7 @@ pub mod agents;
 mod api;
 mod arrival;
 mod audit;
+pub mod browser;
 mod bus;
 pub mod diagnosis;
 mod env;

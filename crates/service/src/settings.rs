@@ -43,6 +43,9 @@ pub const ENV_AGENTS: &str = "FTE_AGENTS";
 pub const ENV_DRAIN_MS_MAX: &str = "FTE_DRAIN_MS_MAX";
 /// Further names by which the API may be called, separated by commas (`fte.example.com`). Loopback names always are.
 pub const ENV_ALLOWED_HOSTS: &str = "FTE_ALLOWED_HOSTS";
+/// Where people reach the API: the start of the links that they are sent, such as `https://fte.example.com`. Its host is one of those by which the API may be
+/// called. Default: the API's own address.
+pub const ENV_PUBLIC_URL: &str = "FTE_PUBLIC_URL";
 /// Largest body of an API request, in bytes. Default 524 288: a task of 32 000 characters and its context, however they are escaped.
 pub const ENV_BODY_BYTES_MAX: &str = "FTE_BODY_BYTES_MAX";
 /// Most API connections at a time; more wait to be accepted. Default 1 024.
@@ -116,6 +119,8 @@ pub struct Settings {
     pub agents: Arc<Agents>,
     /// Longest drain at the end.
     pub drain: Duration,
+    /// Where people reach the API, without a slash at its end.
+    pub public_url: String,
     /// Further names by which the API may be called.
     pub allowed_hosts: Vec<String>,
     /// Largest body of an API request.
@@ -144,6 +149,9 @@ impl Settings {
             );
             return Err(ConfigError::variable(ENV_API_ADDR, api_addr.to_string(), expected));
         }
+        let public = public_url(env)?;
+        let mut allowed_hosts = hosts(env)?;
+        allowed_hosts.extend(public.as_ref().and_then(|(_, host)| host.clone()));
         Ok(Self {
             app_port: env.parsed_or(ENV_APP_PORT, ports.app)?,
             api_addr,
@@ -158,7 +166,8 @@ impl Settings {
             agents_file,
             agents: Arc::new(agents),
             drain: env.millis_or(ENV_DRAIN_MS_MAX, Duration::from_secs(10))?,
-            allowed_hosts: hosts(env)?,
+            public_url: public.map_or_else(|| url_of(api_addr), |(url, _)| url),
+            allowed_hosts,
             body_bytes_max: at_least(env, ENV_BODY_BYTES_MAX, 512 * 1024, 1024)?,
             connections_max: at_least(env, ENV_CONNECTIONS_MAX, 1024, 1)?,
             keys,
@@ -188,6 +197,26 @@ fn sidecar_url(env: &impl Env) -> Result<String, ConfigError> {
     };
     let usable = url.parse::<http::Uri>().is_ok_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some());
     if usable { Ok(url) } else { Err(ConfigError::variable(ENV_SIDECAR_URL, url, "a URL such as http://127.0.0.1:3500")) }
+}
+
+/// The URL of the API at this address, as one calls it from the same machine.
+pub fn url_of(api_addr: SocketAddr) -> String {
+    if api_addr.ip().is_unspecified() { format!("http://localhost:{}", api_addr.port()) } else { format!("http://{api_addr}") }
+}
+
+/// The public URL and the name of its host, if that is a name.
+fn public_url(env: &impl Env) -> Result<Option<(String, Option<String>)>, ConfigError> {
+    let Some(url) = env.get(ENV_PUBLIC_URL) else { return Ok(None) };
+    let uri = url.parse::<http::Uri>().ok();
+    let usable =
+        uri.as_ref().filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none() && !url.contains('#'));
+    match usable.and_then(http::Uri::host) {
+        Some(host) => {
+            let is_name = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
+            Ok(Some((url.trim_end_matches('/').to_owned(), is_name.then(|| host.to_ascii_lowercase()))))
+        }
+        None => Err(ConfigError::variable(ENV_PUBLIC_URL, url, "a URL such as https://fte.example.com")),
+    }
 }
 
 fn token(env: &impl Env, name: &str) -> Result<Option<Secret>, ConfigError> {
@@ -264,9 +293,22 @@ mod tests {
         check(ENV_PUBSUB, "bulk");
         check(ENV_BULK_DELIVERY, "perhaps");
         check(ENV_STATESTORE, "a/b");
+        check(ENV_PUBLIC_URL, "fte.example.com");
+        check(ENV_PUBLIC_URL, "https://fte.example.com/?x=1");
         check(ENV_ALLOWED_HOSTS, "http://x");
         check(ENV_BODY_BYTES_MAX, "10");
         check(ENV_DRAIN_MS_MAX, "10s");
+    }
+
+    #[test]
+    fn links_begin_with_the_public_url_or_the_api_s_address() {
+        let read = |env: MapEnv| Settings::from_env(&env, PORTS).unwrap();
+        assert_eq!(read(MapEnv::default()).public_url, "http://127.0.0.1:8001");
+        let anywhere = [(ENV_API_ADDR, "0.0.0.0:9000"), (ENV_ALLOW_ANONYMOUS, "true")];
+        assert_eq!(read(MapEnv::of(anywhere)).public_url, "http://localhost:9000");
+        let settings = read(MapEnv::of([(ENV_PUBLIC_URL, "https://FTE.example.com/ai/"), (ENV_ALLOWED_HOSTS, "other.example.com")]));
+        assert_eq!(settings.public_url, "https://FTE.example.com/ai");
+        assert_eq!(settings.allowed_hosts, ["other.example.com", "fte.example.com"], "links must be of use");
     }
 
     #[test]

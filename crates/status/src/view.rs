@@ -3,7 +3,7 @@
 //! What the events say is passed on as it is, JSON for JSON: a request that the runner refused may hold anything, and is shown all the same.
 
 use fte_bus::RawEvent;
-use fte_events::{ApprovalRequest, Priority, Requester, Status, TaskError, TaskId};
+use fte_events::{ApprovalRequest, Priority, Requester, Status, TaskError, TaskId, TokensUsed};
 use fte_service::pools::Standing;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
@@ -97,6 +97,10 @@ pub(crate) struct TaskView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>)]
     budget_usd: Option<Json>,
+    /// How many tokens it may take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    budget_tokens: Option<Json>,
     /// The task that handed it off.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<TaskId>)]
@@ -113,10 +117,14 @@ pub(crate) struct TaskView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
     duration_ms: Option<Json>,
-    /// What it cost.
+    /// What it has cost so far.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>)]
     cost_usd: Option<Json>,
+    /// The tokens that it has taken so far, as far as its agent says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<TokensUsed>)]
+    tokens: Option<Json>,
 }
 
 #[derive(Default, Deserialize)]
@@ -131,6 +139,7 @@ struct RequestData {
     deadline: Option<Json>,
     not_before: Option<Json>,
     budget_usd: Option<Json>,
+    budget_tokens: Option<Json>,
     parent_task_id: Option<Json>,
 }
 
@@ -140,6 +149,8 @@ struct StepData {
     message: Option<Json>,
     approval: Option<Json>,
     error: Option<Json>,
+    cost_usd: Option<Json>,
+    tokens: Option<Json>,
 }
 
 #[derive(Default, Deserialize)]
@@ -153,6 +164,7 @@ struct ResultData {
     completed_at: Option<Json>,
     duration_ms: Option<Json>,
     cost_usd: Option<Json>,
+    tokens: Option<Json>,
 }
 
 impl TaskView {
@@ -191,11 +203,13 @@ impl TaskView {
             deadline: request.deadline,
             not_before: request.not_before,
             budget_usd: request.budget_usd,
+            budget_tokens: request.budget_tokens,
             parent_task_id: request.parent_task_id.or(result.parent_task_id),
             started_at: result.started_at,
             completed_at: result.completed_at,
             duration_ms: result.duration_ms,
-            cost_usd: result.cost_usd,
+            cost_usd: result.cost_usd.or(step.cost_usd),
+            tokens: result.tokens.or(step.tokens),
         }
     }
 }

@@ -4,6 +4,7 @@ use clap::Args;
 use fte_events::TaskId;
 use fte_service::{Env, ProcessEnv};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::Task;
 use crate::client::Client;
@@ -25,6 +26,9 @@ pub(crate) struct Approve {
     /// Why, for the agent and for the record
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    /// What the agent shall work with instead of what it asked about: JSON, or the name of a file with JSON. Before the start an object with `task`, `context` or both
+    #[arg(long, value_name = "JSON|FILE", value_parser = input::json, conflicts_with = "reject")]
+    edit: Option<Value>,
     /// Who decides [default: who is logged in]; an instance with API keys takes the key's owner instead
     #[arg(long, value_name = "NAME")]
     approver: Option<String>,
@@ -39,13 +43,20 @@ struct Decision<'a> {
     reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     approver: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edit: Option<&'a Value>,
 }
 
 impl Approve {
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
         let approver = self.approver.or_else(logged_in);
-        let decision =
-            Decision { approved: !self.reject, question: self.question, reason: self.reason.as_deref(), approver: approver.as_deref() };
+        let decision = Decision {
+            approved: !self.reject,
+            question: self.question,
+            reason: self.reason.as_deref(),
+            approver: approver.as_deref(),
+            edit: self.edit.as_ref(),
+        };
         let answer = client.post(&format!("/v1/tasks/{}/approval", self.id), Some(&decision), &[]).await?;
         if output.json {
             return output.answer(&answer.body);

@@ -54,7 +54,9 @@ impl Event {
     fn hint(&self, task_id: &str, hints: &Hints) -> Option<String> {
         let question = self.data.get("approval").and_then(|approval| approval.get("question")?.as_u64());
         let question = question.map_or_else(String::new, |number| format!(" --question {number}"));
-        let command = || format!("{} [--reject]", hints.line(format_args!("approve {task_id}{question}")));
+        let link = self.data.get("approval").and_then(|approval| approval.get("link")?.as_str());
+        let link = link.map_or_else(String::new, |link| format!("{link} or "));
+        let command = || format!("{link}{} [--reject]", hints.line(format_args!("approve {task_id}{question}")));
         let reply = || hints.line(format_args!("reply {task_id} RESULT"));
         match self.status() {
             Some("awaiting_approval") => Some(command()),
@@ -103,6 +105,8 @@ impl Event {
         let progress = self.data.get("progress_pct").and_then(Value::as_u64).map(|pct| format!("{pct} %"));
         let error = self.data.get("error").and_then(|error| error.get("message")?.as_str()).map(str::to_owned);
         let question = self.data.get("approval").and_then(|approval| approval.get("reason")?.as_str()).map(str::to_owned);
+        let said =
+            self.data.get("details").and_then(|details| details.get("message")?.get("text")?.as_str()).map(|text| format!("told: {text}"));
         let agent = (self.status() == Some("running") && self.text("stage").is_none()).then(|| self.text("agent")).flatten();
         joined([
             agent.map(|agent| format!("agent {agent}")),
@@ -113,6 +117,7 @@ impl Event {
             error,
             question,
             self.handoff(),
+            said,
         ])
     }
 
@@ -174,6 +179,10 @@ mod tests {
         check(
             r#"{"type":"fte.status.changed","data":{"status":"awaiting_approval","approval":{"question":2}}}"#,
             "              awaiting_approval   → fte approve T --question 2 [--reject]",
+        );
+        check(
+            r#"{"type":"fte.status.changed","data":{"status":"awaiting_approval","approval":{"question":2,"link":"http://h/v1/tasks/T/approval"}}}"#,
+            "              awaiting_approval   → http://h/v1/tasks/T/approval or fte approve T --question 2 [--reject]",
         );
         let long = "x".repeat(500);
         let asked = format!(r#"{{"type":"fte.status.changed","data":{{"status":"awaiting_approval","approval":{{"reason":"{long}"}}}}}}"#);

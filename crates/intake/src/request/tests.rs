@@ -23,6 +23,7 @@ fn everything_that_may_be_said_arrives_in_the_event() {
         deadline: Some("2026-07-01T11:00:00Z".parse().unwrap()),
         delay: Some("30s".to_owned()),
         budget_usd: Some(0.5),
+        budget_tokens: Some(1000),
         metadata: Some(Map::from_iter([("project".to_owned(), json!("x"))])),
     };
     let read = read_body(serde_json::to_value(&said).unwrap()).unwrap();
@@ -33,7 +34,7 @@ fn everything_that_may_be_said_arrives_in_the_event() {
     assert_eq!(read.priority, Priority::P1);
     assert_eq!(read.deadline, said.deadline);
     assert_eq!(read.not_before, Some("2026-07-01T10:00:30Z".parse().unwrap()));
-    assert_eq!(read.budget_usd, Some(0.5));
+    assert_eq!((read.budget_usd, read.budget_tokens), (Some(0.5), Some(1000)));
     assert_eq!(Some(read.metadata), said.metadata);
     assert_eq!((read.origin, read.submitted_at), (Origin::Http, now()));
 }

@@ -10,6 +10,7 @@
 //! left for it to do.
 
 mod files;
+mod letters;
 mod permission;
 mod rpc;
 mod serve;
@@ -32,6 +33,7 @@ use serde_json::{Value, json};
 
 pub(super) use self::terminals::Terminals;
 
+use self::letters::Letter;
 use self::permission::{Answers, Wish};
 use self::rpc::Message;
 use self::updates::Updates;
@@ -91,6 +93,12 @@ struct Client<'a> {
     resumed: bool,
     updates: Updates,
     wishes: VecDeque<Wish>,
+    /// What people said, for the next turns.
+    letters: VecDeque<Letter>,
+    /// The letters of the turn that is under way.
+    read: Vec<String>,
+    /// The turn was cancelled so that the next letter is read.
+    interrupted: bool,
     last: Option<Said>,
     cancelled: bool,
     /// The number of the line that is dealt with.
@@ -111,6 +119,9 @@ pub(super) async fn talk(conversation: &mut Conversation, permissions: Permissio
         resumed: false,
         updates: Updates::new(usd),
         wishes: VecDeque::new(),
+        letters: VecDeque::new(),
+        read: Vec::new(),
+        interrupted: false,
         last: None,
         cancelled: false,
         line: 0,
@@ -157,6 +168,7 @@ impl Client<'_> {
                 // It hands nothing off: its protocol has no word for it.
                 Happening::Drained | Happening::Told(Tell::Reply { .. }) => {}
                 Happening::Told(Tell::Decision { approved, .. }) => self.decided(approved).await?,
+                Happening::Told(Tell::Message { id, text, data, interrupt }) => self.letter(Letter { id, text, data }, interrupt),
                 Happening::Told(Tell::Cancel) => self.cancel(),
                 Happening::Flood => {
                     let said = flood(self.conversation.agent.talk, &self.conversation.shared);
@@ -348,11 +360,16 @@ impl Client<'_> {
 
     /// The prompt was answered: what the agent said is the result, or why there is none.
     async fn turn_over(&mut self, response: &PromptResponse) -> Result<(), Stop> {
+        let tokens = Updates::spent(response);
+        self.say(tokens.map(Said::Tokens)).await?;
         let tokens = self.updates.tokens(response);
         self.say(tokens).await?;
         let usd = self.updates.usd();
         let (said, text) = std::mem::replace(&mut self.updates, Updates::new(usd)).finish();
         self.say(said).await?;
+        if self.next_turn(response.stop_reason).await? {
+            return Ok(());
+        }
         let text = Value::String(text);
         let word = match response.stop_reason {
             StopReason::EndTurn if json_bytes(&text) > self.conversation.shared.limits.data_bytes_max => {

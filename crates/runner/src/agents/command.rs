@@ -51,7 +51,7 @@ pub(super) async fn talk(conversation: &mut Conversation) -> Result<Said, Gone> 
                 program.end_after(std::time::Duration::ZERO, shared.limits.grace);
             }
             // It asked nothing.
-            Happening::Told(Tell::Decision { .. } | Tell::Reply { .. }) | Happening::Drained => {}
+            Happening::Told(Tell::Decision { .. } | Tell::Message { .. } | Tell::Reply { .. }) | Happening::Drained => {}
             Happening::Flood => return Ok(flood(agent.talk, shared)),
             Happening::DiskFull => return Ok(disk_full(agent)),
             Happening::Silent => return Ok(silent(agent)),

@@ -45,14 +45,29 @@ impl Demo {
         };
         // After a restart the same question again: the runner knows whether it was answered, and nobody is asked twice.
         let question = Some("May this draft be published?".to_owned());
-        say(&self.said, Said::Approval { reason: question, data: Some(json!({ "draft": draft })) }).await?;
-        let told = self.told.recv().await;
+        say(
+            &self.said,
+            Said::Approval { action: Some("draft.publish".to_owned()), reason: question, data: Some(json!({ "draft": draft })) },
+        )
+        .await?;
+        let told = loop {
+            match self.told.recv().await {
+                Some(Tell::Message { .. }) => {}
+                told => break told,
+            }
+        };
         let last = match told {
-            Some(Tell::Decision { approved: true, .. }) => self.publish(draft).await?,
-            Some(Tell::Decision { approved: false, reason }) => {
+            Some(Tell::Decision { approved: true, data, .. }) => {
+                // Who approves it may have changed it.
+                let approved = data.as_ref().and_then(|data| data.get("draft")).and_then(Value::as_str).map(str::to_owned);
+                self.publish(approved.unwrap_or(draft)).await?
+            }
+            Some(Tell::Decision { approved: false, reason, .. }) => {
                 error("draft_rejected", format!("the draft was rejected: {}", reason.as_deref().unwrap_or("no reason given")))
             }
-            Some(Tell::Cancel | Tell::Reply { .. }) | None => error("cancelled", "cancelled while waiting for a decision".to_owned()),
+            Some(Tell::Cancel | Tell::Message { .. } | Tell::Reply { .. }) | None => {
+                error("cancelled", "cancelled while waiting for a decision".to_owned())
+            }
         };
         say(&self.said, last).await
     }

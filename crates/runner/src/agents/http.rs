@@ -13,6 +13,7 @@ mod post;
 mod sse;
 mod trouble;
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use ::http::Uri;
 use fte_service::agents::{Agent, Http, HttpProtocol};
 use fte_service::{ConfigError, Env};
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::limits::HttpLimits;
@@ -90,6 +92,15 @@ impl From<Trouble> for Break {
 struct Ears {
     told: mpsc::Receiver<Tell>,
     dropped: oneshot::Receiver<()>,
+    /// What people said, not yet passed on.
+    letters: VecDeque<Letter>,
+}
+
+/// A message to the agent.
+struct Letter {
+    id: String,
+    text: String,
+    data: Option<Value>,
 }
 
 impl Ears {
@@ -102,15 +113,40 @@ impl Ears {
         }
     }
 
-    async fn stop(&mut self) -> Stop {
+    /// Until the runner stops the work, or somebody has said something.
+    async fn stop_or_letter(&mut self) -> Option<Stop> {
         loop {
             match self.word().await {
-                Some(Tell::Cancel) => return Stop::Cancelled,
-                Some(Tell::Decision { approved: false, reason }) => return Stop::Rejected(reason),
+                Some(Tell::Cancel) => return Some(Stop::Cancelled),
+                Some(Tell::Decision { approved: false, reason, .. }) => return Some(Stop::Rejected(reason)),
                 // Nothing was asked.
                 Some(Tell::Decision { approved: true, .. } | Tell::Reply { .. }) => {}
-                None => return Stop::Gone,
+                Some(Tell::Message { id, text, data, .. }) => {
+                    self.letters.push_back(Letter { id, text, data });
+                    return None;
+                }
+                None => return Some(Stop::Gone),
             }
+        }
+    }
+
+    async fn stop(&mut self) -> Stop {
+        loop {
+            if let Some(stop) = self.stop_or_letter().await {
+                return stop;
+            }
+        }
+    }
+
+    /// Does the work unless the runner stops it, or somebody has said something: then nothing comes of it. It must lose nothing when it is dropped.
+    async fn unless_said<T>(&mut self, work: impl Future<Output = T>) -> Result<Option<T>, Stop> {
+        if !self.letters.is_empty() {
+            return Ok(None);
+        }
+        tokio::select! {
+            biased;
+            stop = self.stop_or_letter() => stop.map_or(Ok(None), Err),
+            done = work => Ok(Some(done)),
         }
     }
 
@@ -123,14 +159,17 @@ impl Ears {
         }
     }
 
-    /// Waits for a yes, and its words.
-    async fn yes(&mut self) -> Result<Option<String>, Stop> {
-        match self.word().await {
-            Some(Tell::Decision { approved: true, reason }) => Ok(reason),
-            Some(Tell::Decision { approved: false, reason }) => Err(Stop::Rejected(reason)),
-            // It hands nothing off.
-            Some(Tell::Cancel | Tell::Reply { .. }) => Err(Stop::Cancelled),
-            None => Err(Stop::Gone),
+    /// Waits for a yes: its words, and what was approved.
+    async fn yes(&mut self) -> Result<(Option<String>, Option<Value>), Stop> {
+        loop {
+            match self.word().await {
+                Some(Tell::Decision { approved: true, reason, data }) => return Ok((reason, data)),
+                Some(Tell::Decision { approved: false, reason, .. }) => return Err(Stop::Rejected(reason)),
+                Some(Tell::Message { id, text, data, .. }) => self.letters.push_back(Letter { id, text, data }),
+                // It hands nothing off.
+                Some(Tell::Cancel | Tell::Reply { .. }) => return Err(Stop::Cancelled),
+                None => return Err(Stop::Gone),
+            }
         }
     }
 }
@@ -160,7 +199,17 @@ pub(super) fn start(agent: Arc<HttpAgent>, start: Start, shared: Arc<Shared>) ->
     let (tell, told) = mpsc::channel(CHANNEL);
     let (held, dropped) = oneshot::channel::<()>();
     let (meter, pace) = (Meter::new(shared.limits.output_bytes_max), Pace::new(&shared.limits.http));
-    let call = Call { agent, start, shared, meter, pace, said, ears: Ears { told, dropped }, running: None, artifacts: 0 };
+    let call = Call {
+        agent,
+        start,
+        shared,
+        meter,
+        pace,
+        said,
+        ears: Ears { told, dropped, letters: VecDeque::new() },
+        running: None,
+        artifacts: 0,
+    };
     tokio::spawn(call.run());
     Session { said: hear, tell, guard: Box::new(held) }
 }
@@ -180,6 +229,7 @@ impl Call {
             Err(Break::Stop(stop)) => (None, Some(stop)),
         };
         let told = word.is_none();
+        let denied = matches!(stop, Some(Stop::Rejected(_)));
         if let Some(word) = word {
             // What the runner says now changes nothing.
             drop(self.say(word).await);
@@ -193,7 +243,12 @@ impl Call {
             drop(tokio::time::timeout(grace, running.end(stop, grace)).await);
         }
         if let Some(said) = said {
-            drop(said.try_send(error("cancelled", "the agent was told to stop", false)));
+            // A person's no has ended the task already.
+            let word = match denied {
+                true => error("denied", "what the agent asked for is denied, and it has nothing else to do", false),
+                false => error("cancelled", "the agent was told to stop", false),
+            };
+            drop(said.try_send(word));
         }
     }
 
@@ -206,6 +261,12 @@ impl Call {
     async fn pause(&mut self, asked: Option<Duration>) -> Result<(), Stop> {
         let wait = self.pace.wait(asked);
         self.ears.unless(tokio::time::sleep(wait)).await
+    }
+
+    /// The same, but no longer than until somebody says something.
+    async fn pause_unless_said(&mut self) -> Result<(), Stop> {
+        let wait = self.pace.wait(None);
+        self.ears.unless_said(tokio::time::sleep(wait)).await.map(drop)
     }
 
     /// Does the work. Where it is stopped, it has the grace time to come to its end all the same, so that what it began elsewhere can be ended.

@@ -3,8 +3,8 @@
 //! Always true: the last word (a result or an error) is passed on once the program has left, or had its moment to leave, so that a second result is noticed;
 //! after it only reports count, and how the program ends does not. What is not of the protocol ends the session with an error that quotes it.
 
-use fte_events::Artifact;
 use fte_events::limits::json_bytes;
+use fte_events::{Artifact, Tokens};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -14,6 +14,7 @@ use super::lines::Lines;
 use super::program::Happening;
 use super::session::{Conversation, Gone, disk_full, error, flood, result_too_large, say, silent};
 use super::wire::{self, BadLine, Level, Message};
+use crate::document::MESSAGES_MAX;
 use crate::ports::{Said, Tell};
 
 /// So much of a bad line is quoted.
@@ -84,14 +85,14 @@ pub(super) async fn talk(conversation: &mut Conversation) -> Result<Said, Gone> 
             Happening::Told(told) => {
                 let artifacts = match &told {
                     Tell::Reply { task_id, reply, .. } => lay_out(conversation, &wire::reply_directory(*task_id), &reply.artifacts).await,
-                    Tell::Decision { .. } | Tell::Cancel => Ok(Vec::new()),
+                    Tell::Decision { .. } | Tell::Message { .. } | Tell::Cancel => Ok(Vec::new()),
                 };
                 match artifacts {
                     Ok(artifacts) => conversation.program.write(&wire::tell_line(&told, &artifacts)),
                     Err(wrong) => return Ok(last.unwrap_or(wrong)),
                 }
                 match told {
-                    Tell::Reply { .. } => {}
+                    Tell::Message { .. } | Tell::Reply { .. } => {}
                     Tell::Decision { .. } => conversation.program.may_be_silent(false),
                     Tell::Cancel => {
                         cancelled = true;
@@ -158,9 +159,22 @@ async fn hear(conversation: &Conversation, line: &[u8], number: u64, artifacts: 
         Message::Log { message, level: Level::Error } => Said::Log(clip(format!("error: {message}"), TEXT_BYTES_MAX)),
         Message::Action { data, .. } if too_large(json_bytes(&data)) => return Ok(message_too_large(conversation, "action", number)),
         Message::Action { action, data } => Said::Action { action: clip(action, NAME_BYTES_MAX), data },
-        Message::Checkpoint { data } if too_large(json_bytes(&data)) => return Ok(message_too_large(conversation, "checkpoint", number)),
-        Message::Checkpoint { data } => Said::Checkpoint(data),
-        Message::Cost { usd } => Said::Cost(usd),
+        Message::Checkpoint { data, .. } if too_large(json_bytes(&data)) => {
+            return Ok(message_too_large(conversation, "checkpoint", number));
+        }
+        Message::Checkpoint { data, mut messages } => {
+            say(said, Said::Checkpoint(data)).await?;
+            if messages.is_empty() {
+                return Ok(Heard::Report);
+            }
+            messages.truncate(MESSAGES_MAX);
+            Said::Heard(messages)
+        }
+        Message::Cost { usd, tokens } if tokens == Tokens::default() => Said::Cost(usd),
+        Message::Cost { usd, tokens } => {
+            say(said, Said::Cost(usd)).await?;
+            Said::Tokens(tokens)
+        }
         Message::Artifact { path, name, content_type } => {
             *artifacts += 1;
             if *artifacts > shared.limits.artifacts_max {
@@ -172,11 +186,12 @@ async fn hear(conversation: &Conversation, line: &[u8], number: u64, artifacts: 
                 Err(wrong) => return Ok(Heard::Wrong(wrong)),
             }
         }
-        Message::Approval { reason, data } => {
+        Message::Approval { action, reason, data } => {
             if data.as_ref().is_some_and(|data| too_large(json_bytes(data))) {
                 return Ok(message_too_large(conversation, "approval", number));
             }
-            return Ok(Heard::Question(Said::Approval { reason: reason.map(|reason| clip(reason, TEXT_BYTES_MAX)), data }));
+            let (action, reason) = (action.map(|action| clip(action, NAME_BYTES_MAX)), reason.map(|reason| clip(reason, TEXT_BYTES_MAX)));
+            return Ok(Heard::Question(Said::Approval { action, reason, data }));
         }
         Message::Handoff(message) => {
             if too_large(message.data_bytes()) {

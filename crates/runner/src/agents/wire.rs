@@ -4,7 +4,7 @@
 //! protocol version is an error before anything else in it is looked at.
 
 use fte_events::limits::{AHEAD_MAX, CONTEXT_BYTES_MAX, is_task_text, json_bytes};
-use fte_events::{EscalationLevel, ResultKind, TaskError, TaskId};
+use fte_events::{EscalationLevel, ResultKind, TaskError, TaskId, Tokens};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -52,6 +52,8 @@ pub(super) enum Message {
     },
     Checkpoint {
         data: Value,
+        #[serde(default)]
+        messages: Vec<String>,
     },
     Artifact {
         path: String,
@@ -62,13 +64,18 @@ pub(super) enum Message {
     },
     Approval {
         #[serde(default)]
+        action: Option<String>,
+        #[serde(default)]
         reason: Option<String>,
         #[serde(default)]
         data: Option<Value>,
     },
     Handoff(Box<HandoffMessage>),
     Cost {
+        #[serde(default)]
         usd: f64,
+        #[serde(default)]
+        tokens: Tokens,
     },
     Result {
         result: Value,
@@ -200,7 +207,7 @@ pub(super) fn read(line: &[u8]) -> Result<Message, BadLine> {
     let message = Message::deserialize(value).map_err(BadLine::Unknown)?;
     match &message {
         Message::Progress { pct: Some(pct), .. } if !(0.0..=100.0).contains(pct) => Err(BadLine::Invalid("pct: expected 0 to 100")),
-        Message::Cost { usd } if !(0.0..1e9).contains(usd) => Err(BadLine::Invalid("usd: expected an amount that is not negative")),
+        Message::Cost { usd, .. } if !(0.0..1e9).contains(usd) => Err(BadLine::Invalid("usd: expected an amount that is not negative")),
         Message::Action { action, .. } if action.is_empty() => Err(BadLine::Invalid("action: expected a name such as tool.called")),
         Message::Error { code, .. } if code.is_empty() => Err(BadLine::Invalid("code: expected a name such as not_found")),
         _ => Ok(message),
@@ -248,6 +255,13 @@ pub(super) fn tell_line(tell: &Tell, artifacts: &[Value]) -> Vec<u8> {
         Decision {
             approved: bool,
             reason: &'a Option<String>,
+            data: &'a Option<Value>,
+        },
+        Message {
+            id: &'a str,
+            text: &'a str,
+            data: &'a Option<Value>,
+            interrupt: bool,
         },
         Reply {
             handoff: &'a str,
@@ -260,7 +274,8 @@ pub(super) fn tell_line(tell: &Tell, artifacts: &[Value]) -> Vec<u8> {
         Cancel,
     }
     match tell {
-        Tell::Decision { approved, reason } => line(&Line::Decision { approved: *approved, reason }),
+        Tell::Decision { approved, reason, data } => line(&Line::Decision { approved: *approved, reason, data }),
+        Tell::Message { id, text, data, interrupt } => line(&Line::Message { id, text, data, interrupt: *interrupt }),
         Tell::Reply { handoff, task_id, reply } => {
             let HandoffReply { status, result, error, .. } = &**reply;
             line(&Line::Reply { handoff, task_id: *task_id, status: *status, result, artifacts, error })
@@ -291,9 +306,11 @@ mod tests {
         check(r#"{"type":"log","message":"m"}"#, Message::Log { message: "m".into(), level: Level::Info });
         check(r#"{"type":"log","message":"m","level":"debug"}"#, Message::Log { message: "m".into(), level: Level::Debug });
         check(r#"{"type":"action","action":"tool.called"}"#, Message::Action { action: "tool.called".into(), data: Map::new() });
-        check(r#"{"type":"checkpoint","data":[1]}"#, Message::Checkpoint { data: json!([1]) });
+        check(r#"{"type":"checkpoint","data":[1]}"#, Message::Checkpoint { data: json!([1]), messages: vec![] });
+        let heard = Message::Checkpoint { data: json!(1), messages: vec!["m".into()] };
+        check(r#"{"type":"checkpoint","data":1,"messages":["m"]}"#, heard);
         check(r#"{"type":"artifact","path":"a"}"#, Message::Artifact { path: "a".into(), name: None, content_type: None });
-        check(r#"{"type":"approval"}"#, Message::Approval { reason: None, data: None });
+        check(r#"{"type":"approval"}"#, Message::Approval { action: None, reason: None, data: None });
         let handoff = HandoffMessage {
             id: Some("a".into()),
             to: "writer".into(),
@@ -311,7 +328,9 @@ mod tests {
         let line =
             r#"{"type":"handoff","id":"a","to":"writer","task":"t","context":{},"artifacts":["notes.md"],"deadline":"1h","level":"L2"}"#;
         check(line, Message::Handoff(Box::new(handoff)));
-        check(r#"{"type":"cost","usd":0}"#, Message::Cost { usd: 0.0 });
+        check(r#"{"type":"cost","usd":0}"#, Message::Cost { usd: 0.0, tokens: Tokens::default() });
+        let tokens = Tokens { input: 12, output: 3 };
+        check(r#"{"type":"cost","tokens":{"input":12,"output":3}}"#, Message::Cost { usd: 0.0, tokens });
         check(r#"{"type":"result","result":null}"#, Message::Result { result: Value::Null });
         check(r#" {"type":"error","code":"c","message":"m"} "#, Message::Error { code: "c".into(), message: "m".into(), retryable: false });
         check(r#"{"type":"stage","name":"plan","protocol":1,"later":true}"#, Message::Stage { name: "plan".into() });
@@ -330,6 +349,7 @@ mod tests {
         check(r#"{"type":"stage"}"#, "bad_message", "missing field `name`");
         check(r#"{"type":"progress","pct":101}"#, "bad_message", "0 to 100");
         check(r#"{"type":"cost","usd":-1}"#, "bad_message", "not negative");
+        check(r#"{"type":"cost","tokens":{"input":-1}}"#, "bad_message", "u64");
         check(r#"{"type":"invented","protocol":2}"#, "protocol_unsupported", "protocol 2");
         check(r#"{"type":"stage","name":"x","protocol":"1"}"#, "protocol_unsupported", "speaks 1");
     }
@@ -346,8 +366,8 @@ mod tests {
             "\n"
         );
         assert_eq!(String::from_utf8(start_line(&start, &[])).unwrap(), expected);
-        let decision = tell_line(&Tell::Decision { approved: true, reason: None }, &[]);
-        assert_eq!(decision, b"{\"type\":\"decision\",\"approved\":true,\"reason\":null}\n");
+        let decision = tell_line(&Tell::Decision { approved: true, reason: None, data: Some(json!({ "to": "ada" })) }, &[]);
+        assert_eq!(decision, b"{\"type\":\"decision\",\"approved\":true,\"reason\":null,\"data\":{\"to\":\"ada\"}}\n");
         assert_eq!(tell_line(&Tell::Cancel, &[]), b"{\"type\":\"cancel\"}\n");
         let reply = HandoffReply { artifacts: Vec::new(), ..HandoffReply::failed(ResultKind::Failed, "agent_unknown", "m") };
         let line =

@@ -14,7 +14,7 @@ use fte_events::handoffs::{DEPTH_MAX, HUMAN};
 use fte_events::limits::json_bytes;
 use fte_events::{
     ActionOutcome, Actor, ActorType, AgentName, Artifact, EventName, HandoffRequested, HandoffWithdrawn, ResultKind, Status, TaskError,
-    TaskId, TaskResult, event_id, json_sha256,
+    TaskId, TaskResult, Tokens, event_id, json_sha256,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -91,6 +91,9 @@ pub struct HandoffReply {
     /// What it cost, with all that it handed off itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<f64>,
+    /// The tokens that it took, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<Tokens>,
 }
 
 /// A person's answer to what was handed to them.
@@ -111,7 +114,7 @@ pub struct PersonAnswer {
 impl HandoffReply {
     /// A reply that is nobody's: the hand-off came to nothing.
     pub fn failed(status: ResultKind, code: &str, message: impl Into<String>) -> Self {
-        Self { status, result: None, artifacts: Vec::new(), error: Some(TaskError::new(code, message)), cost_usd: None }
+        Self { status, result: None, artifacts: Vec::new(), error: Some(TaskError::new(code, message)), cost_usd: None, tokens: None }
     }
 
     fn bytes(&self) -> usize {
@@ -121,8 +124,9 @@ impl HandoffReply {
 
 impl From<TaskResult> for HandoffReply {
     fn from(result: TaskResult) -> Self {
-        let TaskResult { status, result, artifacts, error, cost_usd, .. } = result;
-        Self { status, result, artifacts, error, cost_usd }
+        let TaskResult { status, result, artifacts, error, cost_usd, tokens, .. } = result;
+        let tokens = tokens.map(|used| Tokens { input: used.input, output: used.output });
+        Self { status, result, artifacts, error, cost_usd, tokens }
     }
 }
 
@@ -227,6 +231,8 @@ impl TaskDoc {
         let ancestors = self.parent.iter().flat_map(|parent| parent.ancestors.iter().chain([&parent.from])).cloned().collect();
         let budget =
             request.and_then(|request| request.budget_usd).map(|budget| (budget - self.cost_usd.unwrap_or(0.0)).max(BUDGET_USD_MIN));
+        let used = self.tokens.unwrap_or_default().total();
+        let budget_tokens = request.and_then(|request| request.budget_tokens).map(|budget| budget.saturating_sub(used).max(1));
         let event = HandoffRequested {
             handoff_id: event_id(self.task_id, EventName::Handoff { ordinal }),
             parent_task_id: self.task_id,
@@ -243,6 +249,7 @@ impl TaskDoc {
             requester: request.and_then(|request| request.requester.clone()),
             priority: request.map(|request| request.priority).unwrap_or_default(),
             budget_usd: budget,
+            budget_tokens,
             ticket_id: asked.escalation.ticket_id.clone(),
             level: asked.escalation.level.clone(),
             sentiment: asked.escalation.sentiment,
@@ -271,9 +278,7 @@ impl TaskDoc {
         let Some(at) = self.handoffs.iter().position(|it| open(it) && TaskId::of_handoff(self.task_id, it.ordinal) == child) else {
             return false;
         };
-        if let Some(cost) = reply.cost_usd.filter(|cost| *cost > 0.0) {
-            self.cost_usd = Some(self.cost_usd.unwrap_or(0.0) + cost);
-        }
+        self.spend(reply.cost_usd.unwrap_or(0.0), reply.tokens.unwrap_or_default());
         let kept: usize = self.handoffs.iter().filter_map(|handoff| handoff.reply.as_ref()).map(HandoffReply::bytes).sum();
         if kept + reply.bytes() > REPLIES_BYTES_MAX {
             let status = if reply.status == ResultKind::Completed { ResultKind::Failed } else { reply.status };

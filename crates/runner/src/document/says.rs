@@ -45,6 +45,8 @@ impl TaskDoc {
         event.stage = self.stage.clone();
         event.progress_pct = self.progress_pct;
         event.agent = Some(self.agent.clone());
+        event.cost_usd = self.cost_usd;
+        event.tokens = self.tokens.map(Into::into);
         more(&mut event);
         self.say(now, EventName::Status { sequence: self.sequence }, &event);
     }

@@ -310,8 +310,8 @@ pub(super) fn deadline_end() -> End {
     End::error(ResultKind::TimedOut, "deadline_passed", "the task's deadline passed before it was done")
 }
 
-pub(super) fn budget_end(budget: f64) -> End {
-    End::error(ResultKind::BudgetExceeded, "budget_exceeded", format!("the task cost more than its budget of {budget} USD"))
+pub(super) fn budget_end(why: String) -> End {
+    End::error(ResultKind::BudgetExceeded, "budget_exceeded", why)
 }
 
 pub(super) fn refused_end(error: &PortError) -> End {

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use fte_events::{Actor, ResultKind, ResumeReason, TaskId};
+use fte_events::{Actor, ResultKind, ResumeReason, TaskId, json_sha256};
+use jiff::Timestamp;
+use serde_json::Value;
 
 use super::admission::rejected_end;
 use super::change::{Plan, change};
 use super::instance::Instance;
-use crate::document::{Decision, End, State, TaskDoc};
+use crate::document::{Decision, End, State, TaskDoc, edited_request};
 use crate::ports::PortError;
 
 /// What a person says.
@@ -21,6 +23,8 @@ pub struct Answer {
     pub reason: Option<String>,
     /// Who says it.
     pub approver: String,
+    /// What the agent shall work with instead of what it asked about; before the start an object with `task`, `context` or both. Only with a yes.
+    pub edit: Option<Value>,
     /// The tenant whose tasks they may see; none: every tenant's. Any other task is one that they do not know of.
     pub tenant: Option<String>,
 }
@@ -51,14 +55,27 @@ pub enum DecideError {
         /// The task's last question.
         asked: Option<u32>,
     },
-    /// It was decided the other way.
-    #[error("the task was {} by {approver} already", if *approved { "approved" } else { "rejected" })]
+    /// It was decided otherwise.
+    #[error("the task was {}{} by {approver} already", if *approved { "approved" } else { "rejected" }, if *edited { " with an edit" } else { "" })]
     Otherwise {
         /// The decision that counts.
         approved: bool,
         /// Who made it.
         approver: String,
+        /// They changed the input.
+        edited: bool,
     },
+    /// The configuration names who may decide, and this is somebody else.
+    #[error("{approver} may not decide what agent {agent} asks: its approvers are others")]
+    NotApprover {
+        /// Who tried.
+        approver: String,
+        /// Whose question it is.
+        agent: String,
+    },
+    /// The edit does not fit.
+    #[error("{0}")]
+    BadEdit(String),
     /// The state store or the index could not take it; try again.
     #[error(transparent)]
     Unavailable(#[from] PortError),
@@ -76,22 +93,33 @@ pub enum CancelError {
 }
 
 pub(super) async fn decide(instance: &Arc<Instance>, task: TaskId, answer: Answer) -> Result<Decided, DecideError> {
-    let Answer { question, approved, reason, approver, tenant } = answer;
+    let edit_sha256 = answer.edit.as_ref().map(json_sha256);
     change(instance, task, |doc, now| {
-        let known = doc.filter(|doc| doc.is_seen_by(tenant.as_deref()));
+        let known = doc.filter(|doc| doc.is_seen_by(answer.tenant.as_deref()));
         let Some(mut doc) = known else { return Plan::Leave(Err(DecideError::Unknown(task))) };
+        let Answer { question, approved, reason, approver, edit, .. } = answer.clone();
+        if !instance.settings.approvals(&doc.agent).may_decide(&approver) {
+            return Plan::Leave(Err(DecideError::NotApprover { approver, agent: doc.agent }));
+        }
         if let Some(named) = question.filter(|named| doc.approval.as_ref().is_none_or(|approval| approval.ordinal != *named)) {
-            return Plan::Leave(decided_earlier(&doc, named, approved));
+            return Plan::Leave(decided_earlier(&doc, named, approved, edit_sha256.as_deref()));
         }
         match doc.approval.as_ref().map(|approval| &approval.decision) {
-            Some(Some(made)) if made.approved == approved => return Plan::Leave(Ok(Decided::Before)),
+            // An edit that differs is another decision.
+            Some(Some(made)) if made.approved == approved && made.edit_sha256 == edit_sha256 => return Plan::Leave(Ok(Decided::Before)),
             Some(Some(made)) => {
-                return Plan::Leave(Err(DecideError::Otherwise { approved: made.approved, approver: made.approver.clone() }));
+                let (approved, approver, edited) = (made.approved, made.approver.clone(), made.edit_sha256.is_some());
+                return Plan::Leave(Err(DecideError::Otherwise { approved, approver, edited }));
             }
             Some(None) if !doc.ended() => {}
             _ => return Plan::Leave(Err(DecideError::NotAwaiting(standing(&doc)))),
         }
-        doc.decide(now, Decision { approved, reason: reason.clone(), approver: approver.clone(), decided_at: now });
+        if let Some(edit) = &edit
+            && let Err(misfit) = fits(instance, &doc, edit, now)
+        {
+            return Plan::Leave(Err(DecideError::BadEdit(misfit)));
+        }
+        doc.decide(now, Decision::new(approved, reason.clone(), &approver, now).edited(edit));
         if doc.owner.is_some() {
             return Plan::Note(Box::new(doc), Ok(Decided::Now));
         }
@@ -105,11 +133,27 @@ pub(super) async fn decide(instance: &Arc<Instance>, task: TaskId, answer: Answe
     .await?
 }
 
+/// Whether what is asked can be edited, and so.
+fn fits(instance: &Instance, doc: &TaskDoc, edit: &Value, now: Timestamp) -> Result<(), String> {
+    if let (true, Some(request)) = (doc.approval.as_ref().is_some_and(|approval| approval.before_start), &doc.request) {
+        return edited_request(request, edit, now).map(drop);
+    }
+    match instance.settings.agents.get(&doc.agent) {
+        Some(limits) if !limits.takes_edits => {
+            Err(format!("agent {} takes no edits: what its tools are called with is its own", doc.agent))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// An answer to a question that is not the last one.
-fn decided_earlier(doc: &TaskDoc, named: u32, approved: bool) -> Result<Decided, DecideError> {
+fn decided_earlier(doc: &TaskDoc, named: u32, approved: bool, edit_sha256: Option<&str>) -> Result<Decided, DecideError> {
     match doc.granted.iter().find(|granted| granted.ordinal == named) {
-        Some(_) if approved => Ok(Decided::Before),
-        Some(granted) => Err(DecideError::Otherwise { approved: true, approver: granted.approver.clone() }),
+        Some(granted) if approved && granted.edit_sha256.as_deref() == edit_sha256 => Ok(Decided::Before),
+        Some(granted) => {
+            let (approver, edited) = (granted.approver.clone(), granted.edit_sha256.is_some());
+            Err(DecideError::Otherwise { approved: true, approver, edited })
+        }
         None => Err(DecideError::OtherQuestion { named, asked: doc.approval.as_ref().map(|approval| approval.ordinal) }),
     }
 }

@@ -6,7 +6,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use fte_events::{ResultKind, TaskId};
+use fte_events::{ResultKind, TaskId, Tokens};
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
 
@@ -19,7 +19,7 @@ use super::outbox::Pump;
 use super::pool::{Place, Slot};
 use super::waits::Wait;
 use super::{admission, erasure, timers, work};
-use crate::document::{End, State, TaskDoc};
+use crate::document::{Budget, End, State, TaskDoc};
 use crate::ports::{ETag, Guard, PortError, Saved};
 
 /// The task is no longer this instance's: somebody else moved it on, or an own write whose answer was lost did happen and gave it up. Either
@@ -336,8 +336,9 @@ pub(super) fn called_off(doc: &TaskDoc, now: Timestamp) -> Option<End> {
     if let Some(by) = &doc.cancel_requested {
         return Some(End::error(ResultKind::Cancelled, "cancelled", format!("cancelled by {by}")));
     }
-    if let Some(budget) = doc.over_budget(0.0) {
-        return Some(admission::budget_end(budget));
+    // What its agent may cost at all is looked at while that is at work.
+    if let Some(why) = doc.over_budget(0.0, Tokens::default(), Budget::default()) {
+        return Some(admission::budget_end(why));
     }
     doc.is_overdue(now).then(admission::deadline_end)
 }

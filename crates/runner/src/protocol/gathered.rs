@@ -4,11 +4,11 @@
 //! heard before it is written, in its time. So an agent that chatters causes no more writes than another, and none makes a document that
 //! does not fit into the state store. (Writing a full report at once lost: a flood of actions was then a flood of writes.)
 
-use fte_events::Artifact;
 use fte_events::limits::json_bytes;
+use fte_events::{Artifact, Tokens};
 use serde_json::{Map, Value};
 
-use crate::document::{OUTBOX_MAX, Report};
+use crate::document::{OUTBOX_MAX, Report, sum_usd};
 
 /// Log lines kept for one write.
 const LOG_LINES_MAX: usize = 100;
@@ -16,6 +16,8 @@ const LOG_LINES_MAX: usize = 100;
 const BYTES_MAX: usize = 256 * 1024;
 /// Events for one write besides its own status.
 const EVENTS_MAX: usize = OUTBOX_MAX / 2;
+/// Messages that are said to be heard, for one write.
+const HEARD_MAX: usize = 1000;
 
 /// A report in the making.
 #[derive(Default)]
@@ -47,6 +49,11 @@ impl Gathered {
         self.report.actions.push((action, data));
     }
 
+    pub(super) fn by_policy(&mut self, allowed: bool, action: String, data: Map<String, Value>) {
+        self.bytes += json_bytes(&data);
+        self.report.by_policy.push((allowed, action, data));
+    }
+
     /// `given` are the ordinals of the answers that it includes.
     pub(super) fn checkpoint(&mut self, data: Value, given: Vec<u32>) {
         self.report.checkpoint = Some((data, given));
@@ -57,17 +64,26 @@ impl Gathered {
         self.report.artifacts.iter().any(|artifact| artifact.name == name)
     }
 
+    /// What was kept before includes these messages.
+    pub(super) fn heard(&mut self, messages: Vec<String>) {
+        self.report.heard.extend(messages);
+    }
+
     pub(super) fn artifact(&mut self, artifact: Artifact) {
         self.report.artifacts.push(artifact);
     }
 
-    pub(super) fn cost(&mut self, usd: f64) {
-        self.report.cost_usd += usd.max(0.0);
+    pub(super) fn spend(&mut self, usd: f64) {
+        self.report.cost_usd = sum_usd(self.report.cost_usd, usd.max(0.0));
+    }
+
+    pub(super) fn tokens(&mut self, tokens: Tokens) {
+        self.report.tokens = self.report.tokens.plus(tokens);
     }
 
     /// What it cost since the last write.
-    pub(super) fn cost_usd(&self) -> f64 {
-        self.report.cost_usd
+    pub(super) fn cost(&self) -> (f64, Tokens) {
+        (self.report.cost_usd, self.report.tokens)
     }
 
     /// Whether there is anything to write.
@@ -77,8 +93,10 @@ impl Gathered {
 
     /// Whether it has to be written before more is heard.
     pub(super) fn is_full(&self) -> bool {
-        (self.bytes >= BYTES_MAX && !self.report.actions.is_empty())
-            || self.report.actions.len() + self.report.artifacts.len() >= EVENTS_MAX
+        let actions = self.report.actions.len() + self.report.by_policy.len();
+        (self.bytes >= BYTES_MAX && actions > 0)
+            || actions + self.report.artifacts.len() >= EVENTS_MAX
+            || self.report.heard.len() >= HEARD_MAX
     }
 
     /// Everything since the last write; `asking` tells whether the agent waits for an answer.

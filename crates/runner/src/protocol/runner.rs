@@ -14,9 +14,10 @@ use super::admission::{Admitted, Incoming};
 use super::decisions::{Answer, CancelError, DecideError, Decided};
 use super::handoffs::{AnswerError, Replied};
 use super::instance::Instance;
+use super::messages::{Letter, SendError};
 use super::pool::Pool;
-use super::{admission, decisions, erasure, handoffs, peers, timers};
-use crate::document::PersonAnswer;
+use super::{admission, decisions, erasure, handoffs, messages, peers, timers};
+use crate::document::{PersonAnswer, TaskDoc};
 use crate::ports::{PortError, Ports};
 use crate::settings::Settings;
 
@@ -199,6 +200,23 @@ impl Runner {
     pub async fn answer(&self, task: TaskId, answer: PersonAnswer, tenant: Option<String>) -> Result<Decided, AnswerError> {
         let instance = self.ready()?;
         self.to_its_end(async move { handoffs::answered(&instance, task, answer, tenant).await }).await.ok_or_else(gone)?
+    }
+
+    /// Somebody says something to a task; true if they had said it before.
+    pub async fn send(&self, task: TaskId, letter: Letter) -> Result<bool, SendError> {
+        let instance = self.ready()?;
+        self.to_its_end(async move { messages::send(&instance, task, letter).await }).await.ok_or_else(gone)?
+    }
+
+    /// The task's document as it is, for who may see this tenant's tasks; none: every tenant's.
+    pub async fn look(&self, task: TaskId, tenant: Option<&str>) -> Result<Option<TaskDoc>, PortError> {
+        let found = self.ready()?.load(task).await?;
+        Ok(found.map(|(doc, _)| doc).filter(|doc| doc.is_seen_by(tenant)))
+    }
+
+    /// The settings it runs under.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Runs a handler to its end even if its caller stops waiting, as a server does whose client went away: one that was dropped between its

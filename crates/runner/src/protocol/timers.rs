@@ -191,7 +191,11 @@ fn approval_fired(mut doc: TaskDoc, ordinal: u32, now: Timestamp) -> Plan<Fired>
     if asked < ordinal || !due || doc.state != State::ParkedForApproval {
         return Plan::Leave(Fired::Keep);
     }
-    doc.end(now, End::error(ResultKind::TimedOut, "approval_expired", "nobody decided before the approval ran out"));
+    if doc.approval.as_ref().is_some_and(|approval| approval.approve_on_expiry) {
+        doc.expire_approved(now);
+    } else {
+        doc.end(now, End::error(ResultKind::TimedOut, "approval_expired", "nobody decided before the approval ran out"));
+    }
     Plan::Move(Box::new(doc), Fired::Moved)
 }
 

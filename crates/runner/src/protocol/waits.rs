@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::drive::{Drive, Lost, called_off};
 use super::timers::Timer;
-use crate::document::{End, State, TaskDoc};
+use crate::document::{Ask, End, State, TaskDoc};
 
 /// How long after a timer could not be made it is tried again: whoever makes them is down for longer than a moment, and all who wait try.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -52,8 +52,8 @@ impl Drive {
                 }
             }
             Wait::Person => {
-                let (timer, ttl) = (Timer::approval(self.doc.task_id, self.doc.next_approval()), self.instance.settings.approval_ttl);
-                self.make_timers(timer, world.now() + ttl).await?
+                let timer = Timer::approval(self.doc.task_id, self.doc.next_approval());
+                self.make_timers(timer, self.leave_to_start(world.now()).expires_at).await?
             }
             Wait::Answer(due) => self.make_timers(Timer::deadline(self.doc.task_id), due).await?,
         };
@@ -63,7 +63,7 @@ impl Drive {
         };
         let mut end = None;
         // However long the timer took to be made: a person has all the time there is.
-        let ttl = self.instance.settings.approval_ttl;
+        let ask = self.leave_to_start(world.now());
         self.update(|doc, now| {
             end = called_off(doc, now);
             if end.is_some() || doc.state != State::Queued {
@@ -73,7 +73,7 @@ impl Drive {
             match wait {
                 Wait::Time(_) => doc.park_for_time(),
                 Wait::Person => {
-                    doc.ask(now, Some("approval is required before the start".to_owned()), None, now + ttl);
+                    doc.ask(now, ask.clone());
                     doc.park(now);
                 }
                 Wait::Answer(_) => doc.await_person(now),
@@ -84,6 +84,20 @@ impl Drive {
         match end {
             Some(end) => self.end(end).await,
             None => Ok(()),
+        }
+    }
+
+    /// The question whether it may start. What there is to look at is the request.
+    fn leave_to_start(&self, now: Timestamp) -> Ask {
+        let settings = &self.instance.settings;
+        let approvals = settings.approvals(&self.doc.agent);
+        Ask {
+            action: Some("task.start".to_owned()),
+            reason: Some("approval is required before the start".to_owned()),
+            data: None,
+            expires_at: now + approvals.expires.unwrap_or(settings.approval_ttl),
+            approve_on_expiry: approvals.approve_on_expiry,
+            link: settings.link(self.doc.task_id),
         }
     }
 

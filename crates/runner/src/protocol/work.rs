@@ -1,25 +1,29 @@
 //! Works one try at a task: the agent in its sandbox, what it says, what it is told.
 //!
-//! Reports are gathered and written at most every `report_every`. A question is written before the agent waits for its answer; after a short
-//! stay the task is parked, never with an unread decision in the document. So it is with hand-offs: an agent that has open ones and says nothing for
-//! that long is taken to wait for them, since it does not say so itself.
+//! Reports are gathered and written at most every `report_every`. An agent that has open hand-offs and says nothing for a while is taken to wait for
+//! them, since it does not say so itself, and its task is parked.
 
 mod handoffs;
+mod letters;
+mod questions;
 
 use std::sync::Arc;
 
 use fte_events::{ClaimId, ResultKind, TaskError};
 
 use self::handoffs::Handoffs;
-use super::admission::{budget_end, rejected_end};
-use super::drive::{Drive, Lost, called_off};
+use self::questions::Question;
+use super::admission::budget_end;
+use super::drive::{Drive, Lost};
 use super::gathered::Gathered;
-use super::timers::{self, Timer};
-use crate::document::{self, End, OUTBOX_MAX, Report, question};
+use crate::document::{End, OUTBOX_MAX, Report};
 use crate::ports::{Pending, Said, Session, Start, StartError, Tell};
 
 /// Nothing more is read from an agent while so many bytes of its events are still to go out.
 const UNSENT_BYTES_MAX: usize = 1024 * 1024;
+
+/// Room in a session's ear that a message or a reply needs: its own, and that of a decision and a cancel, which do not wait.
+const TELL_ROOM: usize = 3;
 
 /// What woke the loop.
 enum Woken {
@@ -29,7 +33,10 @@ enum Woken {
     StayOver,
     TimedOut,
     Sent,
-    Told,
+    /// There is room to tell the agent of a reply, or there never will be.
+    Told(bool),
+    /// There is room to tell the agent this message, or there never will be.
+    Room(String, bool),
 }
 
 /// One try, while its agent lives.
@@ -41,6 +48,10 @@ struct Try {
     asking: bool,
     /// The answers that it was given, by their questions' ordinals.
     given: Vec<u32>,
+    /// The messages that it was told.
+    read: Vec<String>,
+    /// It listens no more, or has said its last word.
+    over: bool,
     handoffs: Handoffs,
     stay: Option<Pending<()>>,
     timeout: Pending<()>,
@@ -73,8 +84,19 @@ pub(super) async fn work(drive: &mut Drive) -> Result<(), Lost> {
         }
     };
     let gathered = Gathered::default();
-    let handoffs = Handoffs::default();
-    let mut this = Try { session, gathered, report_due: None, asking: false, given: Vec::new(), handoffs, stay: None, timeout, attempt };
+    let mut this = Try {
+        session,
+        gathered,
+        report_due: None,
+        asking: false,
+        given: Vec::new(),
+        read: Vec::new(),
+        over: false,
+        handoffs: Handoffs::default(),
+        stay: None,
+        timeout,
+        attempt,
+    };
     let outcome = this.go(drive).await;
     // The agent is gone before its sandbox is given to another task.
     drop(this);
@@ -117,8 +139,9 @@ fn timed_out() -> End {
 
 impl Try {
     async fn go(&mut self, drive: &mut Drive) -> Result<(), Lost> {
-        // What it says at once goes out together with its start.
-        if let Ok(said) = self.session.said.try_recv()
+        // What it says at once goes out together with its start, unless it has to hear something first.
+        if self.next_letter(drive).is_none()
+            && let Ok(said) = self.session.said.try_recv()
             && self.hear(drive, said).await?
         {
             return Ok(());
@@ -128,7 +151,17 @@ impl Try {
             let woken = self.next(drive).await;
             match woken {
                 Woken::Sent => {}
-                Woken::Told => self.rest(drive),
+                Woken::Room(id, has_room) => {
+                    self.tell_letter(drive, id, has_room).await?;
+                    self.rest(drive);
+                }
+                Woken::Told(has_room) => {
+                    // One that has gone is heard of by its silence.
+                    if let Some(tell) = self.handoffs.pop().filter(|_| has_room) {
+                        drop(self.session.tell.try_send(tell));
+                    }
+                    self.rest(drive);
+                }
                 Woken::Said(Some(said)) => {
                     if self.hear(drive, said).await? {
                         return Ok(());
@@ -149,7 +182,7 @@ impl Try {
                         self.tell_over();
                         return self.end(drive, end).await;
                     }
-                    if self.answer(drive).await? {
+                    if self.stop_over_budget(drive).await? || self.answer(drive).await? {
                         return Ok(());
                     }
                     self.tell_replies(drive).await?;
@@ -188,26 +221,24 @@ impl Try {
     /// What it waits for besides a person is replies, as far as anybody can tell: the stay begins anew whenever it was heard or told something.
     fn rest(&mut self, drive: &Drive) {
         if !self.asking {
-            let waits = self.handoffs.waits() && !self.handoffs.has_untold();
+            let waits = self.handoffs.waits() && !self.handoffs.has_untold() && self.next_letter(drive).is_none();
             self.stay = waits.then(|| drive.instance.ports.world.sleep(drive.instance.settings.handoff_stay));
         }
     }
 
     async fn next(&mut self, drive: &mut Drive) -> Woken {
         // A full outbox or report slows the agent down: nothing is read from it until events are out, or the report is written.
-        let has_room = drive.pump.unsent() < OUTBOX_MAX && drive.pump.unsent_bytes() < UNSENT_BYTES_MAX;
-        let listens = has_room && !self.gathered.is_full() && !self.handoffs.is_full();
+        let can_send = drive.pump.unsent() < OUTBOX_MAX && drive.pump.unsent_bytes() < UNSENT_BYTES_MAX;
+        let listens = can_send && !self.gathered.is_full() && !self.handoffs.is_full();
+        let letter = self.next_letter(drive);
+        let tell = self.session.tell.clone();
+        let room = async { tell.reserve_many(TELL_ROOM).await.is_ok() };
         tokio::select! {
             biased;
             () = drive.pump.step() => Woken::Sent,
             () = drive.news.next() => Woken::Poked,
-            permit = self.session.tell.reserve(), if self.handoffs.has_untold() => {
-                // One that has gone is heard of by its silence.
-                if let (Ok(permit), Some(tell)) = (permit, self.handoffs.pop()) {
-                    permit.send(tell);
-                }
-                Woken::Told
-            }
+            has_room = async { tell.reserve_many(TELL_ROOM).await.is_ok() }, if self.handoffs.has_untold() => Woken::Told(has_room),
+            has_room = room, if letter.is_some() => Woken::Room(letter.unwrap_or_default(), has_room),
             said = self.session.said.recv(), if listens => Woken::Said(said),
             () = due(&mut self.report_due) => Woken::ReportDue,
             () = due(&mut self.stay) => Woken::StayOver,
@@ -222,13 +253,20 @@ impl Try {
             Said::Progress { pct, message } => self.gathered.progress(pct, message),
             Said::Log(line) => self.gathered.log(line),
             Said::Action { action, data } => self.gathered.action(action, data),
+            Said::ByPolicy { allowed, action, data } => self.gathered.by_policy(allowed, action, data),
             Said::Checkpoint(data) => self.gathered.checkpoint(data, self.given.clone()),
+            Said::Heard(messages) => self.gathered.heard(messages),
             Said::Artifact(artifact) => self.gathered.artifact(*artifact),
             Said::Cost(usd) => {
-                self.gathered.cost(usd);
-                if let Some(budget) = drive.doc.over_budget(self.gathered.cost_usd()) {
-                    self.tell_over();
-                    return self.end(drive, budget_end(budget)).await.map(|()| true);
+                self.gathered.spend(usd);
+                if self.stop_over_budget(drive).await? {
+                    return Ok(true);
+                }
+            }
+            Said::Tokens(tokens) => {
+                self.gathered.tokens(tokens);
+                if self.stop_over_budget(drive).await? {
+                    return Ok(true);
                 }
             }
             Said::Handoff(asked) => {
@@ -236,7 +274,7 @@ impl Try {
                     return Ok(true);
                 }
             }
-            Said::Approval { reason, data } => return self.ask(drive, reason, data).await,
+            Said::Approval { action, reason, data } => return self.ask(drive, Question { action, reason, data }).await,
             Said::Result(result) => {
                 let end = End { kind: ResultKind::Completed, result: Some(result), error: None };
                 return self.end(drive, end).await.map(|()| true);
@@ -251,6 +289,15 @@ impl Try {
             self.report_due = Some(world.sleep(drive.instance.settings.report_every));
         }
         Ok(false)
+    }
+
+    /// Ends a task that costs more than it may; whether it does.
+    async fn stop_over_budget(&mut self, drive: &mut Drive) -> Result<bool, Lost> {
+        let most = drive.instance.settings.agents.get(&drive.doc.agent).map(|limits| limits.budget).unwrap_or_default();
+        let (usd, tokens) = self.gathered.cost();
+        let Some(why) = drive.doc.over_budget(usd, tokens, most) else { return Ok(false) };
+        self.tell_over();
+        self.end(drive, budget_end(why)).await.map(|()| true)
     }
 
     fn take_report(&mut self) -> Report {
@@ -282,128 +329,6 @@ impl Try {
             })
             .await
             .map(drop)
-    }
-
-    /// The agent asks a person; true when the try is over.
-    async fn ask(&mut self, drive: &mut Drive, reason: Option<String>, data: Option<serde_json::Value>) -> Result<bool, Lost> {
-        // Somebody may have decided since the last look.
-        drive.reload().await?;
-        if self.answer(drive).await? {
-            return Ok(true);
-        }
-        let question = question(reason.as_deref(), data.as_ref());
-        let answered = drive.doc.answers.iter().find(|answer| answer.question == question && !self.given.contains(&answer.ordinal));
-        if let Some(answer) = answered.cloned() {
-            // It was started again, and asks again what was answered before.
-            self.tell_yes(drive, answer.ordinal, answer.reason).await?;
-            return Ok(false);
-        }
-        if drive.doc.open_question().is_some_and(|open| question == document::question(open.reason.as_deref(), open.data.as_ref())) {
-            self.repeat_question(drive).await?;
-        } else {
-            if self.write_question(drive, reason, data).await? {
-                return Ok(true);
-            }
-        }
-        self.asking = true;
-        self.stay = Some(drive.instance.ports.world.sleep(drive.instance.settings.approval_stay));
-        self.answer(drive).await
-    }
-
-    /// Writes the question down, its timers first; true when the try ended meanwhile.
-    async fn write_question(&mut self, drive: &mut Drive, reason: Option<String>, data: Option<serde_json::Value>) -> Result<bool, Lost> {
-        let ttl = drive.instance.settings.approval_ttl;
-        let due = drive.instance.ports.world.now() + ttl;
-        let timer = Timer::approval(drive.doc.task_id, drive.doc.next_approval());
-        let made = tokio::select! {
-            biased;
-            made = drive.make_timers(timer, due) => made?,
-            () = &mut self.timeout => Err(timed_out()),
-        };
-        let made = match made {
-            Ok(made) => made,
-            Err(end) => return self.end(drive, end).await.map(|()| true),
-        };
-        let report = self.take_report();
-        let mut past = Vec::new();
-        drive
-            .update(|doc, now| {
-                doc.report(now, report.clone());
-                doc.ask(now, reason.clone(), data.clone(), now + ttl);
-                past = doc.timers.extract_if(.., |timer| Timer::is_approval(timer)).collect();
-                doc.timers.extend(made.iter().cloned());
-                true
-            })
-            .await?;
-        let instance = Arc::clone(&drive.instance);
-        drive.instance.spawn(async move { timers::end(&instance, &past).await });
-        Ok(false)
-    }
-
-    async fn repeat_question(&mut self, drive: &mut Drive) -> Result<(), Lost> {
-        let report = self.take_report();
-        drive
-            .update(|doc, now| {
-                doc.report(now, report.clone());
-                if doc.open_question().is_some() {
-                    doc.ask_again(now);
-                }
-                true
-            })
-            .await
-            .map(drop)
-    }
-
-    /// Acts on a decision if there is one; true when the try is over. A no ends it whether or not the agent waits for it; a yes that it does
-    /// not wait for is there when it asks.
-    async fn answer(&mut self, drive: &mut Drive) -> Result<bool, Lost> {
-        let Some(approval) = &drive.doc.approval else { return Ok(false) };
-        let Some(decision) = approval.decision.clone() else { return Ok(false) };
-        if !decision.approved {
-            drop(self.session.tell.try_send(Tell::Decision { approved: false, reason: decision.reason.clone() }));
-            return self.end(drive, rejected_end(decision.reason.as_deref(), &decision.approver)).await.map(|()| true);
-        }
-        if self.asking {
-            let ordinal = approval.ordinal;
-            self.tell_yes(drive, ordinal, decision.reason).await?;
-        }
-        Ok(false)
-    }
-
-    async fn tell_yes(&mut self, drive: &mut Drive, ordinal: u32, reason: Option<String>) -> Result<(), Lost> {
-        drive
-            .update(|doc, now| {
-                let untold = doc.approval.as_ref().is_some_and(|approval| approval.ordinal == ordinal && !approval.told);
-                if untold {
-                    doc.told(now);
-                }
-                untold
-            })
-            .await?;
-        self.asking = false;
-        self.stay = None;
-        self.given.push(ordinal);
-        // A full channel means an agent that does not read; its time limit ends it.
-        drop(self.session.tell.try_send(Tell::Decision { approved: true, reason }));
-        Ok(())
-    }
-
-    /// Gives up the sandbox while a person decides, or others work; false when an answer or an end is there after all.
-    async fn park(&mut self, drive: &mut Drive) -> Result<bool, Lost> {
-        let report = self.take_report();
-        let mut parked = false;
-        drive
-            .update(|doc, now| {
-                doc.report(now, report.clone());
-                let waits = if self.asking { doc.open_question().is_some() } else { self.handoffs.waits() };
-                parked = waits && !self.handoffs.has_news(doc) && called_off(doc, now).is_none();
-                if parked {
-                    doc.park(now);
-                }
-                parked || report.is_news()
-            })
-            .await?;
-        Ok(parked)
     }
 }
 

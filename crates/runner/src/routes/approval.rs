@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use axum::extract::State;
 use fte_events::TaskId;
+use fte_events::limits::json_bytes;
 use fte_service::extract::{Json, Path};
 use fte_service::keys::Caller;
 use fte_service::{Arrival, FieldError, Problem};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{AppState, unavailable};
@@ -18,6 +20,7 @@ use crate::protocol::{Answer, DecideError};
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const REASON_CHARS_MAX: usize = 2000;
 const APPROVER_CHARS_MAX: usize = 200;
+const EDIT_BYTES_MAX: usize = 64 * 1024;
 
 /// A person's answer to a question.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -30,6 +33,10 @@ pub(crate) struct DecisionRequest {
     question: Option<u32>,
     /// In their words, for the agent and the audit.
     reason: Option<String>,
+    /// With a yes: what the agent shall work with instead of the `data` that it asked about, at most 64 KiB of JSON. Before the start (`require_approval`) an object with
+    /// `task`, `context` or both, which replace those of the request.
+    #[schema(value_type = Option<Object>)]
+    edit: Option<Value>,
     /// Who decides; counts only where no API keys are in force, else it is the key's owner.
     approver: Option<String>,
 }
@@ -49,8 +56,10 @@ pub(crate) struct DecisionTaken {
     params(("id" = String, Path, description = "The task")),
     responses(
         (status = 200, description = "The decision counts", body = DecisionTaken),
+        (status = 403, description = "`not_an_approver`: the agent's configuration names others"),
         (status = 404, description = "`task_not_found`"),
-        (status = 409, description = "`not_awaiting_approval`, `decided_otherwise`, `other_question`"),
+        (status = 409, description = "`not_awaiting_approval`, `decided_otherwise` (also with another edit), `other_question`"),
+        (status = 422, description = "`invalid_decision`: what is too long, or an edit that does not fit"),
         (status = 503, description = "`runner_unavailable`: whether it counts is not known; send the same again"),
     )
 )]
@@ -70,11 +79,22 @@ pub(crate) async fn decide(
     if !too_long.is_empty() {
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_decision", "The decision is too long.").errors(too_long));
     }
+    if let Some(edit) = &request.edit {
+        let wrong = match request.approved {
+            false => Some("only what is approved can be edited".to_owned()),
+            true if json_bytes(edit) > EDIT_BYTES_MAX => Some(format!("at most {EDIT_BYTES_MAX} bytes of JSON")),
+            true => None,
+        };
+        if let Some(wrong) = wrong {
+            return Err(bad_edit(wrong));
+        }
+    }
     let answer = Answer {
         question: request.question,
         approved: request.approved,
         reason: request.reason,
         approver,
+        edit: request.edit,
         tenant: caller.only_tenant().map(str::to_owned),
     };
     // A task that was accepted a moment ago may still be on its way here.
@@ -99,11 +119,20 @@ pub(crate) async fn decide(
             let detail = format!("Nothing was decided: {error}. Look at the task and answer what it asks now.");
             Err(Problem::new(StatusCode::CONFLICT, "other_question", detail).with("question", asked))
         }
-        Err(DecideError::Otherwise { approved, approver }) => {
-            let word = if approved { "approved" } else { "rejected" };
-            let detail = format!("The task was {word} by {approver} already; a decision cannot be changed.");
+        Err(error @ DecideError::Otherwise { approved, .. }) => {
+            let detail = format!("Nothing was decided: {error}; a decision cannot be changed.");
             Err(Problem::new(StatusCode::CONFLICT, "decided_otherwise", detail).with("approved", approved))
         }
+        Err(error @ DecideError::NotApprover { .. }) => {
+            let detail = format!("Nothing was decided: {error} (`approvers` in agents.toml).");
+            Err(Problem::new(StatusCode::FORBIDDEN, "not_an_approver", detail))
+        }
+        Err(DecideError::BadEdit(misfit)) => Err(bad_edit(misfit)),
         Err(DecideError::Unavailable(error)) => Err(unavailable(&error)),
     }
+}
+
+fn bad_edit(detail: String) -> Problem {
+    let wrong = FieldError { pointer: "/edit".to_owned(), detail };
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_decision", "Nothing was decided: the edit does not fit.").errors(vec![wrong])
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use fte_events::Tokens;
 use fte_runner::agents::Limits;
 use fte_runner::ports::{Said, Session, Start, Tell};
 use fte_service::agents::{Agent, AgentKind, Builtin, Permission, Permissions};
@@ -64,7 +65,7 @@ fn action(action: &str, value: Value) -> Said {
 async fn until_question(session: &mut Session) -> (Option<String>, Option<Value>) {
     loop {
         match next(session).await.expect("a question") {
-            Said::Approval { reason, data } => return (reason, data),
+            Said::Approval { reason, data, .. } => return (reason, data),
             Said::Action { .. } | Said::Progress { .. } | Said::Log(_) | Said::Checkpoint(_) => {}
             other => panic!("{other:?}"),
         }
@@ -102,6 +103,7 @@ agent.end(usage={"totalTokens": 3, "inputTokens": 2, "outputTokens": 1})
         Said::Progress { pct: None, message: Some("Read a".into()) },
         action("tool.completed", call("completed")),
         Said::Cost(0.25),
+        Said::Tokens(Tokens { input: 2, output: 1 }),
         action(
             "tokens.used",
             json!({"input_tokens": 2, "output_tokens": 1, "total_tokens": 3, "context_tokens": 5, "context_tokens_max": 10}),
@@ -225,9 +227,12 @@ agent.end()"#;
         json!(["id-allow_once", "id-reject_once", "id-allow_once", "cancelled", "id-allow_always", "id-reject_once"]).to_string();
     let Some(Said::Result(Value::String(result))) = said.last() else { panic!("{said:?}") };
     assert_eq!(serde_json::from_str::<Value>(result).unwrap().to_string(), expected);
-    let answered = |name: &str, kind: &str, title: &str| action(name, json!({"kind": kind, "title": title, "by": "policy"}));
-    assert!(said.contains(&answered("permission.granted", "read", "look")), "{said:?}");
-    assert!(said.contains(&answered("permission.denied", "execute", "run")), "{said:?}");
+    let answered = |allowed: bool, kind: &str, title: &str| {
+        let data = Map::from_iter([("kind".to_owned(), json!(kind)), ("title".to_owned(), json!(title))]);
+        Said::ByPolicy { allowed, action: kind.to_owned(), data }
+    };
+    assert!(said.contains(&answered(true, "read", "look")), "{said:?}");
+    assert!(said.contains(&answered(false, "execute", "run")), "{said:?}");
     assert!(!said.iter().any(|said| matches!(said, Said::Approval { .. })));
 }
 
@@ -253,7 +258,7 @@ async fn a_rejection_reaches_the_agent() {
     let desk = desk();
     let mut session = begin(&desk, r#"agent.say(agent.wish("execute", "make")); agent.end()"#).await;
     until_question(&mut session).await;
-    session.tell.send(Tell::Decision { approved: false, reason: None }).await.unwrap();
+    session.tell.send(Tell::Decision { approved: false, reason: None, data: None }).await.unwrap();
     assert_eq!(all(&mut session).await.last(), Some(&Said::Result(json!("id-reject_once"))));
 }
 

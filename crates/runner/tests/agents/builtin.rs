@@ -45,6 +45,7 @@ async fn demo_shows_everything_an_agent_can_say() {
             Said::Action { .. } => actions += 1,
             Said::Cost(usd) => cost += usd,
             Said::Checkpoint(data) => checkpoint = Some(data),
+            Said::Heard(_) | Said::Tokens(_) | Said::ByPolicy { .. } => {}
             Said::Approval { data, .. } => {
                 question = data;
                 session.tell.send(yes()).await.unwrap();
@@ -75,7 +76,7 @@ async fn demo_goes_on_from_its_checkpoint_at_its_question() {
     let said = all(&mut session).await;
     let stages: Vec<_> = said.iter().filter(|said| matches!(said, Said::Stage(_) | Said::Approval { .. } | Said::Checkpoint(_))).collect();
     let reason = Some("May this draft be published?".to_owned());
-    let question = Said::Approval { reason, data: Some(json!({"draft": "kept"})) };
+    let question = Said::Approval { action: Some("draft.publish".into()), reason, data: Some(json!({"draft": "kept"})) };
     assert_eq!(stages, [&question, &Said::Stage("review".into())]);
     assert_eq!(said.last(), Some(&Said::Result(json!({"summary": "kept", "approved": true, "artifact": "report.md"}))));
 }
@@ -91,7 +92,7 @@ async fn demo_does_not_publish_what_was_rejected() {
             other => panic!("{other:?}"),
         }
     }
-    session.tell.send(Tell::Decision { approved: false, reason: Some("too short".into()) }).await.unwrap();
+    session.tell.send(Tell::Decision { approved: false, reason: Some("too short".into()), data: None }).await.unwrap();
     let said = all(&mut session).await;
     assert!(
         matches!(&said[..], [Said::Error { code, message, retryable: false }] if code == "draft_rejected" && message.contains("too short"))

@@ -63,7 +63,14 @@ async fn the_javascript_sdk_s_agent_plans_writes_asks_and_counts() {
         }
     };
     let shown = json!({"kind": "execute", "title": "wc -w note.txt", "input": {"command": "wc -w note.txt"}});
-    assert_eq!(question, Said::Approval { reason: Some("May the agent do this (execute)? wc -w note.txt".into()), data: Some(shown) });
+    assert_eq!(
+        question,
+        Said::Approval {
+            action: Some("execute".into()),
+            reason: Some("May the agent do this (execute)? wc -w note.txt".into()),
+            data: Some(shown)
+        }
+    );
     assert!(said.contains(&Said::Stage("write the note".into())) && said.contains(&Said::Stage("count its words".into())), "{said:?}");
     session.tell.send(yes()).await.unwrap();
     let said = all(&mut session).await;

@@ -205,14 +205,17 @@ async fn an_agent_that_is_faster_than_its_listener_waits() {
 #[tokio::test]
 async fn a_decision_is_told_to_who_asked() {
     let desk = Desk::process(
-        r#"echo '{"type":"approval","reason":"go?","data":{"draft":1}}'
+        r#"echo '{"type":"approval","action":"note.send","reason":"go?","data":{"draft":1}}'
         IFS= read -r decision
         printf '{"type":"result","result":%s}\n' "$decision""#,
     );
     let mut session = desk.start("t").await;
-    assert_eq!(next(&mut session).await, Some(Said::Approval { reason: Some("go?".into()), data: Some(json!({"draft": 1})) }));
+    assert_eq!(
+        next(&mut session).await,
+        Some(Said::Approval { action: Some("note.send".into()), reason: Some("go?".into()), data: Some(json!({"draft": 1})) })
+    );
     session.tell.send(yes()).await.unwrap();
-    assert_eq!(all(&mut session).await, [Said::Result(json!({"type": "decision", "approved": true, "reason": "fine"}))]);
+    assert_eq!(all(&mut session).await, [Said::Result(json!({"type": "decision", "approved": true, "reason": "fine", "data": null}))]);
 }
 
 #[tokio::test]
@@ -223,9 +226,9 @@ async fn a_decision_that_was_made_before_is_there_when_it_asks_again() {
         printf '{"type":"result","result":%s}\n' "$decision""#,
     );
     let mut session = desk.start("t").await;
-    session.tell.send(Tell::Decision { approved: false, reason: None }).await.unwrap();
+    session.tell.send(Tell::Decision { approved: false, reason: None, data: None }).await.unwrap();
     let said = all(&mut session).await;
-    assert_eq!(said[1], Said::Result(json!({"type": "decision", "approved": false, "reason": null})));
+    assert_eq!(said[1], Said::Result(json!({"type": "decision", "approved": false, "reason": null, "data": null})));
 }
 
 #[tokio::test]

@@ -124,7 +124,7 @@ pub(crate) fn start(task: &str) -> Start {
 }
 
 pub(crate) fn yes() -> Tell {
-    Tell::Decision { approved: true, reason: Some("fine".to_owned()) }
+    Tell::Decision { approved: true, reason: Some("fine".to_owned()), data: None }
 }
 
 /// The next thing it says, or nothing once it is over.

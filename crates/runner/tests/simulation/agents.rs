@@ -1,6 +1,6 @@
 //! Agents that act out a script in their runner's process. They die with their session, as real ones do.
 
-use fte_events::Artifact;
+use fte_events::{Artifact, json_sha256};
 use fte_runner::document::{HandoffReply, State};
 use fte_runner::ports::{Handoff, Said, Session, Start, StartError, Tell};
 use serde_json::{Map, Value, json};
@@ -8,8 +8,9 @@ use tokio::sync::mpsc;
 
 use crate::coverage::Met;
 use crate::executor::Task;
+use crate::people::edit_of;
 use crate::ports::pause;
-use crate::scenario::{MS, S, Step, wall};
+use crate::scenario::{DENIED, MS, S, Step, wall};
 use crate::world::{Agent, Sim, World};
 
 /// Ends the agent when dropped.
@@ -51,9 +52,13 @@ pub(crate) fn start(sim: &Sim, process: usize, agent: &str, start: Start) -> Res
     }
     world.met(Met::AgentStarted);
     world.check_agent_start(process, task);
+    world.check_input(task, &start.task);
     let instance = world.tasks[task].doc.as_ref().and_then(|doc| doc.owner.clone());
     let number = world.agents.len();
-    world.agents.push(Agent { task, process, instance, alive: true, waits: false });
+    let kept = start.checkpoint.as_ref().and_then(|kept| kept["heard"].as_array().cloned()).unwrap_or_default();
+    let heard = kept.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect();
+    let owed = world.tasks[task].confirmed.clone();
+    world.agents.push(Agent { task, process, instance, alive: true, waits: false, heard, owed });
     world.tell(|| format!("p{process} agent {number} starts on {}, try {}, from {:?}", start.task_id, start.attempt, start.checkpoint));
     let (said, hear) = mpsc::channel(4);
     let (tell, told) = mpsc::channel(4);
@@ -75,6 +80,11 @@ struct Actor {
     waiting: Vec<usize>,
 }
 
+/// A question, as an agent puts it.
+fn asked(question: u8) -> Said {
+    Said::Approval { action: Some(format!("question.{question}")), reason: Some(format!("question-{question}")), data: None }
+}
+
 /// The agent goes on with the next step, or is over.
 enum Next {
     Step,
@@ -94,14 +104,52 @@ impl Actor {
             }
         }
         for (at, step) in script.iter().enumerate().skip(usize::try_from(from).unwrap_or(0)) {
+            while let Ok(told) = self.told.try_recv() {
+                self.hear(told);
+            }
             if matches!(self.act(at, step).await, Next::Over) {
                 self.over();
                 return;
             }
         }
+        // It does not finish before it has heard what was said before it began.
+        while self.owes() {
+            match self.told.recv().await {
+                Some(told) => self.hear(told),
+                None => return self.over(),
+            }
+        }
         let result = json!({ "task": self.task, "agent": self.number });
         self.say(Said::Result(result)).await;
         self.over();
+    }
+
+    fn hear(&mut self, told: Tell) {
+        match told {
+            Tell::Message { id, .. } => self.sim.world().hears(self.number, id),
+            Tell::Reply { handoff, task_id, reply } => self.replied(&handoff, task_id, &reply),
+            Tell::Decision { .. } | Tell::Cancel => {}
+        }
+    }
+
+    fn owes(&self) -> bool {
+        let world = self.sim.world();
+        let me = &world.agents[self.number];
+        me.owed.iter().any(|id| !me.heard.contains(id))
+    }
+
+    async fn checkpoint(&self, at: usize) -> Next {
+        let heard = self.sim.world().agents[self.number].heard.clone();
+        if matches!(self.say(Said::Checkpoint(json!({ "at": at + 1, "open": self.waiting, "heard": heard }))).await, Next::Over)
+            || heard.is_empty()
+        {
+            return Next::Step;
+        }
+        {
+            let mut world = self.sim.world();
+            world.tasks[self.task].in_checkpoint.extend(heard.iter().cloned());
+        }
+        self.say(Said::Heard(heard)).await
     }
 
     fn over(&self) {
@@ -132,13 +180,13 @@ impl Actor {
                 };
                 self.say(Said::Artifact(Box::new(artifact))).await
             }
-            Step::Checkpoint => self.say(Said::Checkpoint(json!({ "at": at + 1, "open": self.waiting }))).await,
+            Step::Checkpoint => self.checkpoint(at).await,
             Step::HandOff(to) => self.hand_off(at, to).await,
             Step::Await => {
                 while !self.waiting.is_empty() {
                     self.sim.world().agents[self.number].waits = true;
                     match self.told.recv().await {
-                        Some(Tell::Reply { handoff, task_id, reply }) => self.replied(&handoff, task_id, &reply),
+                        Some(told @ (Tell::Message { .. } | Tell::Reply { .. })) => self.hear(told),
                         // It waits for its end.
                         Some(_) | None => std::future::pending().await,
                     }
@@ -156,7 +204,7 @@ impl Actor {
             }
             Step::Ask(question) => self.ask(at, *question).await,
             Step::AskAndCrash(question, until) if self.start.attempt <= *until => {
-                self.say(Said::Approval { reason: Some(format!("question-{question}")), data: None }).await;
+                self.say(asked(*question)).await;
                 self.sim.world().agents[self.number].waits = true;
                 pause(&self.sim, self.process, 300 * MS).await;
                 self.sim.world().tasks[self.task].agent_failures += 1;
@@ -215,24 +263,28 @@ impl Actor {
     }
 
     async fn ask(&mut self, at: usize, question: u8) -> Next {
-        let reason = format!("question-{question}");
-        if matches!(self.say(Said::Approval { reason: Some(reason.clone()), data: None }).await, Next::Over) {
+        if matches!(self.say(asked(question)).await, Next::Over) {
             return Next::Over;
         }
         self.sim.world().agents[self.number].waits = true;
         let told = loop {
             match self.told.recv().await {
-                Some(Tell::Reply { handoff, task_id, reply }) => self.replied(&handoff, task_id, &reply),
+                Some(told @ (Tell::Message { .. } | Tell::Reply { .. })) => self.hear(told),
                 told => break told,
             }
         };
         match told {
-            Some(Tell::Decision { approved: true, .. }) => {
+            Some(Tell::Decision { approved: true, data, .. }) => {
                 self.sim.world().agents[self.number].waits = false;
-                self.sim.world().check_told_yes(self.task, at, question, &reason);
+                self.sim.world().check_told_yes(self.task, at, question, data.as_ref());
                 Next::Step
             }
-            Some(Tell::Decision { approved: false, .. } | Tell::Cancel | Tell::Reply { .. }) | None => {
+            Some(Tell::Decision { approved: false, .. }) if question == DENIED => {
+                self.sim.world().agents[self.number].waits = false;
+                self.sim.world().met(Met::PolicyDenied);
+                Next::Step
+            }
+            Some(_) | None => {
                 // It waits for its end.
                 std::future::pending().await
             }
@@ -278,6 +330,22 @@ impl World {
             return Err(format!("{running} agents run already"));
         }
         Ok(())
+    }
+
+    /// What runs is what was approved, as it was edited.
+    fn check_input(&mut self, task: usize, text: &str) {
+        let it = &self.tasks[task];
+        let first = it.asked.first().filter(|_| it.plan.request.require_approval);
+        let edit = first.and_then(|asked| asked.edit.clone());
+        let expected = match edit {
+            Some(digest) => [1, 2].map(|n| edit_of(n, true)).into_iter().find(|edit| json_sha256(edit) == digest),
+            None => None,
+        };
+        let expected = expected.map_or_else(|| it.plan.request.task.clone(), |edit| edit["task"].as_str().unwrap_or_default().to_owned());
+        if text != expected {
+            let id = it.plan.id;
+            self.violate(|| format!("an agent starts on {id} with {text:?}, and approved was {expected:?}"));
+        }
     }
 
     fn check_agent_start(&mut self, process: usize, task: usize) {

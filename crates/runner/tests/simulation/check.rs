@@ -2,17 +2,21 @@
 
 mod end;
 
+pub(crate) use end::Said;
+
 use std::collections::BTreeMap;
 
-use fte_events::{ClaimId, TaskId};
+use fte_events::{ClaimId, TaskId, json_sha256};
 use fte_runner::document::State;
 use fte_runner::ports::Save;
+use jiff::Timestamp;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::broker::Envelope;
 use crate::coverage::Met;
-use crate::scenario::Plan;
+use crate::scenario::{ALLOWED_ACTION, Plan, S, wall};
 use crate::world::World;
 
 /// A task document, as far as the checks look.
@@ -29,6 +33,10 @@ pub(crate) struct Doc {
     #[serde(default)]
     handoffs: Vec<Handoff>,
     answer: Option<serde_json::Value>,
+    #[serde(default)]
+    messages: Vec<Named>,
+    #[serde(default)]
+    accepted: Vec<Named>,
     out: u64,
     #[serde(default)]
     outbox: Vec<OutEvent>,
@@ -55,13 +63,25 @@ pub(crate) struct Claim {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 struct Approval {
     ordinal: u32,
+    action: Option<String>,
     reason: Option<String>,
+    expires_at: Timestamp,
+    #[serde(default)]
+    approve_on_expiry: bool,
     decision: Option<Decision>,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 struct Decision {
     approved: bool,
+    #[serde(default)]
+    by_policy: bool,
+    edit_sha256: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Named {
+    id: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -89,6 +109,18 @@ pub(crate) struct Asked {
     ordinal: u32,
     reason: Option<String>,
     pub(crate) decision: Option<bool>,
+    /// The digest of what the decider made of it.
+    pub(crate) edit: Option<String>,
+    /// Nobody answered it in time, and that counts as a yes.
+    pub(crate) expired: bool,
+}
+
+/// What somebody said.
+pub(crate) struct Answered {
+    /// To which question, if they named one.
+    pub(crate) question: Option<u32>,
+    pub(crate) approved: bool,
+    pub(crate) edit: Option<String>,
 }
 
 /// What is known of a task.
@@ -96,8 +128,11 @@ pub(crate) struct TaskState {
     pub(crate) plan: Plan,
     pub(crate) doc: Option<Doc>,
     pub(crate) asked: Vec<Asked>,
-    /// What people said, to which question, if they named one.
-    pub(crate) answered: Vec<(Option<u32>, bool)>,
+    pub(crate) answered: Vec<Answered>,
+    /// Messages whose senders were told that they are accepted.
+    pub(crate) confirmed: Vec<String>,
+    /// Messages that some checkpoint includes, as an agent says.
+    pub(crate) in_checkpoint: Vec<String>,
     pub(crate) submitted: bool,
     pub(crate) cancel_tried: bool,
     /// An erasure of it was confirmed.
@@ -126,6 +161,8 @@ impl TaskState {
             doc: None,
             asked: Vec::new(),
             answered: Vec::new(),
+            confirmed: Vec::new(),
+            in_checkpoint: Vec::new(),
             submitted: false,
             cancel_tried: false,
             erased: false,
@@ -157,6 +194,14 @@ impl TaskState {
     /// How many children it may have: one for each time that its script asks for one.
     fn children_max(&self) -> usize {
         self.plan.script.iter().filter(|step| matches!(step, crate::scenario::Step::HandOff(to) if *to != "nobody")).count()
+    }
+
+    pub(crate) fn was_decided_so(&self, approved: bool, edit: Option<&str>) -> bool {
+        self.asked.iter().any(|asked| asked.decision == Some(approved) && asked.edit.as_deref() == edit)
+    }
+
+    pub(crate) fn has_accepted(&self, id: &str) -> bool {
+        self.doc.as_ref().is_some_and(|doc| doc.accepted.iter().any(|accepted| accepted.id == id))
     }
 
     /// A confirmed cancel is in the document.
@@ -243,8 +288,18 @@ impl World {
         if let Err(wrong) = self.judge_owner(task, id, &doc) {
             self.violate(|| format!("task {id}, written by p{process}: {wrong}"));
         }
+        // By whatever clock: they differ by little, unless they jump.
+        let now = (self.scenario.rates.clock_jump == 0).then(|| wall(self.now + S));
+        if let Some(made) = doc.approval.as_ref().and_then(|approval| approval.decision.as_ref()).filter(|made| made.by_policy) {
+            let before = before.as_ref().and_then(|before| before.approval.as_ref()).filter(|before| before.decision.is_none());
+            let expired = before.is_some() && made.approved;
+            self.met(if expired { Met::ExpiryApproved } else { Met::PolicyAllowed });
+        }
+        if let Err(wrong) = self.judge_letters(task, before.as_ref(), &doc) {
+            self.violate(|| format!("task {id}, written by p{process}: {wrong}"));
+        }
         let it = &mut self.tasks[task];
-        if let Err(wrong) = judge_questions(&mut it.asked, &it.answered, &doc) {
+        if let Err(wrong) = judge_questions(&mut it.asked, &it.answered, &doc, now) {
             self.violate(|| format!("task {id}, written by p{process}: {wrong}"));
         }
         if doc.state == State::Running
@@ -359,6 +414,8 @@ impl World {
                     cancel_requested: None,
                     handoffs: Vec::new(),
                     answer: None,
+                    messages: Vec::new(),
+                    accepted: Vec::new(),
                     out: 0,
                     outbox: Vec::new(),
                     erased: false,
@@ -428,6 +485,31 @@ impl World {
             if !self.broker.durable.insert(event.id()) {
                 return Err(format!("event {} has the id of another one: {}", event.n, event.body));
             }
+        }
+        Ok(())
+    }
+
+    /// What was accepted stays, until an agent has kept it or the task has ended.
+    fn judge_letters(&mut self, task: usize, before: Option<&Doc>, doc: &Doc) -> Result<(), String> {
+        let Some(before) = before else { return Ok(()) };
+        // Of a task that was erased nothing is left.
+        if matches!(doc.state, State::Ended(_)) {
+            return Ok(());
+        }
+        let has = |named: &[Named], id: &str| named.iter().any(|named| named.id == id);
+        if let Some(forgotten) = before.accepted.iter().find(|named| !has(&doc.accepted, &named.id)) {
+            return Err(format!("{} was accepted and is forgotten", forgotten.id));
+        }
+        let gone: Vec<String> =
+            before.messages.iter().filter(|named| !has(&doc.messages, &named.id)).map(|named| named.id.clone()).collect();
+        if let Some(lost) = gone.iter().find(|id| !self.tasks[task].in_checkpoint.contains(id)) {
+            return Err(format!("{lost} is gone, and no checkpoint includes it"));
+        }
+        if !gone.is_empty() {
+            self.met(Met::LetterKept);
+        }
+        if before.owner.is_none() && doc.owner.is_none() && doc.messages.len() > before.messages.len() {
+            self.met(Met::LetterToResting);
         }
         Ok(())
     }
@@ -542,8 +624,16 @@ impl World {
 
     /// An agent was told yes: so often was that question answered yes as the agent has asked it, counting neither its repetitions after a restart
     /// nor the answers to them.
-    pub(crate) fn check_told_yes(&mut self, task: usize, at: usize, question: u8, reason: &str) {
+    pub(crate) fn check_told_yes(&mut self, task: usize, at: usize, question: u8, data: Option<&Value>) {
         let it = &self.tasks[task];
+        let reason = format!("question-{question}");
+        let reason = reason.as_str();
+        let edit = data.map(json_sha256);
+        if !it.asked.iter().any(|asked| asked.reason.as_deref() == Some(reason) && asked.decision == Some(true) && asked.edit == edit) {
+            let id = it.plan.id;
+            self.violate(|| format!("the agent of {id} was told yes to {reason}, with {edit:?}, and nobody has said so"));
+            return;
+        }
         let asks = it.plan.script[..=at].iter().filter(|step| step.asks() == Some(question)).count();
         let yes = it.asked.iter().filter(|asked| asked.reason.as_deref() == Some(reason) && asked.decision == Some(true)).count();
         if yes < asks {
@@ -554,21 +644,35 @@ impl World {
 }
 
 /// A question is answered once, by what somebody said to it and not to another; and a no is the end.
-fn judge_questions(asked: &mut Vec<Asked>, answered: &[(Option<u32>, bool)], doc: &Doc) -> Result<(), String> {
+fn judge_questions(asked: &mut Vec<Asked>, answered: &[Answered], doc: &Doc, now: Option<Timestamp>) -> Result<(), String> {
     let Some(approval) = &doc.approval else {
         return if asked.is_empty() || doc.is_stripped() { Ok(()) } else { Err("a question was forgotten".to_owned()) };
     };
     let decision = approval.decision.as_ref().map(|decision| decision.approved);
-    let said = |approved| answered.iter().any(|(named, said)| *said == approved && named.is_none_or(|named| named == approval.ordinal));
-    if decision.is_some_and(|approved| !said(approved)) {
-        return Err(format!("question {} was decided {decision:?}, and nobody has said that to it", approval.ordinal));
+    let edit = approval.decision.as_ref().and_then(|decision| decision.edit_sha256.clone());
+    let said = |made: &Decision| {
+        answered.iter().any(|said| {
+            let named = said.question.is_none_or(|named| named == approval.ordinal);
+            named && said.approved == made.approved && said.edit == made.edit_sha256
+        })
+    };
+    let by_policy = || {
+        let allowed = approval.action.as_deref() == Some(ALLOWED_ACTION);
+        allowed || (approval.approve_on_expiry && now.is_none_or(|now| approval.expires_at <= now))
+    };
+    let rightly = |made: &Decision| if made.by_policy { made.approved && by_policy() } else { said(made) };
+    if approval.decision.as_ref().is_some_and(|made| !rightly(made)) {
+        return Err(format!("question {} was decided {:?}, and nobody has said that to it", approval.ordinal, approval.decision));
     }
+    let expired = approval.decision.as_ref().is_some_and(|made| made.by_policy) && approval.action.as_deref() != Some(ALLOWED_ACTION);
     match asked.last_mut() {
         Some(last) if last.ordinal == approval.ordinal => {
-            if last.decision.is_some() && last.decision != decision {
+            if last.decision.is_some() && (last.decision != decision || last.edit != edit) {
                 return Err(format!("the decision on question {} changed from {:?} to {decision:?}", last.ordinal, last.decision));
             }
             last.decision = decision;
+            last.edit = edit;
+            last.expired = expired;
         }
         last => {
             let ordinal = last.as_ref().map_or(0, |last| last.ordinal);
@@ -578,7 +682,7 @@ fn judge_questions(asked: &mut Vec<Asked>, answered: &[(Option<u32>, bool)], doc
             if last.is_some_and(|last| last.decision == Some(false)) {
                 return Err("something is asked after a no".to_owned());
             }
-            asked.push(Asked { ordinal: approval.ordinal, reason: approval.reason.clone(), decision });
+            asked.push(Asked { ordinal: approval.ordinal, reason: approval.reason.clone(), decision, edit, expired });
         }
     }
     Ok(())

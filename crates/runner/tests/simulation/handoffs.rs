@@ -74,6 +74,7 @@ impl World {
                 it.plan.request.context.clone_from(&handoff.context);
                 it.plan.request.deadline = handoff.deadline;
                 it.plan.request.budget_usd = handoff.budget_usd;
+                it.plan.request.budget_tokens = handoff.budget_tokens;
                 let incoming = incoming(&handoff, &self.tasks[task].plan.request);
                 self.accept(task, Cargo::Run(incoming));
             } else if let Some(handoff) = data::<HandoffWithdrawn>(&message.body) {
@@ -115,7 +116,10 @@ impl World {
             (HUMAN, Answers::Reject) => ResultKind::Failed,
             (HUMAN, Answers::Ignore) => ResultKind::TimedOut,
             (HUMAN, _) => ResultKind::Completed,
-            _ => expected(&script, answers, false),
+            _ => {
+                let expires_approved = self.scenario.settings.approvals(agent).approve_on_expiry;
+                expected(&script, (answers, expires_approved), false)
+            }
         };
         let cancels = if rng.chance(100_000) { vec![self.now + rng.below(10 * S)] } else { Vec::new() };
         let plan = Plan {
@@ -127,6 +131,7 @@ impl World {
             answers,
             cancels,
             stray_decisions: Vec::new(),
+            letters: Vec::new(),
             expected,
             events_max: None,
             parent,
@@ -147,7 +152,7 @@ impl World {
         let most = *self.rng.pick(&[5 * MS, S, 12 * S]);
         let later = self.rng.below(most);
         let answers: &[bool] = match self.tasks[task].plan.answers {
-            Answers::Approve => &[true],
+            Answers::Approve | Answers::Edit | Answers::EditDifferently => &[true],
             Answers::Reject => &[false],
             Answers::ApproveTwice => &[true, true],
             Answers::Disagree => &[true, false],

@@ -16,6 +16,7 @@ mod coverage;
 mod executor;
 mod handoffs;
 mod jobs;
+mod letters;
 mod people;
 mod ports;
 mod rng;

@@ -100,8 +100,14 @@ impl Run {
             for at in plan.cancels {
                 world.at(at, Happening::Cancel(task, 0));
             }
+            for (n, (at, twice)) in plan.letters.iter().enumerate() {
+                world.at(*at, Happening::Send(task, n, 0));
+                if *twice {
+                    world.at(*at + MS, Happening::Send(task, n, 0));
+                }
+            }
             for (at, approved) in plan.stray_decisions {
-                world.at(at, Happening::Decide(task, approved, None, 0));
+                world.at(at, Happening::Decide(task, approved, 0, None, 0));
             }
         }
         let calm = world.scenario.faulty;
@@ -174,7 +180,8 @@ impl Run {
             Happening::Fire(name, making) => world.fire(&sim, name, making),
             Happening::Start(seat) => start(&mut world, &sim, seat),
             Happening::Thaw(process, since) => thaw(&mut world, process, since),
-            Happening::Decide(task, approved, question, tries) => world.decide(&sim, task, approved, question, tries),
+            Happening::Decide(task, approved, edit, question, tries) => world.decide(&sim, task, (approved, edit), question, tries),
+            Happening::Send(task, n, tries) => world.send(&sim, task, n, tries),
             Happening::Cancel(task, tries) => world.cancel(&sim, task, tries),
             Happening::Reply(task, done, tries) => world.reply_of_person(&sim, task, done, tries),
             Happening::Calm => calm(&mut world),

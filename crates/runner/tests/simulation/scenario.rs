@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fte_events::{Origin, Priority, ResultKind, Runtime, TaskId, TaskRequested};
+use fte_runner::document::Budget;
 use fte_runner::settings::{AgentLimits, Settings};
+use fte_service::agents::{Approvals, Permission};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -185,6 +187,9 @@ pub(crate) enum Answers {
     ApproveTwice,
     /// Two people, who disagree.
     Disagree,
+    Edit,
+    /// Two people who want it otherwise, and one of them twice.
+    EditDifferently,
     Ignore,
 }
 
@@ -200,6 +205,8 @@ pub(crate) struct Plan {
     pub(crate) cancels: Vec<Micros>,
     /// Decisions that nobody asked for.
     pub(crate) stray_decisions: Vec<(Micros, bool)>,
+    /// When somebody says something to it, and whether they say it twice.
+    pub(crate) letters: Vec<(Micros, bool)>,
     /// How it ends when nothing goes wrong and nobody interferes.
     pub(crate) expected: ResultKind,
     /// Who handed it off.
@@ -235,6 +242,10 @@ const AGENTS: [&str; 2] = ["writer", "coder"];
 /// Who works only on what the others hand off.
 const HELPER: &str = "helper";
 pub(crate) const BUDGET_USD: f64 = 1.0;
+/// The question that the configuration answers with yes, and the one with no.
+pub(crate) const ALLOWED: u8 = 2;
+pub(crate) const ALLOWED_ACTION: &str = "question.2";
+pub(crate) const DENIED: u8 = 3;
 
 impl Scenario {
     pub(crate) fn of(seed: u64, without: &Without) -> Self {
@@ -250,7 +261,7 @@ impl Scenario {
         let mut faults = rng.clone();
         let rates = Rates::draw(&mut faults, seed.is_multiple_of(32), without);
         let mut tasks = Rng::new(seed.wrapping_mul(31).wrapping_add(7));
-        let tasks = (0..tasks_count.min(without.tasks_max.unwrap_or(usize::MAX))).map(|n| plan(&mut tasks, n, faulty)).collect();
+        let tasks = (0..tasks_count.min(without.tasks_max.unwrap_or(usize::MAX))).map(|n| plan(&mut tasks, &settings, n, faulty)).collect();
         Self { processes, tasks, settings, seats, stale_inserts, reads_back, latency_max, faulty, rates }
     }
 }
@@ -290,6 +301,15 @@ fn settings(rng: &mut Rng) -> Settings {
             runtime: Runtime::None,
             timeout: Duration::from_secs(30),
             attempts_max: 3,
+            approvals: Approvals {
+                rules: [(ALLOWED, Permission::Allow), (DENIED, Permission::Deny)].map(|(n, word)| (format!("question.{n}"), word)).into(),
+                expires: rng.chance(300_000).then(|| Duration::from_secs(20)),
+                approve_on_expiry: rng.chance(400_000),
+                ..Approvals::default()
+            },
+            budget: Budget::default(),
+            takes_messages: true,
+            takes_edits: true,
         };
         agents.insert(agent.to_owned(), limits);
     }
@@ -314,7 +334,7 @@ fn configured<T: DeserializeOwned>(text: &str) -> T {
     serde_json::from_value(json!(text)).expect("it is a value of the configuration")
 }
 
-fn plan(rng: &mut Rng, n: usize, faulty: Micros) -> Plan {
+fn plan(rng: &mut Rng, settings: &Settings, n: usize, faulty: Micros) -> Plan {
     let submitted = rng.below(faulty / 2);
     let id = TaskId::mint(wall(submitted), u128::from(rng.next()) << 8 | n as u128);
     let mut request = TaskRequested::new(id, format!("task {n}"), Origin::Http, wall(submitted));
@@ -337,17 +357,21 @@ fn plan(rng: &mut Rng, n: usize, faulty: Micros) -> Plan {
     }
     let refusal = rng.chance(30_000);
     let script = script(rng, request.agent.as_deref().unwrap_or(AGENTS[0]), 0);
-    let answers = match rng.below(10) {
+    let answers = match rng.below(12) {
         0..5 => Answers::Approve,
         5 => Answers::ApproveTwice,
         6 => Answers::Disagree,
         7 | 8 => Answers::Reject,
+        9 => Answers::Edit,
+        10 => Answers::EditDifferently,
         _ => Answers::Ignore,
     };
+    let agent = request.agent.as_deref().unwrap_or(&settings.default_agent);
+    let expires_approved = settings.approvals(agent).approve_on_expiry;
     let expected = if refusal || request.agent.as_deref() == Some("nobody") {
         ResultKind::Failed
     } else {
-        expected(&script, answers, request.require_approval)
+        expected(&script, (answers, expires_approved), request.require_approval)
     };
     if script.iter().any(|step| matches!(step, Step::Cost(_))) {
         request.budget_usd = Some(BUDGET_USD);
@@ -359,8 +383,9 @@ fn plan(rng: &mut Rng, n: usize, faulty: Micros) -> Plan {
     };
     let cancels = times(rng, 200_000);
     let stray_decisions = times(rng, 100_000).into_iter().map(|at| (at, at.is_multiple_of(2))).collect();
+    let letters = times(rng, 300_000).into_iter().map(|at| (at, at.is_multiple_of(2))).collect();
     let events_max = rng.chance(30_000).then(|| rng.below(12));
-    Plan { id, request, refusal, script, submitted, answers, cancels, stray_decisions, expected, parent: None, events_max }
+    Plan { id, request, refusal, script, submitted, answers, cancels, stray_decisions, letters, expected, parent: None, events_max }
 }
 
 /// What an agent does, which waits for so many others.
@@ -406,7 +431,7 @@ fn some_script(rng: &mut Rng, depth: usize) -> Vec<Step> {
             7 if questions < 2 => {
                 questions += 1;
                 // Two questions may be the same in words.
-                Step::Ask(u8::try_from(rng.below(2)).unwrap_or(0))
+                Step::Ask(*rng.pick(&[0, 0, 1, 1, ALLOWED, DENIED]))
             }
             8 => Step::Cost(0.1),
             9 if rng.chance(150_000) => Step::Chatter(u32::try_from(rng.between(5, 40)).unwrap_or(5)),
@@ -429,10 +454,11 @@ fn some_script(rng: &mut Rng, depth: usize) -> Vec<Step> {
 }
 
 /// How a script ends by itself.
-pub(crate) fn expected(script: &[Step], answers: Answers, require_approval: bool) -> ResultKind {
+pub(crate) fn expected(script: &[Step], (answers, expires_approved): (Answers, bool), require_approval: bool) -> ResultKind {
     let answered = match answers {
-        Answers::Approve | Answers::ApproveTwice | Answers::Disagree => None,
+        Answers::Approve | Answers::ApproveTwice | Answers::Disagree | Answers::Edit | Answers::EditDifferently => None,
         Answers::Reject => Some(ResultKind::Rejected),
+        Answers::Ignore if expires_approved => None,
         Answers::Ignore => Some(ResultKind::TimedOut),
     };
     if require_approval && let Some(answered) = answered {
@@ -442,7 +468,7 @@ pub(crate) fn expected(script: &[Step], answers: Answers, require_approval: bool
     'tries: for attempt in 1..=3 {
         for (at, step) in script.iter().enumerate().skip(from) {
             match step {
-                Step::Ask(_) | Step::AskAndCrash(..) if answered.is_some() => return answered.unwrap_or(ResultKind::Failed),
+                Step::Ask(0 | 1) | Step::AskAndCrash(..) if answered.is_some() => return answered.unwrap_or(ResultKind::Failed),
                 Step::Checkpoint => from = at + 1,
                 Step::Cost(usd) => {
                     cost += usd;

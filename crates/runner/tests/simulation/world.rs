@@ -44,8 +44,10 @@ pub(crate) enum Happening {
     Start(Option<String>),
     /// A process that stood still goes on.
     Thaw(usize, Micros),
-    /// Somebody decides; how often it was tried.
-    Decide(usize, bool, Option<u32>, u32),
+    /// Somebody decides, with an edit unless that is 0; how often it was tried.
+    Decide(usize, bool, u8, Option<u32>, u32),
+    /// Somebody says something to a task: which of the things they say; how often it was tried.
+    Send(usize, usize, u32),
     /// Somebody calls a task off; how often it was tried.
     Cancel(usize, u32),
     /// A person answers what was handed to them; how often it was tried.
@@ -104,6 +106,10 @@ pub(crate) struct Agent {
     pub(crate) alive: bool,
     /// It waits for a person's answer.
     pub(crate) waits: bool,
+    /// The messages that it was told, or that the checkpoint includes that it started from.
+    pub(crate) heard: Vec<String>,
+    /// The messages that were accepted before it started.
+    pub(crate) owed: Vec<String>,
 }
 
 pub(crate) struct World {

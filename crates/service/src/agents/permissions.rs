@@ -9,8 +9,9 @@ use toml::Spanned;
 
 use super::{Wrong, wrong};
 
-/// What becomes of an agent's wish to use a tool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What becomes of an agent's wish to do something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Permission {
     /// It may.
     Allow,

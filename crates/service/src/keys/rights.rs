@@ -2,8 +2,10 @@
 
 use std::fmt;
 
-use http::Method;
+use http::{HeaderMap, Method};
 use serde::{Deserialize, Serialize};
+
+use crate::browser::wants_page;
 
 /// What the owner of a key may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,14 +57,16 @@ pub(crate) enum Access {
 }
 
 /// Who may call the route that a request matched, if it matched one.
-pub(crate) fn access(method: &Method, route: Option<&str>) -> Access {
+pub(crate) fn access(method: &Method, route: Option<&str>, headers: &HeaderMap) -> Access {
     let Some(route) = route else { return Access::Any };
     let reads = matches!(*method, Method::GET | Method::HEAD);
     match route {
         "/health" | "/ready" | "/metrics" | "/openapi.json" => Access::Open,
         _ if route == "/docs" || route.starts_with("/docs/") => Access::Open,
         "/v1/tasks" | "/tasks" if *method == Method::POST => Access::Needs(Role::Submit),
-        "/v1/tasks/{id}/cancel" => Access::Needs(Role::Submit),
+        "/v1/tasks/{id}/cancel" | "/v1/tasks/{id}/messages" => Access::Needs(Role::Submit),
+        // The page is the same for everybody, and asks for what it shows with its reader's key.
+        "/v1/tasks/{id}/approval" if reads && wants_page(headers) => Access::Open,
         "/v1/tasks/{id}/approval" | "/v1/tasks/{id}/reply" => Access::Needs(Role::Approve),
         "/v1/tasks" | "/v1/tasks/{id}" | "/v1/tasks/{id}/events" | "/v1/tasks/{id}/result" | "/v1/events" | "/v1/agents" if reads => {
             Access::Needs(Role::Read)
@@ -80,8 +84,8 @@ mod tests {
 
     #[test]
     fn each_route_takes_the_role_that_its_effect_needs() {
-        let get = |route: &str| access(&Method::GET, Some(route));
-        let post = |route: &str| access(&Method::POST, Some(route));
+        let get = |route: &str| access(&Method::GET, Some(route), &HeaderMap::new());
+        let post = |route: &str| access(&Method::POST, Some(route), &HeaderMap::new());
         for open in ["/health", "/ready", "/metrics", "/openapi.json", "/docs", "/docs/{*rest}"] {
             assert_eq!(get(open), Access::Open, "{open}");
         }
@@ -91,6 +95,11 @@ mod tests {
         assert_eq!(post("/v1/tasks/{id}/approval"), Access::Needs(Role::Approve));
         assert_eq!(post("/v1/tasks/{id}/reply"), Access::Needs(Role::Approve));
         assert_eq!(get("/v1/tasks/{id}/tree"), Access::Needs(Role::Read));
+        assert_eq!(post("/v1/tasks/{id}/messages"), Access::Needs(Role::Submit));
+        assert_eq!(get("/v1/tasks/{id}/approval"), Access::Needs(Role::Approve));
+        let browser = HeaderMap::from_iter([(http::header::ACCEPT, http::HeaderValue::from_static("text/html"))]);
+        assert_eq!(access(&Method::GET, Some("/v1/tasks/{id}/approval"), &browser), Access::Open, "the page holds nothing");
+        assert_eq!(access(&Method::POST, Some("/v1/tasks/{id}/approval"), &browser), Access::Needs(Role::Approve));
         assert_eq!(get("/v1/tasks"), Access::Needs(Role::Read));
         assert_eq!(get("/v1/tasks/{id}/result"), Access::Needs(Role::Read));
         assert_eq!(get("/v1/tasks/{id}/artifacts"), Access::Needs(Role::Read));
@@ -99,8 +108,8 @@ mod tests {
         assert_eq!(get("/v1/audit/entries"), Access::Needs(Role::Audit));
         assert_eq!(post("/v1/dead-letters/{id}/replay"), Access::Needs(Role::Admin));
         assert_eq!(get("/v1/dead-letters"), Access::Needs(Role::Admin));
-        assert_eq!(access(&Method::DELETE, Some("/v1/audit/entries")), Access::Needs(Role::Admin));
+        assert_eq!(access(&Method::DELETE, Some("/v1/audit/entries"), &HeaderMap::new()), Access::Needs(Role::Admin));
         assert_eq!(get("/v1/something-new"), Access::Needs(Role::Admin), "what has no rule takes an administrator");
-        assert_eq!(access(&Method::GET, None), Access::Any);
+        assert_eq!(access(&Method::GET, None, &HeaderMap::new()), Access::Any);
     }
 }

@@ -83,18 +83,19 @@ impl Answers {
 
 /// What the configuration answered, for the audit trail.
 pub(super) fn answered(allowed: bool, tool: &Known) -> Said {
-    let action = if allowed { "permission.granted" } else { "permission.denied" };
+    let kind = kind_name(tool.kind);
+    let action = kind.as_str().unwrap_or("other").to_owned();
     let mut data = Map::new();
-    data.insert("kind".to_owned(), kind_name(tool.kind));
+    data.insert("kind".to_owned(), kind);
     data.insert("title".to_owned(), Value::from(tool.title.as_str()));
-    data.insert("by".to_owned(), Value::from("policy"));
-    Said::Action { action: action.to_owned(), data }
+    Said::ByPolicy { allowed, action, data }
 }
 
 /// The question to a person.
 pub(super) fn question(tool: &Known, fields: &ToolCallUpdateFields) -> Said {
     let kind = kind_name(tool.kind);
-    let reason = format!("May the agent do this ({})? {}", kind.as_str().unwrap_or("other"), tool.title);
+    let about = kind.as_str().unwrap_or("other").to_owned();
+    let reason = format!("May the agent do this ({about})? {}", tool.title);
     let mut data = json!({ "kind": kind, "title": tool.title });
     let files = fields.locations.iter().flatten().take(LOCATIONS_MAX);
     let files: Vec<String> = files.map(|location| clip(location.path.to_string_lossy().into_owned(), TEXT_BYTES_MAX)).collect();
@@ -110,7 +111,7 @@ pub(super) fn question(tool: &Known, fields: &ToolCallUpdateFields) -> Said {
             data["input_sha256"] = json!(json_sha256(input));
         }
     }
-    Said::Approval { reason: Some(clip(reason, TEXT_BYTES_MAX)), data: Some(data) }
+    Said::Approval { action: Some(about), reason: Some(clip(reason, TEXT_BYTES_MAX)), data: Some(data) }
 }
 
 #[cfg(test)]
@@ -189,7 +190,7 @@ mod tests {
     fn a_question_shows_what_would_happen_but_no_book() {
         let tool = Known { kind: ToolKind::Execute, title: "make".to_owned(), status: Default::default() };
         let small = ToolCallUpdateFields::new().raw_input(json!({"command": "make", "cwd": "/w"}));
-        let Said::Approval { reason, data } = question(&tool, &small) else { panic!("expected a question") };
+        let Said::Approval { reason, data, .. } = question(&tool, &small) else { panic!("expected a question") };
         assert_eq!(reason.as_deref(), Some("May the agent do this (execute)? make"));
         assert_eq!(data, Some(json!({"kind": "execute", "title": "make", "input": {"command": "make", "cwd": "/w"}})));
         let large = ToolCallUpdateFields::new().raw_input(json!({"content": "x".repeat(INPUT_BYTES_MAX)}));

@@ -9,6 +9,7 @@ use agent_client_protocol_schema::v1::{
     ContentBlock, ContentChunk, Plan, PlanEntry, PlanEntryStatus, PromptResponse, SessionUpdate, ToolCallId, ToolCallStatus, ToolKind,
     UsageUpdate,
 };
+use fte_events::Tokens;
 use serde_json::{Map, Value, json};
 
 use super::super::limits::{NAME_BYTES_MAX, TEXT_BYTES_MAX, clip};
@@ -115,6 +116,14 @@ impl Updates {
     /// All it said, and the last message as a line for people.
     pub(super) fn finish(mut self) -> (Vec<Said>, String) {
         (self.part(), self.text)
+    }
+
+    /// The tokens that a turn took, as far as they count against the budget. Thoughts are told beside the output, or as part of it: where the parts are less than
+    /// the whole, they are not.
+    pub(super) fn spent(response: &PromptResponse) -> Option<Tokens> {
+        let usage = response.usage.as_ref()?;
+        let output = usage.output_tokens.max(usage.total_tokens.saturating_sub(usage.input_tokens));
+        Some(Tokens { input: usage.input_tokens, output }).filter(|tokens| tokens.total() > 0)
     }
 
     /// The tokens that a turn took, as an action: the one place where they are told.

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::client::Meter;
 use super::content::{self, file_name};
 use super::trouble::Trouble;
-use super::{Break, Call, Running, Stop};
+use super::{Break, Call, Letter, Running, Stop};
 use crate::agents::limits::{TEXT_BYTES_MAX, clip};
 use crate::agents::session::{error, result_too_large};
 use crate::ports::{Said, Start};
@@ -39,7 +39,7 @@ impl Remote {
     /// Ends it there. One that asked hears the answer first.
     pub(super) async fn end(self, stop: Stop, grace: Duration) {
         if let Stop::Rejected(reason) = stop {
-            let message = decision(&self.task, &self.context, &self.question, false, reason);
+            let message = decision(&self.task, &self.context, &self.question, false, (reason, None));
             // Half of the time is for the cancel that follows.
             if !matches!(tokio::time::timeout(grace / 2, self.rpc.send(message)).await, Ok(Ok(_))) {
                 tracing::debug!(task = self.task, "a rejection did not reach an agent elsewhere");
@@ -79,7 +79,10 @@ pub(super) async fn talk(call: &mut Call) -> Result<Said, Break> {
             Stand::Ended => return ended(call, &mut follow).await,
             Stand::Locked => return Err(Trouble::Login(said_by(&follow)).into()),
             Stand::Asks => stream = asked(call, &rpc, &mut follow).await?,
-            Stand::Works => stream = looked(call, &rpc, &mut follow).await?,
+            Stand::Works => match call.ears.letters.pop_front() {
+                Some(letter) => stream = said(call, &rpc, &mut follow, letter).await?,
+                None => stream = looked(call, &rpc, &mut follow).await?,
+            },
         }
     }
 }
@@ -135,10 +138,14 @@ fn first(start: &Start) -> Message {
 }
 
 /// A person's answer.
-fn decision(task: &str, context: &str, question: &str, approved: bool, reason: Option<String>) -> Message {
+fn decision(task: &str, context: &str, question: &str, approved: bool, (reason, edit): (Option<String>, Option<Value>)) -> Message {
     let word = if approved { "approved" } else { "rejected" };
     let text = reason.clone().unwrap_or_else(|| word.to_owned());
-    let mut message = Message::new(Role::User, vec![Part::text(text), Part::data(json!({ "approved": approved, "reason": reason }))]);
+    let mut data = json!({ "approved": approved, "reason": reason });
+    if let Some(edit) = edit {
+        data["data"] = edit;
+    }
+    let mut message = Message::new(Role::User, vec![Part::text(text), Part::data(data)]);
     message.message_id = id_of(&format!("{task}/{question}/{word}"));
     message.task_id = Some(task.to_owned());
     message.context_id = Some(context.to_owned()).filter(|context| !context.is_empty());
@@ -205,7 +212,8 @@ async fn report(call: &mut Call, news: Vec<Said>) -> Result<(), Stop> {
 /// Listens until the task stands still or the stream ends, however it ends.
 async fn listen(call: &mut Call, follow: &mut Follow, mut stream: Stream) -> Result<(), Break> {
     while matches!(follow.stand(), Stand::Works) {
-        let event = match call.ears.unless(stream.next()).await? {
+        let Some(event) = call.ears.unless_said(stream.next()).await? else { return Ok(()) };
+        let event = match event {
             Ok(Some(event)) => event,
             Ok(None) => return Ok(()),
             Err(trouble) if trouble.heals() => {
@@ -236,7 +244,7 @@ async fn listen(call: &mut Call, follow: &mut Follow, mut stream: Stream) -> Res
 
 /// Waits, asks for the task, and listens to it where that is possible.
 async fn looked(call: &mut Call, rpc: &Rpc, follow: &mut Follow) -> Result<Option<Stream>, Break> {
-    call.pause(None).await?;
+    call.pause_unless_said().await?;
     let task = look(call, rpc, &follow.id).await?;
     let news = follow.snapshot(task)?;
     report(call, news).await?;
@@ -261,10 +269,11 @@ async fn asked(call: &mut Call, rpc: &Rpc, follow: &mut Follow) -> Result<Option
         return Err(Trouble::Said(Box::new(too_large)).into());
     }
     let reason = Some(clip(content::text(&parts), TEXT_BYTES_MAX)).filter(|reason| !reason.is_empty());
-    call.say(Said::Approval { reason, data: Some(data) }).await?;
-    let reason = call.ears.yes().await?;
+    call.say(Said::Approval { action: None, reason, data: Some(data.clone()) }).await?;
+    let (reason, approved) = call.ears.yes().await?;
+    let edit = approved.filter(|approved| *approved != data);
     let stream = loop {
-        let message = decision(&follow.id, &follow.context, &question, true, reason.clone());
+        let message = decision(&follow.id, &follow.context, &question, true, (reason.clone(), edit.clone()));
         match call.ears.unless(send(rpc, message)).await? {
             Ok(Begun::Task(task, stream)) => {
                 call.pace.answered();
@@ -296,6 +305,40 @@ async fn asked(call: &mut Call, rpc: &Rpc, follow: &mut Follow) -> Result<Option
     };
     // The answer is where it belongs: a start after this is not given it again.
     adopt(call, rpc, follow).await?;
+    Ok(stream)
+}
+
+/// Passes on what somebody said to the task. It has the same id however often it is sent, so that an agent can know it again.
+async fn said(call: &mut Call, rpc: &Rpc, follow: &mut Follow, letter: Letter) -> Result<Option<Stream>, Break> {
+    let Letter { id, text, data } = letter;
+    let mut message = Message::new(Role::User, std::iter::once(Part::text(text)).chain(data.map(Part::data)).collect());
+    message.message_id = id_of(&format!("{}/letter/{id}", follow.id));
+    message.task_id = Some(follow.id.clone());
+    message.context_id = Some(follow.context.clone()).filter(|context| !context.is_empty());
+    let stream = loop {
+        match call.ears.unless(send(rpc, message.clone())).await? {
+            Ok(Begun::Task(task, stream)) => {
+                call.pace.answered();
+                let news = follow.snapshot(*task)?;
+                report(call, news).await?;
+                break stream;
+            }
+            Ok(Begun::Message(message)) => {
+                call.pace.answered();
+                call.say(Said::Log(clip(content::text(&message.parts), TEXT_BYTES_MAX))).await?;
+                break None;
+            }
+            Err(trouble) if trouble.heals() && !call.pace.failed() => call.pause(None).await?,
+            // The task goes on without: it may have ended meanwhile, or take no messages while it works.
+            Err(trouble) => {
+                let line = clean(call, format!("warning: the agent did not take the message {id}: {trouble}"));
+                call.say(Said::Log(line)).await?;
+                return Ok(None);
+            }
+        }
+    };
+    adopt(call, rpc, follow).await?;
+    call.say(Said::Heard(vec![id])).await?;
     Ok(stream)
 }
 

@@ -1,5 +1,5 @@
 use fte_events::Runtime;
-use fte_service::agents::Rate;
+use fte_service::agents::{Approvals, Rate};
 use futures_util::FutureExt;
 use jiff::Timestamp;
 
@@ -55,8 +55,19 @@ impl World for Clock {
 
 fn pool(max: u32, queue: u32, rate: Option<Rate>) -> (Pool, Arc<Clock>) {
     let clock = Arc::<Clock>::default();
-    let limits =
-        AgentLimits { max, queue, rate, concurrency_key: None, runtime: Runtime::None, timeout: Duration::from_secs(1), attempts_max: 1 };
+    let limits = AgentLimits {
+        max,
+        queue,
+        rate,
+        concurrency_key: None,
+        runtime: Runtime::None,
+        timeout: Duration::from_secs(1),
+        attempts_max: 1,
+        approvals: Approvals::default(),
+        budget: Default::default(),
+        takes_messages: true,
+        takes_edits: true,
+    };
     let agents = ["a", "b"].map(|name| (name.to_owned(), limits.clone())).into();
     let settings = Settings { agents, places: 5, ..Settings::default() };
     (Pool::new(&settings, &(Arc::clone(&clock) as Arc<dyn World>)), clock)

@@ -200,7 +200,7 @@ async fn a_question_is_put_to_a_person_and_the_answer_sent() {
     assert_eq!(next(&mut session).await, Some(checkpoint(1)));
     let question = next(&mut session).await.unwrap();
     let data = json!({"a2a_task": "t-1", "question": "m-may I?", "details": null});
-    assert_eq!(question, Said::Approval { reason: Some("may I?".to_owned()), data: Some(data) });
+    assert_eq!(question, Said::Approval { action: None, reason: Some("may I?".to_owned()), data: Some(data) });
     // Parked: nothing ends elsewhere. Started again it asks the same, and begins no second task.
     drop(session);
     let mut session = far.start(Start { checkpoint: Some(json!({"a2a_task": "t-1", "attempt": 1})), ..asked }).await;
@@ -591,7 +591,7 @@ async fn a_no_is_sent_and_ends_the_task_elsewhere() {
     let server = asker().await;
     let mut session = far(&server).start(start("t")).await;
     while !matches!(next(&mut session).await, Some(Said::Approval { .. })) {}
-    tell_and_drop(session, Tell::Decision { approved: false, reason: None }).await;
+    tell_and_drop(session, Tell::Decision { approved: false, reason: None, data: None }).await;
     server.called("CancelTask").await;
     let sent = server.calls("SendMessage");
     assert_eq!(sent[1].body["params"]["message"]["parts"], json!([{"text": "rejected"}, {"data": {"approved": false, "reason": null}}]));

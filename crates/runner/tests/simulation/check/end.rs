@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::TaskState;
 use crate::coverage::Met;
+use crate::letters;
 use crate::world::World;
 
 #[derive(Deserialize)]
@@ -19,10 +20,10 @@ struct Event {
 }
 
 /// An event of a task: each once, in the order of their first publication.
-struct Said {
+pub(crate) struct Said {
     topic: String,
     event_type: String,
-    data: Value,
+    pub(crate) data: Value,
 }
 
 impl World {
@@ -83,6 +84,18 @@ impl World {
             if let Err(wrong) = judge(&self.tasks[task], &said, self.interfered()) {
                 let id = self.tasks[task].plan.id;
                 self.violate(|| format!("task {id}: {wrong}"));
+            }
+            let result = said.iter().find(|said| said.event_type == "fte.result.completed");
+            let by = result.and_then(|said| said.data["result"]["agent"].as_u64()).and_then(|number| usize::try_from(number).ok());
+            match letters::judge(&self.tasks[task], &said, by.map(|number| &self.agents[number])) {
+                Ok((told, lost)) => {
+                    told.then(|| self.met(Met::LetterTold));
+                    lost.then(|| self.met(Met::LetterUndelivered));
+                }
+                Err(wrong) => {
+                    let id = self.tasks[task].plan.id;
+                    self.violate(|| format!("task {id}: {wrong}"));
+                }
             }
             if let Some(State::Ended(kind)) = self.tasks[task].doc.as_ref().map(|doc| doc.state) {
                 self.met(match kind {
@@ -248,8 +261,11 @@ fn judge_kind(task: &TaskState, kind: ResultKind, interfered: bool) -> Result<()
         return Err("it was completed after a person had said no".to_owned());
     }
     let decided_astray = (task.meddled || !plan.stray_decisions.is_empty()) && !task.asked.is_empty();
+    // Where time jumps, a question may run out before somebody answers.
+    let expired = interfered && task.asked.iter().any(|asked| asked.expired);
     let allowed = kind == plan.expected
         || decided_astray
+        || expired
         || match kind {
             ResultKind::Cancelled => task.cancel_tried || task.withdrawn,
             ResultKind::Rejected => task.was_decided(false),

@@ -38,8 +38,16 @@ async fn a_task_is_shown_with_all_that_its_events_say() {
 async fn an_approval_is_shown_while_it_is_awaited_and_an_error_when_it_is_told() {
     let status = Fixture::start().await;
     let asked = History::of(TaskId::now()).requested("spend").claimed().step_with(Status::AwaitingApproval, |change| {
-        change.approval =
-            Some(ApprovalRequest { question: Some(1), reason: Some("5 USD".into()), data: None, expires_at: None, extra: Extra::new() });
+        change.approval = Some(ApprovalRequest {
+            question: Some(1),
+            action: None,
+            reason: Some("5 USD".into()),
+            data: None,
+            expires_at: None,
+            default: None,
+            link: None,
+            extra: Extra::new(),
+        });
         change.message = Some("may I?".into());
     });
     let path = format!("/v1/tasks/{}", asked.task);

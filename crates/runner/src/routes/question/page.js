@@ -1,0 +1,136 @@
+"use strict";
+const main = document.getElementById("main");
+const url = location.pathname;
+let key = "";
+
+// Text only: nothing of what is shown is ever read as a document.
+function element(name, text, attributes) {
+  const made = document.createElement(name);
+  if (text !== undefined) made.textContent = text;
+  for (const [attribute, value] of Object.entries(attributes || {})) made.setAttribute(attribute, value);
+  return made;
+}
+
+function show(...parts) {
+  main.replaceChildren(...parts);
+}
+
+function labelled(text, field) {
+  const label = element("label", text);
+  label.append(field);
+  return label;
+}
+
+async function call(method, body) {
+  const headers = { accept: "application/json" };
+  if (key) headers.authorization = "Bearer " + key;
+  if (body) headers["content-type"] = "application/json";
+  const answer = await fetch(url, { method, headers, body: body && JSON.stringify(body), credentials: "omit", cache: "no-store" });
+  const value = await answer.json().catch(() => ({}));
+  return { status: answer.status, value };
+}
+
+function askForKey(problem) {
+  const field = element("input", undefined, { type: "password", id: "key", autocomplete: "off" });
+  const form = element("form");
+  const row = element("div", undefined, { class: "row" });
+  row.append(element("button", "Continue", { id: "continue" }));
+  form.append(labelled("Your API key. It is kept until this page is closed, and nowhere else.", field), row);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    key = field.value.trim();
+    load();
+  });
+  show(element("h1", "Who are you?"), element("p", problem || "This instance asks for a key.", { class: "error" }), form);
+}
+
+function decided(question) {
+  const made = question.decision;
+  if (!made) return show(element("h1", "Nothing is asked any more"), element("p", "The task has ended, or the question has run out."));
+  const word = made.approved ? "Approved" : "Rejected";
+  const edited = made.edited ? ", with an edit" : "";
+  show(element("h1", word, { id: "outcome" }), element("p", `By ${made.approver}${edited}, ${new Date(made.decided_at).toLocaleString()}.`), ...(made.reason ? [element("p", made.reason)] : []));
+}
+
+function ask(question) {
+  const facts = element("dl");
+  const ends = question.default === "approve" ? "then it counts as approved" : "then the task ends";
+  const rows = [
+    ["task", question.task_id],
+    ["agent", question.agent],
+    ["about", question.action],
+    ["until", `${new Date(question.expires_at).toLocaleString()}; ${ends}`],
+    ["who decides", question.approvers && question.approvers.join(", ")],
+  ];
+  for (const [name, value] of rows) if (value) facts.append(element("dt", name), element("dd", value));
+
+  const original = question.data === undefined || question.data === null ? "" : JSON.stringify(question.data, null, 2);
+  const shown = element("pre", original, { id: "data" });
+  shown.hidden = original === "";
+  const edit = element("textarea", undefined, { id: "edit", spellcheck: "false" });
+  edit.value = original;
+  const editor = labelled("What the agent shall get instead, as JSON", edit);
+  editor.hidden = true;
+  const name = element("input", undefined, { id: "approver", autocomplete: "name" });
+  const named = labelled("Your name", name);
+  named.hidden = key !== "";
+  const reason = element("input", undefined, { id: "reason" });
+  const error = element("p", "", { class: "error", id: "error", role: "alert" });
+
+  const row = element("div", undefined, { class: "row" });
+  const button = (id, text, act) => {
+    const made = element("button", text, { id, type: "button" });
+    made.addEventListener("click", act);
+    row.append(made);
+    return made;
+  };
+  const send = async (approved) => {
+    const body = { approved, question: question.question };
+    if (reason.value.trim()) body.reason = reason.value.trim();
+    if (name.value.trim()) body.approver = name.value.trim();
+    if (approved && !editor.hidden && edit.value !== original) {
+      try {
+        body.edit = JSON.parse(edit.value);
+      } catch (problem) {
+        error.textContent = `This is not JSON: ${problem.message}`;
+        return;
+      }
+    }
+    if (!approved && !body.reason) {
+      error.textContent = "Say why: the agent and the record should know.";
+      reason.focus();
+      return;
+    }
+    for (const each of row.children) each.disabled = true;
+    const answer = await call("POST", body).catch((problem) => ({ status: 0, value: { detail: problem.message } }));
+    if (answer.status === 200 || answer.status === 409) return load();
+    for (const each of row.children) each.disabled = false;
+    const wrong = (answer.value.errors || []).map((each) => each.detail).join("; ");
+    error.textContent = [answer.value.detail || `The answer was ${answer.status}.`, wrong].filter(Boolean).join(" ");
+  };
+  button("approve", "Approve", () => send(true));
+  button("reject", "Reject", () => send(false));
+  if (question.editable) {
+    const toggle = button("change", "Edit", () => {
+      editor.hidden = false;
+      shown.hidden = true;
+      toggle.hidden = true;
+      edit.focus();
+    });
+  }
+  show(element("h1", question.reason || "May it go on?", { id: "question" }), facts, shown, editor, labelled("Why (the agent reads it)", reason), named, row, error);
+}
+
+async function load() {
+  try {
+    const { status, value } = await call("GET");
+    if (status === 401 || status === 403) return askForKey(key ? value.detail : undefined);
+    if (status !== 200) return show(element("h1", "There is nothing to decide"), element("p", value.detail || `The answer was ${status}.`));
+    if (value.open) ask(value);
+    else decided(value);
+  } catch (problem) {
+    show(element("h1", "The instance cannot be reached"), element("p", problem.message));
+  }
+}
+
+load();
