@@ -212,7 +212,10 @@ async fn take_task(instance: &Arc<Instance>, dead: &InstanceId, task: TaskId) ->
         match instance.save(doc, guard).await {
             (Ok(Saved::Written), doc) => {
                 timers::fire_overdue(instance, &doc);
-                return send(instance, &doc).await;
+                send(instance, &doc).await?;
+                // It has ended here if it could not be moved on.
+                erasure::strip_if_erased(instance, &doc).await;
+                return Ok(());
             }
             (Ok(Saved::Conflict), _) => {}
             (Err(error), _) if error.refused && refused.is_none() => refused = Some(error),
