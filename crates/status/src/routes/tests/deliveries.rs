@@ -26,6 +26,9 @@ async fn every_topic_in_use_but_the_audit_actions_is_subscribed_to() {
         "fte.sandbox.lifecycle",
         "fte.status.updates",
         "fte.results.completed",
+        "fte.handoffs.demo",
+        "fte.handoffs.echo",
+        "fte.handoffs.human",
         "fte.deadletter.runner",
         "fte.deadletter.status",
     ];

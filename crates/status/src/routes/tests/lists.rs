@@ -168,6 +168,7 @@ async fn every_route_is_in_the_open_api_document() {
         "/v1/tasks/{id}/artifacts/{artifact}",
         "/v1/tasks/{id}/events",
         "/v1/tasks/{id}/result",
+        "/v1/tasks/{id}/tree",
     ];
     assert_eq!(paths, expected);
 }
