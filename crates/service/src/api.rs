@@ -50,6 +50,9 @@ pub fn api_router(routes: Vec<ApiRoutes>, readiness: &Readiness, options: ApiOpt
     let merged = routes.into_iter().fold(ApiRoutes::default(), ApiRoutes::merge);
     let (router, mut document) = merged.split_for_parts();
     document.info = about();
+    // The router's sign for "the rest of the path" is none of OpenAPI's: a parameter has the name that it is described by.
+    document.paths.paths =
+        std::mem::take(&mut document.paths.paths).into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
     let document = Bytes::from(document.to_json().unwrap_or_default());
     let docs: Router = SwaggerUi::new("/docs").config(Config::from("/openapi.json")).into();
     let front = Front::new(options);

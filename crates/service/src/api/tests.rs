@@ -22,9 +22,16 @@ async fn order(Path(_id): Path<u32>) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "order_not_found", "No such order.").errors(errors)
 }
 
+/// A file.
+#[utoipa::path(get, path = "/v1/files/{*path}", params(("path" = String, Path)), responses((status = 200, body = String)))]
+async fn file(Path(path): Path<String>) -> String {
+    path
+}
+
 fn api_with(checks: Vec<(String, Check)>) -> Router {
     let routes = ApiRoutes::default()
         .routes(utoipa_axum::routes!(order))
+        .routes(utoipa_axum::routes!(file))
         .route("/orders", post(async |Json(order): Json<Order>| order.count.to_string()))
         .route("/search", get(async |Query(order): Query<Order>| order.count.to_string()))
         .route("/trace", get(async |trace: TraceParent| trace.to_string()))
@@ -208,6 +215,8 @@ async fn the_document_lists_the_routes_and_its_page_is_served_from_here() {
     );
     assert_eq!(document["components"]["schemas"]["Problem"]["properties"]["code"]["type"], "string");
     assert!(document["components"]["schemas"]["FieldError"].is_object());
+    assert!(document["paths"]["/v1/files/{path}"].is_object(), "{}", document["paths"]);
+    assert_eq!(call(Method::GET, "/v1/files/a/b", &[], "").await.body, b"a/b");
 
     let page = String::from_utf8(call(Method::GET, "/docs/", &[], "").await.body).unwrap();
     assert!(page.contains("swagger-ui-bundle.js") && !page.contains("https://"), "{page}");

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use fte_service::{Env, ProcessEnv};
 use fte_tlog::{TileHashes, TilePath, tree_root};
 
 use super::super::sim::SimDisk;
@@ -211,8 +212,8 @@ fn run(seed: u64) {
 }
 
 fn seeds(from: u64, count: u64) {
-    #[expect(clippy::disallowed_methods, reason = "a failing seed is run alone, and many are run at leisure")]
-    let number = |name: &str| std::env::var(name).ok().and_then(|number| number.parse::<u64>().ok());
+    // A failing seed is run alone, and many are run at leisure.
+    let number = |name: &str| ProcessEnv.get(name).and_then(|number| number.parse::<u64>().ok());
     let (only, count) = (number("FTE_AUDIT_SEED"), number("FTE_AUDIT_SEEDS").unwrap_or(count));
     for seed in only.map_or(from..from + count, |seed| seed..seed + 1) {
         let ran = std::panic::catch_unwind(|| run(seed));
