@@ -150,7 +150,7 @@ pub fn status_changed() -> StatusChanged {
             data: Some(json!({"draft": "We met and agreed."})),
             expires_at: Some(time(86_400_000)),
             default: Some(ExpiryDefault::Reject),
-            link: Some("https://fte.example.com/v1/tasks/01980000-0000-7000-8000-000000000001/approval".into()),
+            link: Some("https://fte.example.com/v1/approvals/01980000-0000-7000-8000-000000000001".into()),
             extra: Extra::new(),
         }),
         error: Some(TaskError { retryable: true, ..TaskError::new("agent_crashed", "the agent ended with status 1") }),

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `POST /v1/tasks/{id}/approval` | a person decides |
 //! | `POST /v1/tasks/{id}/reply` | a person answers what was handed to them |
-//! | `GET /v1/tasks/{id}/approval` | what is asked, also as a page |
+//! | `GET /v1/approvals/{id}` | what is asked, also as a page |
 //! | `POST /v1/tasks/{id}/messages` | somebody says something to a task |
 //! | `POST /v1/tasks/{id}/cancel` | somebody calls a task off |
 //! | `GET /v1/agents` | agents, their pools and how they are used |

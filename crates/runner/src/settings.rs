@@ -118,6 +118,6 @@ impl Settings {
 
     /// Where a person can answer what a task asks.
     pub fn link(&self, task: TaskId) -> Option<String> {
-        self.public_url.as_ref().map(|url| format!("{url}/v1/tasks/{task}/approval"))
+        self.public_url.as_ref().map(|url| format!("{url}/v1/approvals/{task}"))
     }
 }

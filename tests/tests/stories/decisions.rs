@@ -61,7 +61,7 @@ async fn an_edit_is_what_the_agent_gets_and_the_record_has_its_digest_also_after
     let mut fte = with_policy("approvers = [\"ada\"]", &[("FTE_RUNNER_APPROVAL_STAY_MS", "0")]).await;
     let task = fte.post(json!({ "task": "pay" })).await;
     let waiting = fte.asking(&task, 1).await;
-    assert!(waiting["approval"]["link"].as_str().unwrap().ends_with(&format!("/v1/tasks/{task}/approval")), "{waiting}");
+    assert!(waiting["approval"]["link"].as_str().unwrap().ends_with(&format!("/v1/approvals/{task}")), "{waiting}");
     let decide = |by: &str, edit: Value| {
         let (api, path, by) = (fte.api(), format!("/v1/tasks/{task}/approval"), by.to_owned());
         async move { api.post(&path, &json!({ "approved": true, "approver": by, "edit": edit })).await.unwrap() }
@@ -79,7 +79,7 @@ async fn an_edit_is_what_the_agent_gets_and_the_record_has_its_digest_also_after
     assert_eq!(record["actor"], json!({ "type": "user", "id": "ada" }));
     assert_eq!(record["input_sha256"], json!(json_sha256(&result["result"]["data"])), "what ran is what was approved");
     assert_eq!(record["data"]["asked_sha256"], json!(json_sha256(&json!({ "usd": 5 }))), "{record}");
-    let seen: Value = fte.api().get(&format!("/v1/tasks/{task}/approval")).await.unwrap().expect_status(200).json();
+    let seen: Value = fte.api().get(&format!("/v1/approvals/{task}")).await.unwrap().expect_status(200).json();
     assert_eq!(
         (&seen["open"], &seen["decision"]["edited"], &seen["decision"]["approver"]),
         (&json!(false), &json!(true), &json!("ada")),
@@ -92,7 +92,7 @@ async fn an_edit_before_the_start_changes_what_is_done() {
     let fte = Fte::start().await;
     let task = fte.post(json!({ "task": "pay 5 USD", "context": { "to": "bob" }, "require_approval": true })).await;
     fte.asking(&task, 1).await;
-    let asked: Value = fte.api().get(&format!("/v1/tasks/{task}/approval")).await.unwrap().expect_status(200).json();
+    let asked: Value = fte.api().get(&format!("/v1/approvals/{task}")).await.unwrap().expect_status(200).json();
     assert_eq!(
         (&asked["data"], &asked["default"]),
         (&json!({ "task": "pay 5 USD", "context": { "to": "bob" } }), &json!("reject")),

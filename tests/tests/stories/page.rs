@@ -145,7 +145,7 @@ async fn a_person_edits_and_approves_with_a_click() {
     assert_eq!(browser.text("outcome").await, "Approved");
     assert_eq!(fte.result(&task).await["result"], json!({ "echo": "greet the board" }));
     assert_ne!(browser.value("document.title").await, json!("owned"));
-    let seen: Value = fte.api().get(&format!("/v1/tasks/{task}/approval")).await.unwrap().expect_status(200).json();
+    let seen: Value = fte.api().get(&format!("/v1/approvals/{task}")).await.unwrap().expect_status(200).json();
     assert_eq!((&seen["decision"]["approver"], &seen["decision"]["reason"]), (&json!("ada"), &json!("kindly")), "{seen}");
 }
 
@@ -159,7 +159,7 @@ async fn where_keys_are_in_force_the_page_asks_for_one_and_the_name_is_its_owner
     let waiting = fte_tests::tasks::in_status(&api, &task, "awaiting_approval").await;
     let link = waiting["approval"]["link"].as_str().unwrap().to_owned();
     // Without a key it is a page without a word of the task.
-    let path = format!("/v1/tasks/{task}/approval");
+    let path = format!("/v1/approvals/{task}");
     fte.process.api().get(&path).await.unwrap().expect_status(401);
     let page = fte.process.api().with_header("accept", "text/html").get(&path).await.unwrap().expect_status(200);
     assert!(page.text().contains("<!doctype html>") && !page.text().contains(&task), "{}", page.text());

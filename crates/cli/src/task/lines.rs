@@ -181,8 +181,8 @@ mod tests {
             "              awaiting_approval   → fte approve T --question 2 [--reject]",
         );
         check(
-            r#"{"type":"fte.status.changed","data":{"status":"awaiting_approval","approval":{"question":2,"link":"http://h/v1/tasks/T/approval"}}}"#,
-            "              awaiting_approval   → http://h/v1/tasks/T/approval or fte approve T --question 2 [--reject]",
+            r#"{"type":"fte.status.changed","data":{"status":"awaiting_approval","approval":{"question":2,"link":"http://h/v1/approvals/T"}}}"#,
+            "              awaiting_approval   → http://h/v1/approvals/T or fte approve T --question 2 [--reject]",
         );
         let long = "x".repeat(500);
         let asked = format!(r#"{{"type":"fte.status.changed","data":{{"status":"awaiting_approval","approval":{{"reason":"{long}"}}}}}}"#);

@@ -1,11 +1,12 @@
-//! `GET /v1/tasks/{id}/approval`: what is asked, as JSON, or for a browser as a page on which a person answers.
+//! `GET /v1/approvals/{id}`: what is asked, as JSON, or for a browser as a page on which a person answers.
 //!
 //! Always true: the page is the same for everybody and holds nothing of any task. It asks for the JSON itself, with the key that its reader types in where keys
 //! are in force; so nothing that an agent or a requester wrote is ever part of a document, and nothing has to be escaped into it. It loads nothing from anywhere
 //! else, and its policy lets nothing else run.
 //!
 //! Rejected: a page with the question in it. A link cannot carry a key, so with keys it could not be shown; and a one-time secret in the link would let whoever
-//! is forwarded a mail decide in the name of nobody.
+//! is forwarded a mail decide in the name of nobody. And `GET` at the address that decisions are posted to: what lies under `/v1/tasks` and is read is status', and a
+//! gateway that knows paths by their beginnings could not tell this one from the others.
 
 use std::sync::LazyLock;
 
@@ -98,7 +99,7 @@ impl From<Decision> for DecisionView {
 
 /// Shows what a task asks a person, or asked last. With `Accept: text/html` it is a page on which a person can answer.
 #[utoipa::path(
-    get, path = "/v1/tasks/{id}/approval", tag = "tasks",
+    get, path = "/v1/approvals/{id}", tag = "tasks",
     params(("id" = String, Path, description = "The task")),
     responses(
         (status = 200, description = "The question", body = QuestionView),

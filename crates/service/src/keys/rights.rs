@@ -66,8 +66,8 @@ pub(crate) fn access(method: &Method, route: Option<&str>, headers: &HeaderMap) 
         "/v1/tasks" | "/tasks" if *method == Method::POST => Access::Needs(Role::Submit),
         "/v1/tasks/{id}/cancel" | "/v1/tasks/{id}/messages" => Access::Needs(Role::Submit),
         // The page is the same for everybody, and asks for what it shows with its reader's key.
-        "/v1/tasks/{id}/approval" if reads && wants_page(headers) => Access::Open,
-        "/v1/tasks/{id}/approval" | "/v1/tasks/{id}/reply" => Access::Needs(Role::Approve),
+        "/v1/approvals/{id}" if reads && wants_page(headers) => Access::Open,
+        "/v1/approvals/{id}" | "/v1/tasks/{id}/approval" | "/v1/tasks/{id}/reply" => Access::Needs(Role::Approve),
         "/v1/tasks" | "/v1/tasks/{id}" | "/v1/tasks/{id}/events" | "/v1/tasks/{id}/result" | "/v1/events" | "/v1/agents" if reads => {
             Access::Needs(Role::Read)
         }
@@ -96,9 +96,9 @@ mod tests {
         assert_eq!(post("/v1/tasks/{id}/reply"), Access::Needs(Role::Approve));
         assert_eq!(get("/v1/tasks/{id}/tree"), Access::Needs(Role::Read));
         assert_eq!(post("/v1/tasks/{id}/messages"), Access::Needs(Role::Submit));
-        assert_eq!(get("/v1/tasks/{id}/approval"), Access::Needs(Role::Approve));
+        assert_eq!(get("/v1/approvals/{id}"), Access::Needs(Role::Approve));
         let browser = HeaderMap::from_iter([(http::header::ACCEPT, http::HeaderValue::from_static("text/html"))]);
-        assert_eq!(access(&Method::GET, Some("/v1/tasks/{id}/approval"), &browser), Access::Open, "the page holds nothing");
+        assert_eq!(access(&Method::GET, Some("/v1/approvals/{id}"), &browser), Access::Open, "the page holds nothing");
         assert_eq!(access(&Method::POST, Some("/v1/tasks/{id}/approval"), &browser), Access::Needs(Role::Approve));
         assert_eq!(get("/v1/tasks"), Access::Needs(Role::Read));
         assert_eq!(get("/v1/tasks/{id}/result"), Access::Needs(Role::Read));

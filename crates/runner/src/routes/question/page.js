@@ -1,6 +1,7 @@
 "use strict";
 const main = document.getElementById("main");
-const url = location.pathname;
+const questionUrl = location.pathname;
+const decisionUrl = questionUrl.replace(/\/v1\/approvals\/([^/]+)$/, "/v1/tasks/$1/approval");
 let key = "";
 
 // Text only: nothing of what is shown is ever read as a document.
@@ -25,7 +26,7 @@ async function call(method, body) {
   const headers = { accept: "application/json" };
   if (key) headers.authorization = "Bearer " + key;
   if (body) headers["content-type"] = "application/json";
-  const answer = await fetch(url, { method, headers, body: body && JSON.stringify(body), credentials: "omit", cache: "no-store" });
+  const answer = await fetch(method === "GET" ? questionUrl : decisionUrl, { method, headers, body: body && JSON.stringify(body), credentials: "omit", cache: "no-store" });
   const value = await answer.json().catch(() => ({}));
   return { status: answer.status, value };
 }
