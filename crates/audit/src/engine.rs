@@ -53,6 +53,7 @@ use self::fault::Fault;
 pub use self::own::SOURCE;
 use self::readers::Readers;
 pub use self::sealing::{Plain, Sealed, Sealing};
+use self::settle::Settled;
 pub use self::state::Published;
 use self::view::Shared;
 use crate::entry::{Entry, NewEntry, Position};
@@ -222,7 +223,7 @@ struct Writer {
     /// Why this process must not write any more.
     fenced: Option<LogError>,
     unsealed_since: Option<Instant>,
-    settling: Option<JoinHandle<Result<u64, Fault>>>,
+    settling: Option<JoinHandle<Result<Settled, Fault>>>,
 }
 
 impl Writer {

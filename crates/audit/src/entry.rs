@@ -112,6 +112,10 @@ impl Key {
     pub(crate) fn of_header(header: &Header<'_>) -> Option<Self> {
         match header.kind {
             Kind::Conflict => None,
+            // What the log itself says has ids that anybody could give an event: the two have no key in common.
+            kind if !kind.is_received() => {
+                Some(Self::of([b"own", header.source.as_deref()?.as_bytes(), header.id.as_deref()?.as_bytes()], header.id.as_deref()?))
+            }
             Kind::Unparsed => Some(Self::of_unparsed(header.topic.as_deref().unwrap_or_default(), header.id.as_deref()?)),
             _ => Some(Self::of_event(header.source.as_deref()?, header.id.as_deref()?)),
         }

@@ -97,10 +97,12 @@ impl Client {
         Self { pool: Pool::builder(TokioExecutor::new()).build(connector), target }
     }
 
-    /// The same caller at another instance.
+    /// The same caller at another address. The key is for the instance that it was given for, and is shown to no other.
     pub(crate) fn at(&self, url: &str) -> Result<Self, Error> {
-        let Target { authorization, hints, .. } = self.target.clone();
-        Ok(Self { target: Target { authorization, hints, ..Target::new(url, None)? }, ..self.clone() })
+        let Target { authorization, hints, base, .. } = self.target.clone();
+        let there = Target::new(url, None)?;
+        let authorization = authorization.filter(|_| there.base == base);
+        Ok(Self { target: Target { authorization, hints, ..there }, ..self.clone() })
     }
 
     pub(crate) fn base(&self) -> &str {

@@ -24,7 +24,7 @@ use super::fault::Fault;
 use super::index::Index;
 use super::own::OwnEntry;
 use super::sealing::{Sealing, sealed_header};
-use super::settle::Settling;
+use super::settle::{Settled, Settling};
 use super::state::{Published, State, shard_key};
 use super::view::{Files, Layout, Shared, View};
 use super::wal::Wal;
@@ -116,6 +116,10 @@ enum Verdict {
     /// New, or a contradiction: the how manieth of the group's new ones.
     New(usize),
 }
+
+/// With how many of an event's contradictions, the newest ones, a further one is compared. One that comes again after so many others is logged again: a publisher
+/// that gives all its events one id must not make each cost as much as all before it.
+const CONTRADICTIONS_COMPARED: u64 = 16;
 
 /// What became of each record, and the new ones with whether they contradict an earlier.
 type Recognised<'a> = (Vec<Verdict>, Vec<(&'a NewEntry, bool)>);
@@ -221,27 +225,37 @@ impl Core {
         let mut fresh: Vec<(&NewEntry, bool)> = Vec::new();
         // What this very group brings: by key.
         let mut here: HashMap<Key, usize> = HashMap::new();
+        // How many contradictions of an event there are, with those of the group.
+        let mut contradictions: HashMap<Key, u64> = HashMap::new();
         for entry in calls.iter().flatten() {
-            let mut key = entry.key;
-            let mut ordinal = 0;
-            let verdict = loop {
-                let like = match here.get(&key) {
-                    Some(place) => is_like(fresh[*place].0, entry),
-                    None => match self.index.find(&key)? {
-                        Some(at) => self.is_stored_like(at, entry)?,
-                        None => break Verdict::New(fresh.len()),
-                    },
-                };
-                let Some((source, false)) = entry.source.as_deref().map(|source| (source, like)) else { break Verdict::Known };
-                // Another content: one of the contradictions that are there, or a new one.
-                key = Key::of_conflict(source, &entry.id, ordinal);
-                ordinal += 1;
+            let like = |core: &Self, key: &Key| match here.get(key) {
+                Some(place) => Ok(Some(is_like(fresh[*place].0, entry))),
+                None => core.index.find(key)?.map(|at| core.is_stored_like(at, entry)).transpose(),
             };
-            if let Verdict::New(place) = verdict {
-                here.insert(key, place);
-                fresh.push((entry, ordinal > 0));
-            }
-            verdicts.push(verdict);
+            let new = match (like(self, &entry.key)?, entry.source.as_deref()) {
+                (None, _) => Some(entry.key),
+                (Some(true), _) | (Some(false), None) => None,
+                (Some(false), Some(source)) => {
+                    let count = match contradictions.get(&entry.key) {
+                        Some(count) => *count,
+                        None => self.index.contradictions(source, &entry.id)?,
+                    };
+                    // Another content: one of the newest contradictions that are there, or a new one.
+                    let mut is_known = false;
+                    for ordinal in (count.saturating_sub(CONTRADICTIONS_COMPARED)..count).rev() {
+                        is_known = is_known || like(self, &Key::of_conflict(source, &entry.id, ordinal))? == Some(true);
+                    }
+                    (!is_known).then(|| {
+                        contradictions.insert(entry.key, count + 1);
+                        Key::of_conflict(source, &entry.id, count)
+                    })
+                }
+            };
+            verdicts.push(new.map_or(Verdict::Known, |key| {
+                here.insert(key, fresh.len());
+                fresh.push((entry, key != entry.key));
+                Verdict::New(fresh.len() - 1)
+            }));
         }
         Ok((verdicts, fresh))
     }
@@ -415,8 +429,9 @@ impl Core {
     }
 
     /// Lets the segments go whose entries are in bundles that are synced and checked.
-    pub(super) fn settled(&mut self, to: u64) -> Result<(), Fault> {
-        let Some(shard) = &mut self.shard else { return Ok(()) };
+    pub(super) fn settled(&mut self, Settled { shard: year, to }: Settled) -> Result<(), Fault> {
+        // A year may have ended meanwhile: sizes of one shard say nothing of another.
+        let Some(shard) = self.shard.as_mut().filter(|shard| shard.year == year) else { return Ok(()) };
         shard.settled = shard.settled.max(to);
         let directory = self.files.layout.wal(shard.year);
         let done = shard.closed.iter().take_while(|(_, end)| *end <= to).count();

@@ -234,11 +234,24 @@ impl Index {
         let (Kind::Conflict, Some(source), Some(id)) = (header.kind, header.source.as_deref(), header.id.as_deref()) else {
             return Ok(Key::of_header(header));
         };
-        let mut ordinal = 0;
-        while self.find(&Key::of_conflict(source, id, ordinal))?.is_some() {
-            ordinal += 1;
+        Ok(Some(Key::of_conflict(source, id, self.contradictions(source, id)?)))
+    }
+
+    /// How many contradictions of an event there are. They are numbered without a gap from 0, so the end is found by halves.
+    pub(super) fn contradictions(&self, source: &str, id: &str) -> Result<u64> {
+        let is_there = |ordinal| Ok::<_, rusqlite::Error>(self.find(&Key::of_conflict(source, id, ordinal))?.is_some());
+        if !is_there(0)? {
+            return Ok(0);
         }
-        Ok(Some(Key::of_conflict(source, id, ordinal)))
+        let (mut there, mut end) = (0, 1);
+        while is_there(end)? {
+            (there, end) = (end, end.saturating_mul(2));
+        }
+        while end - there > 1 {
+            let middle = there + (end - there) / 2;
+            if is_there(middle)? { there = middle } else { end = middle }
+        }
+        Ok(end)
     }
 
     fn apply_facets(&mut self, header: &Header<'_>, pos: i64) -> Result<()> {

@@ -16,13 +16,13 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 
 pub(super) struct Readers {
     files: Files,
-    free: Semaphore,
+    free: Arc<Semaphore>,
     idle: Arc<Mutex<Vec<Connection>>>,
 }
 
 impl Readers {
     pub(super) fn new(files: Files, readers_max: usize) -> Self {
-        Self { files, free: Semaphore::new(readers_max), idle: Arc::default() }
+        Self { files, free: Arc::new(Semaphore::new(readers_max)), idle: Arc::default() }
     }
 
     /// Runs `read` with a connection to the index.
@@ -50,11 +50,16 @@ impl Readers {
     ) -> Result<T, LogError> {
         let files = self.files.clone();
         let explain = |fault: Fault| fault.explained(&self.files.layout.root);
-        let Ok(Ok(_permit)) = tokio::time::timeout(WAIT_MAX, self.free.acquire()).await else {
+        let Ok(Ok(permit)) = tokio::time::timeout(WAIT_MAX, Arc::clone(&self.free).acquire_owned()).await else {
             let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
             return Err(explain(Fault::Index(rusqlite::Error::SqliteFailure(busy, Some("too many read at the same time".to_owned())))));
         };
-        match tokio::task::spawn_blocking(move || read(&files)).await {
+        // Who asked may go away; the work goes on, and counts until it is done.
+        let work = move || {
+            let _permit = permit;
+            read(&files)
+        };
+        match tokio::task::spawn_blocking(work).await {
             Ok(result) => result.map_err(explain),
             Err(_) => Err(LogError::Closed),
         }

@@ -18,9 +18,16 @@ pub(super) struct Settling {
     pub(super) is_last: bool,
 }
 
+/// So much of a shard is durable in bundles and tiles.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settled {
+    pub(super) shard: u16,
+    pub(super) to: u64,
+}
+
 impl Settling {
-    /// Gives the size that is settled. After an error nothing is known of the files: they are to be written again.
-    pub(super) fn run(&self) -> Result<u64, Fault> {
+    /// Gives what is settled. After an error nothing is known of the files: they are to be written again.
+    pub(super) fn run(&self) -> Result<Settled, Fault> {
         let disk = &*self.files.disk;
         let mut tiles: Vec<TilePath> = tiles_of_growth(self.from, self.to).filter(TilePath::is_full).collect();
         if self.is_last {
@@ -49,7 +56,7 @@ impl Settling {
         for tile in tiles.iter().filter(|tile| tile.level == TileLevel::Hashes(0)) {
             self.check(*tile)?;
         }
-        Ok(self.to)
+        Ok(Settled { shard: self.shard, to: self.to })
     }
 
     fn root(&self) -> std::path::PathBuf {

@@ -23,6 +23,8 @@ use crate::leaf::unhex;
 const CHECKPOINT_CACHE: &str = "max-age=1";
 /// Whatever else is in the tree never changes.
 const TILE_CACHE: &str = "public, max-age=31536000, immutable";
+/// Entries are for who asked with their key, and for nobody who shares a cache with them.
+const ENTRIES_CACHE: &str = "private, max-age=31536000, immutable";
 
 fn not_found(path: &str) -> Problem {
     let path: String = path.chars().take(200).collect();
@@ -58,7 +60,7 @@ pub(crate) async fn file(State(app): State<App>, caller: Caller, Path((shard, pa
         app.tile(shard, tile).await
     };
     let bytes = bytes.map_err(|error| unreadable(&error))?.ok_or_else(|| not_found(&path))?;
-    let headers = [(CONTENT_TYPE, "application/octet-stream"), (CACHE_CONTROL, TILE_CACHE)];
+    let headers = [(CONTENT_TYPE, "application/octet-stream"), (CACHE_CONTROL, if is_hashes { TILE_CACHE } else { ENTRIES_CACHE })];
     Ok((headers, Body::from(bytes)).into_response())
 }
 

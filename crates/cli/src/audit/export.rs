@@ -36,6 +36,8 @@ pub(crate) struct Export {
 
 #[derive(Deserialize)]
 struct Page {
+    /// A task's history calls them its entries.
+    #[serde(alias = "entries")]
     items: Vec<Place>,
     next_cursor: Option<String>,
     complete: Option<bool>,

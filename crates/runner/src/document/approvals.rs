@@ -158,9 +158,9 @@ struct RequestEdit {
     context: Option<Map<String, Value>>,
 }
 
-/// What tells one question from another: the same words and data are the same question.
-pub fn question(reason: Option<&str>, data: Option<&Value>) -> String {
-    json_sha256(&json!([reason, data]))
+/// What tells one question from another: the same words and data about the same action are the same question. A yes to one action is none to another.
+pub fn question(action: Option<&str>, reason: Option<&str>, data: Option<&Value>) -> String {
+    json_sha256(&json!([action, reason, data]))
 }
 
 /// What is approved before the start: the task and its context, as they will run.
@@ -300,7 +300,7 @@ impl TaskDoc {
         let shown = approval.data.as_ref().map(json_sha256);
         let (ordinal, about_action) = (approval.ordinal, approval.action.clone());
         if decision.approved && !approval.before_start {
-            let question = question(approval.reason.as_deref(), approval.data.as_ref());
+            let question = question(approval.action.as_deref(), approval.reason.as_deref(), approval.data.as_ref());
             self.answers.push(Yes { ordinal, question, reason: decision.reason.clone(), edit: decision.edit.clone() });
             // Past the limits an agent that starts over asks a person again.
             let edits = |answers: &[Yes]| answers.iter().filter_map(|answer| answer.edit.as_ref()).map(json_bytes).sum::<usize>();

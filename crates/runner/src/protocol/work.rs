@@ -220,7 +220,11 @@ impl Try {
 
     /// What it waits for besides a person is replies, as far as anybody can tell: the stay begins anew whenever it was heard or told something.
     fn rest(&mut self, drive: &Drive) {
-        if !self.asking {
+        if self.asking {
+            // It was not parked because something had come that it is told first: later, then.
+            let stay = || drive.instance.ports.world.sleep(drive.instance.settings.approval_stay);
+            self.stay.get_or_insert_with(stay);
+        } else {
             let waits = self.handoffs.waits() && !self.handoffs.has_untold() && self.next_letter(drive).is_none();
             self.stay = waits.then(|| drive.instance.ports.world.sleep(drive.instance.settings.handoff_stay));
         }

@@ -81,3 +81,38 @@ async fn p05_a_missing_action_is_recorded_after_a_while_and_so_is_its_arrival() 
     assert_eq!((now.missing, now.open.len(), now.filled[0].first), (2, 2, 3));
     drop(log);
 }
+
+#[tokio::test]
+async fn an_event_with_an_id_of_the_log_s_own_is_an_event_and_stops_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = Engine::open(quick(directory.path())).unwrap();
+    let task = TaskId::now();
+    // Anybody may give an event such a name; which of them the log would use next is no secret.
+    let forged = |id: String| event(&json!({"id": id, "source": "/fte/audit", "type": "made.up", "data": {}}));
+    let ids = (0..20).map(|count| format!("task-closed/{task}/{count}")).chain([format!("shard-open/{}", 2027)]);
+    log.append(ids.map(forged).collect()).await.unwrap();
+    log.append(vec![of_task("fte.task.requested", "t", task, &json!({})), of_task("fte.result.completed", "r", task, &json!({}))])
+        .await
+        .unwrap();
+    assert_eq!(of_kind(&log, Kind::TaskClosed, 1).await.len(), 1);
+    assert!(matches!(log.append(vec![event(&json!({"id": "next", "source": "/s"}))]).await.unwrap()[..], [Appended::New(_)]));
+    assert!(log.ready().is_ok());
+}
+
+#[tokio::test]
+async fn many_contradictions_of_one_identity_are_numbered_and_only_the_newest_are_compared() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(directory.path());
+    let content = |n: usize| event(&json!({"id": "1", "source": "/s", "type": "t", "data": n}));
+    for batch in (0..100).collect::<Vec<_>>().chunks(7) {
+        log.append(batch.iter().map(|n| content(*n)).collect()).await.unwrap();
+    }
+    let conflicts = every(&log, any()).await.iter().filter(|entry| entry.header.kind == Kind::Conflict).count();
+    assert_eq!(conflicts, 99);
+    // The first and the newest are known again; one long gone is logged once more.
+    assert!(matches!(
+        log.append(vec![content(0), content(99), content(90)]).await.unwrap()[..],
+        [Appended::Known, Appended::Known, Appended::Known]
+    ));
+    assert!(matches!(log.append(vec![content(5)]).await.unwrap()[..], [Appended::Conflict(_)]));
+}

@@ -94,3 +94,12 @@ fn edits_that_are_kept_are_bounded() {
     let bytes: usize = doc.answers.iter().filter_map(|answer| answer.edit.as_ref()).map(json_bytes).sum();
     assert!(bytes <= EDITS_BYTES_MAX && doc.answers.len() == 4, "{bytes} bytes, {} answers", doc.answers.len());
 }
+
+#[test]
+fn a_question_about_another_action_is_another_question() {
+    let data = json!({ "to": "bob" });
+    let asked = |action| question(action, Some("may I?"), Some(&data));
+    assert_eq!(asked(Some("mail.send")), asked(Some("mail.send")));
+    assert_ne!(asked(Some("mail.send")), asked(Some("pay")));
+    assert_ne!(asked(None), asked(Some("pay")));
+}

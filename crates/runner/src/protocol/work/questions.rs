@@ -42,20 +42,25 @@ impl Try {
         if self.answer(drive).await? {
             return Ok(true);
         }
-        let digest = question(asked.reason.as_deref(), asked.data.as_ref());
+        let permission = drive.instance.settings.approvals(&drive.doc.agent).of(asked.action.as_deref());
+        // What is forbidden now is forbidden, whatever was answered before.
+        if permission == Permission::Deny {
+            return self.deny(drive, asked).await.map(|()| false);
+        }
+        let digest = question(asked.action.as_deref(), asked.reason.as_deref(), asked.data.as_ref());
         let answered = drive.doc.answers.iter().find(|answer| answer.question == digest && !self.given.contains(&answer.ordinal));
         if let Some(answer) = answered.cloned() {
             // It was started again, and asks again what was answered before.
             self.tell_yes(drive, answer.ordinal, answer.reason, answer.edit.or(asked.data)).await?;
             return Ok(false);
         }
-        if drive.doc.open_question().is_some_and(|open| digest == document::question(open.reason.as_deref(), open.data.as_ref())) {
+        let is_open =
+            |open: &document::Approval| digest == document::question(open.action.as_deref(), open.reason.as_deref(), open.data.as_ref());
+        if drive.doc.open_question().is_some_and(is_open) {
             self.repeat_question(drive).await?;
         } else {
-            match drive.instance.settings.approvals(&drive.doc.agent).of(asked.action.as_deref()) {
-                Permission::Allow => return self.allow(drive, asked).await.map(|()| false),
-                Permission::Deny => return self.deny(drive, asked).await.map(|()| false),
-                Permission::Ask => {}
+            if permission == Permission::Allow {
+                return self.allow(drive, asked).await.map(|()| false);
             }
             if self.write_question(drive, asked).await? {
                 return Ok(true);
