@@ -355,6 +355,8 @@ impl World {
                 Some(known) if known.reply.is_none() && handoff.reply.is_some() => match (&doc.owner, before.map(|before| before.state)) {
                     (Some(_), _) => self.met(Met::NotedReply),
                     (None, Some(State::Queued)) => self.met(Met::ReplyToQueued),
+                    // Taken over before its time, by a clock that went back: its timer wakes it.
+                    (None, Some(State::ParkedForTime)) => {}
                     (None, _) if doc.state == State::Queued => self.met(Met::WokenByReply),
                     (None, _) => return Err("it has a reply, and stays parked".to_owned()),
                 },
