@@ -58,7 +58,7 @@ pub(crate) fn start(sim: &Sim, process: usize, agent: &str, start: Start) -> Res
     let kept = start.checkpoint.as_ref().and_then(|kept| kept["heard"].as_array().cloned()).unwrap_or_default();
     let heard = kept.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect();
     let owed = world.tasks[task].confirmed.clone();
-    world.agents.push(Agent { task, process, instance, alive: true, waits: false, heard, owed });
+    world.agents.push(Agent { task, process, instance, alive: true, waits: false, handed: false, heard, owed });
     world.tell(|| format!("p{process} agent {number} starts on {}, try {}, from {:?}", start.task_id, start.attempt, start.checkpoint));
     let (said, hear) = mpsc::channel(4);
     let (tell, told) = mpsc::channel(4);
@@ -249,6 +249,7 @@ impl Actor {
             ..Handoff::default()
         };
         self.waiting.push(at);
+        self.sim.world().agents[self.number].handed = true;
         self.say(Said::Handoff(Box::new(handoff))).await
     }
 
@@ -362,8 +363,11 @@ impl World {
         if !owns {
             self.violate(|| format!("an agent starts on {id} at p{process}, which does not own it: {owner:?} does"));
         }
-        // One that waits for an answer may outlive the parking of its task by as long as the answer to that write takes.
-        let beside = self.agents.iter().any(|agent| agent.alive && !agent.waits && agent.task == task && self.is_aware(agent.process));
+        // One that waits for an answer, or is quiet beside what it handed on, may outlive the parking of its task by as long as the answer to that write takes.
+        let beside = self
+            .agents
+            .iter()
+            .any(|agent| agent.alive && !agent.waits && !agent.handed && agent.task == task && self.is_aware(agent.process));
         if beside {
             self.violate(|| format!("a second agent starts on {id} beside the first"));
         }

@@ -106,6 +106,8 @@ pub(crate) struct Agent {
     pub(crate) alive: bool,
     /// It waits for a person's answer.
     pub(crate) waits: bool,
+    /// It has handed work on: it may be parked whenever it is quiet.
+    pub(crate) handed: bool,
     /// The messages that it was told, or that the checkpoint includes that it started from.
     pub(crate) heard: Vec<String>,
     /// The messages that were accepted before it started.
