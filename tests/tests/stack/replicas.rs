@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use crate::story::{EACH, ENV, Story, counted};
 use crate::world::{Store, Unusual, World};
 
-/// A lease is stale after 15 s, and Kafka misses a member after 10 s; a machine that builds something beside takes its time.
-const TAKEOVER_PATIENCE: Duration = Duration::from_secs(120);
+/// A lease is stale after 15 s, and Kafka misses a member after 10 s.
+const TAKEOVER_PATIENCE: Duration = Duration::from_secs(60);
 const TRIGGERS: &str = "fte.triggers.inbound";
 
 /// How many sandboxes this runner has in use for the agent that takes its time.

@@ -58,7 +58,7 @@ pub(crate) fn start(sim: &Sim, process: usize, agent: &str, start: Start) -> Res
     let kept = start.checkpoint.as_ref().and_then(|kept| kept["heard"].as_array().cloned()).unwrap_or_default();
     let heard = kept.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect();
     let owed = world.tasks[task].confirmed.clone();
-    world.agents.push(Agent { task, process, instance, alive: true, waits: false, handed: false, heard, owed });
+    world.agents.push(Agent { task, process, instance, alive: true, parked: false, heard, owed });
     world.tell(|| format!("p{process} agent {number} starts on {}, try {}, from {:?}", start.task_id, start.attempt, start.checkpoint));
     let (said, hear) = mpsc::channel(4);
     let (tell, told) = mpsc::channel(4);
@@ -184,14 +184,12 @@ impl Actor {
             Step::HandOff(to) => self.hand_off(at, to).await,
             Step::Await => {
                 while !self.waiting.is_empty() {
-                    self.sim.world().agents[self.number].waits = true;
                     match self.told.recv().await {
                         Some(told @ (Tell::Message { .. } | Tell::Reply { .. })) => self.hear(told),
                         // It waits for its end.
                         Some(_) | None => std::future::pending().await,
                     }
                 }
-                self.sim.world().agents[self.number].waits = false;
                 Next::Step
             }
             Step::Cost(usd) => {
@@ -205,7 +203,6 @@ impl Actor {
             Step::Ask(question) => self.ask(at, *question).await,
             Step::AskAndCrash(question, until) if self.start.attempt <= *until => {
                 self.say(asked(*question)).await;
-                self.sim.world().agents[self.number].waits = true;
                 pause(&self.sim, self.process, 300 * MS).await;
                 self.sim.world().tasks[self.task].agent_failures += 1;
                 Next::Over
@@ -249,7 +246,6 @@ impl Actor {
             ..Handoff::default()
         };
         self.waiting.push(at);
-        self.sim.world().agents[self.number].handed = true;
         self.say(Said::Handoff(Box::new(handoff))).await
     }
 
@@ -267,7 +263,6 @@ impl Actor {
         if matches!(self.say(asked(question)).await, Next::Over) {
             return Next::Over;
         }
-        self.sim.world().agents[self.number].waits = true;
         let told = loop {
             match self.told.recv().await {
                 Some(told @ (Tell::Message { .. } | Tell::Reply { .. })) => self.hear(told),
@@ -276,12 +271,10 @@ impl Actor {
         };
         match told {
             Some(Tell::Decision { approved: true, data, .. }) => {
-                self.sim.world().agents[self.number].waits = false;
                 self.sim.world().check_told_yes(self.task, at, question, data.as_ref());
                 Next::Step
             }
             Some(Tell::Decision { approved: false, .. }) if question == DENIED => {
-                self.sim.world().agents[self.number].waits = false;
                 self.sim.world().met(Met::PolicyDenied);
                 Next::Step
             }
@@ -363,11 +356,8 @@ impl World {
         if !owns {
             self.violate(|| format!("an agent starts on {id} at p{process}, which does not own it: {owner:?} does"));
         }
-        // One that waits for an answer, or is quiet beside what it handed on, may outlive the parking of its task by as long as the answer to that write takes.
-        let beside = self
-            .agents
-            .iter()
-            .any(|agent| agent.alive && !agent.waits && !agent.handed && agent.task == task && self.is_aware(agent.process));
+        // One whose task was parked may outlive that write by as long as its answer takes.
+        let beside = self.agents.iter().any(|agent| agent.alive && !agent.parked && agent.task == task && self.is_aware(agent.process));
         if beside {
             self.violate(|| format!("a second agent starts on {id} beside the first"));
         }

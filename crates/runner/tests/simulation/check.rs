@@ -150,6 +150,8 @@ pub(crate) struct TaskState {
     pub(crate) replied: Vec<bool>,
     /// Its children whose replies were in its document.
     pub(crate) answered_children: Vec<TaskId>,
+    /// A person's answer was in its document.
+    pub(crate) was_answered: bool,
     /// What its agents were told of its children.
     pub(crate) told: BTreeMap<TaskId, fte_events::ResultKind>,
 }
@@ -174,6 +176,7 @@ impl TaskState {
             withdrawn: false,
             replied: Vec::new(),
             answered_children: Vec::new(),
+            was_answered: false,
             told: BTreeMap::new(),
         }
     }
@@ -184,11 +187,6 @@ impl TaskState {
 
     pub(crate) fn was_decided(&self, approved: bool) -> bool {
         self.asked.iter().any(|asked| asked.decision == Some(approved))
-    }
-
-    /// A confirmed answer is in the document.
-    pub(crate) fn answer_is_kept(&self) -> bool {
-        self.doc.as_ref().is_some_and(|doc| doc.answer.is_some())
     }
 
     /// How many children it may have: one for each time that its script asks for one.
@@ -314,6 +312,16 @@ impl World {
         if doc.turn >= 1 {
             self.met(Met::SecondTurn);
         }
+        self.tasks[task].was_answered |= doc.answer.is_some();
+        if doc.answer.is_none() && !doc.erased && before.as_ref().is_some_and(|before| before.answer.is_some()) {
+            self.violate(|| format!("task {id}, written by p{process}: a person's answer was forgotten"));
+        }
+        let parks = matches!(doc.state, State::ParkedForApproval | State::ParkedForReply);
+        if parks && before.as_ref().is_some_and(|before| before.state == State::Running) {
+            for agent in self.agents.iter_mut().filter(|agent| agent.alive && agent.task == task && agent.process == process) {
+                agent.parked = true;
+            }
+        }
         if matches!(doc.state, State::Ended(_)) {
             self.tasks[task].ended_at.get_or_insert(self.now);
         }
@@ -356,7 +364,7 @@ impl World {
                     (Some(_), _) => self.met(Met::NotedReply),
                     (None, Some(State::Queued)) => self.met(Met::ReplyToQueued),
                     // Taken over before its time, by a clock that went back: its timer wakes it.
-                    (None, Some(State::ParkedForTime)) => {}
+                    (None, Some(State::ParkedForTime)) if doc.state == State::ParkedForTime => {}
                     (None, _) if doc.state == State::Queued => self.met(Met::WokenByReply),
                     (None, _) => return Err("it has a reply, and stays parked".to_owned()),
                 },

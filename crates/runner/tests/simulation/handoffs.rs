@@ -185,8 +185,7 @@ impl World {
                 match outcome {
                     Ok(Decided::Now) => {
                         world.met(Met::PersonAnswered);
-                        // An erasure may have stripped the document before the confirmation arrived.
-                        if !world.tasks[task].answer_is_kept() && !world.tasks[task].plan.is_erased() {
+                        if !world.tasks[task].was_answered {
                             world.violate(|| format!("the answer to {id} was confirmed and is in no document"));
                         }
                     }

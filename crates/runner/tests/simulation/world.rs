@@ -104,10 +104,8 @@ pub(crate) struct Agent {
     /// The instance that owned the task when the agent started.
     pub(crate) instance: Option<String>,
     pub(crate) alive: bool,
-    /// It waits for a person's answer.
-    pub(crate) waits: bool,
-    /// It has handed work on: it may be parked whenever it is quiet.
-    pub(crate) handed: bool,
+    /// Its owner has written that its task is parked, and has yet to hear that it has.
+    pub(crate) parked: bool,
     /// The messages that it was told, or that the checkpoint includes that it started from.
     pub(crate) heard: Vec<String>,
     /// The messages that were accepted before it started.
