@@ -17,8 +17,10 @@ use rustix::process::Pid;
 use crate::limits::Limits;
 
 const MOUNT: &str = "/sys/fs/cgroup";
-/// Our directories begin with this, then comes the number of the process that made them.
+/// Our directories begin with this, then come the number of the process that made them and which of its own it is.
 const PREFIX: &str = "fte-";
+/// How many directories this process has made. Each [`Cgroups`] has its own: whoever is done with one takes nobody else's away.
+static MADE: AtomicU64 = AtomicU64::new(0);
 /// Over so many microseconds the share of processors is counted.
 const CPU_PERIOD_US: u64 = 100_000;
 
@@ -91,7 +93,7 @@ impl Cgroups {
     /// Finds where this process may make groups, and removes what dead predecessors left there.
     pub fn find() -> io::Result<Self> {
         let own = fs::read_to_string("/proc/self/cgroup")?;
-        let name = format!("{PREFIX}{}", std::process::id());
+        let name = format!("{PREFIX}{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         let two = unified(&own).map(|own| second(&own, &name));
         let hierarchies = match two {
             Some(Ok(hierarchy)) => vec![hierarchy],
@@ -285,7 +287,7 @@ fn make(parent: &Path, name: &str) -> io::Result<PathBuf> {
     sweep(parent);
     let directory = parent.join(name);
     match fs::create_dir(&directory) {
-        // Of a predecessor that had our number, as in a container, or of another part of this process: its cells may be in use.
+        // Of a predecessor that had our number, as in a container: its cells may be busy still.
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(at(&directory, error)),
         _ => Ok(directory),
     }
@@ -294,7 +296,7 @@ fn make(parent: &Path, name: &str) -> io::Result<PathBuf> {
 fn sweep(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
-        let owner = entry.file_name().to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok());
+        let owner = entry.file_name().to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next()?.parse::<u32>().ok());
         if owner.is_some_and(|owner| !Path::new(&format!("/proc/{owner}")).exists()) {
             // The kernel keeps those with processes.
             for cell in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
@@ -366,11 +368,16 @@ mod tests {
     }
 
     #[test]
+    fn who_is_done_takes_nobody_elses_groups_away() {
+        let (Some(one), Some(other)) = (cgroups(), cgroups()) else { return };
+        drop(one);
+        other.cell(&Limits::default()).unwrap();
+    }
+
+    #[test]
     fn what_a_predecessor_left_is_in_nobodys_way() {
         let Some(cgroups) = cgroups() else { return };
-        // Far from the numbers of the other tests, which share the directory.
-        cgroups.next.store(1_000_000, Ordering::Relaxed);
-        let left: Vec<_> = cgroups.hierarchies.iter().map(|hierarchy| hierarchy.directory.join("1000000")).collect();
+        let left: Vec<_> = cgroups.hierarchies.iter().map(|hierarchy| hierarchy.directory.join("1")).collect();
         left.iter().for_each(|directory| fs::create_dir(directory).unwrap());
         let cell = cgroups.cell(&Limits::default()).unwrap();
         assert!(cell.directories.iter().all(|(directory, _)| !left.contains(directory)));
