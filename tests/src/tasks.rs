@@ -35,6 +35,17 @@ pub async fn shown(read: &Client, task: &str, is_it: impl Fn(&Value) -> bool) ->
     .await
 }
 
+/// Waits for an event of a task that looks like this.
+pub async fn told(read: &Client, task: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+    eventually(|| async {
+        let page = read.get(&format!("/v1/tasks/{task}/events?limit=1000")).await.map_err(|error| error.to_string())?;
+        let page: Value = if page.status == 200 { page.json() } else { return Err(page.text()) };
+        let found = page["items"].as_array().and_then(|events| events.iter().find(|event| is_it(event)).cloned());
+        found.ok_or_else(|| page.to_string())
+    })
+    .await
+}
+
 /// The simplest task.
 pub fn echo(text: &str) -> Value {
     json!({ "task": text, "agent": "echo" })

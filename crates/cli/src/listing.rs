@@ -45,6 +45,12 @@ impl Listing {
         }
     }
 
+    /// Its items.
+    pub(crate) fn parsed<T: DeserializeOwned>(&self) -> Result<Vec<T>, Error> {
+        let items = self.items.iter().map(|item| serde_json::from_str(item.get()));
+        items.collect::<Result<_, _>>().map_err(|error| Error::Failed(format!("an item of the list cannot be read: {error}")))
+    }
+
     /// Prints it: as JSON, or a row for each item.
     pub(crate) fn print<T: DeserializeOwned, const N: usize>(
         &self,
@@ -60,9 +66,7 @@ impl Listing {
             output.note(format!("no {what}"));
             return Ok(());
         }
-        let parse = |item: &RawValue| serde_json::from_str(item.get()).map(&row);
-        let rows: Result<Vec<_>, _> = self.items.iter().map(|item| parse(item)).collect();
-        output.table(header, rows.map_err(|error| Error::Failed(format!("an item of the list cannot be read: {error}")))?)?;
+        output.table(header, self.parsed()?.into_iter().map(row))?;
         if let Some(cursor) = &self.next_cursor {
             output.note(format!("more with {cursor_option} {}", printable(cursor)));
         }

@@ -4,11 +4,12 @@ pub(crate) mod approve;
 pub(crate) mod artifacts;
 pub(crate) mod cancel;
 mod follow;
-mod lines;
+pub(crate) mod lines;
 pub(crate) mod list;
 pub(crate) mod reply;
 pub(crate) mod result;
 pub(crate) mod send;
+mod standing;
 pub(crate) mod submit;
 pub(crate) mod tree;
 pub(crate) mod watch;
@@ -32,6 +33,8 @@ struct Task {
     progress_pct: Option<u8>,
     #[serde(default)]
     updated_at: Option<String>,
+    #[serde(default)]
+    queue: Option<fte_service::pools::Standing>,
     #[serde(default)]
     message: Option<String>,
 }

@@ -6,6 +6,7 @@
 
 mod banner;
 mod ready;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,7 +21,9 @@ use futures_util::future::try_join_all;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
+use crate::client::{Client, Target};
 use crate::error::Error;
+use crate::hints::Hints;
 use crate::output::Output;
 use crate::serve::listen;
 use crate::server;
@@ -204,6 +207,9 @@ impl Up {
             output.json_line(place)?;
         } else if !self.quiet {
             output.note(banner::text(place));
+            let hints = Hints::new(place.is_elsewhere().then(|| place.api.clone()));
+            let target = Target { hints, ..Target::new(&place.api, ProcessEnv.get("FTE_API_KEY").as_deref())? };
+            return Ok(waiting::tell(Client::new(target), output).await);
         }
         std::future::pending().await
     }

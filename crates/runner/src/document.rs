@@ -336,6 +336,13 @@ impl TaskDoc {
         self.say_status(now, Status::Running, |_| {});
     }
 
+    /// The sandbox that was claimed could not be had, or its agent did not start in it. The claim is given back as any other, by what follows.
+    pub fn claim_failed(&mut self, now: Timestamp, reason: ReleaseReason) {
+        if let Some(claim) = self.claim.clone() {
+            self.say_sandbox(now, SandboxKind::ClaimFailed, &claim, Some(reason));
+        }
+    }
+
     /// The agent reported.
     pub fn report(&mut self, now: Timestamp, report: Report) {
         let status = self.status_at_work(report.asking);
@@ -404,7 +411,9 @@ impl TaskDoc {
     pub fn wake(&mut self, now: Timestamp, reason: ResumeReason) {
         self.turn += 1;
         self.owner = None;
-        self.queue(now);
+        self.state = State::Queued;
+        let decided = if reason == ResumeReason::Approved { self.decided() } else { None };
+        self.say_status(now, Status::Queued, |event| event.details.extend(decided));
         let resumed = TaskResumed { task_id: self.task_id, turn: self.turn, reason, extra: Map::new() };
         self.say(now, EventName::Trigger { turn: self.turn }, &resumed);
     }

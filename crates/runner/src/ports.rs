@@ -120,6 +120,8 @@ pub struct Handoff {
     pub reason: Option<String>,
     /// Too late after this.
     pub deadline: Option<Timestamp>,
+    /// What it may cost, of what the one who asks may.
+    pub budget: crate::document::Budget,
     /// What people want to know besides.
     pub escalation: Escalation,
 }

@@ -3,7 +3,7 @@
 use fte_testkit::{Dir, FteProcess, built_binary, eventually};
 use serde_json::{Value, json};
 
-use crate::world::{in_status, post, result};
+use crate::world::{in_status, post, result, told};
 
 const AGENTS: &str = r#"
     [agents.coder]
@@ -46,4 +46,59 @@ async fn a_coding_agent_works_behind_walls_and_is_parked_while_a_person_decides(
     assert_eq!(end["status"], "completed", "{end}");
     let found: Value = serde_json::from_str(end["result"].as_str().unwrap()).unwrap();
     assert_eq!(found, json!(["id-allow_once", 3, "sandbox", true, "written\n"]));
+}
+
+/// Asks, makes a file, and says how its session began.
+const RESUMED: &str = r#"#
+answer = agent.wish("execute", "go on?")
+agent.ask("fs/write_text_file", path="deep/note.md", content=agent.opened)
+agent.say(json.dumps([answer, agent.opened, agent.session, agent.prompt[0][:28]]))
+agent.end()"#;
+
+#[tokio::test]
+async fn a_parked_session_goes_on_by_its_id_after_a_crash_and_a_new_one_begins_where_it_cannot() {
+    let dir = Dir::new();
+    let agent = |name: &str| format!("[agents.{name}]\nkind = \"acp\"\ncommand = [\"python3\", \"agent.py\", \"{name}\"]\n");
+    let agents =
+        dir.write("agents.toml", ["default = \"load\"\n".to_owned(), agent("load"), agent("load-fails"), agent("load-dies")].concat());
+    dir.write("agent.py", include_str!("../../../crates/runner/tests/agents/acp/agent.py"));
+    let args = ["--agents", agents.to_str().unwrap()];
+    let mut process = FteProcess::start_with(built_binary(), dir.join("data"), args, [("FTE_RUNNER_APPROVAL_STAY_MS", "100")]).await;
+    let api = process.api();
+    let mut tasks = Vec::new();
+    for agent in ["load", "load-fails", "load-dies"] {
+        tasks.push(post(&api, json!({ "task": RESUMED, "agent": agent })).await);
+    }
+    for task in &tasks {
+        in_status(&api, task, "awaiting_approval").await;
+    }
+    // Parked, all of them: each has given its sandbox back.
+    for task in &tasks {
+        told(&api, task, |event| event["type"] == "fte.sandbox.released" && event["data"]["reason"] == "parked").await;
+    }
+    process.kill().await;
+    process.restart().await;
+    let api = process.api();
+    for task in &tasks {
+        api.post(&format!("/v1/tasks/{task}/approval"), &json!({ "approved": true })).await.unwrap().expect_status(200);
+    }
+    let goes_on = "This session was interrupted";
+    for (task, attempt, opened, prompt) in [
+        (&tasks[0], 1, "session/load", goes_on),
+        (&tasks[1], 1, "session/load", &RESUMED[..28]),
+        (&tasks[2], 2, "session/new", &RESUMED[..28]),
+    ] {
+        let end = result(&api, task).await;
+        assert_eq!((&end["status"], &end["attempt"]), (&json!("completed"), &json!(attempt)), "{end}");
+        let found: Value = serde_json::from_str(end["result"].as_str().unwrap()).unwrap();
+        assert_eq!(found, json!(["id-allow_once", opened, "s1", prompt]), "{end}");
+        // What it wrote is an artifact.
+        assert_eq!((&end["artifacts"][0]["name"], &end["artifacts"][1]), (&json!("note.md"), &Value::Null), "{end}");
+        let kept = api.get(&format!("/v1/tasks/{task}/artifacts/note.md")).await.unwrap().expect_status(200);
+        assert_eq!(kept.text(), opened);
+    }
+    // The one that had forgotten it says so to people.
+    let forgot =
+        |event: &Value| event["data"]["details"]["log"].to_string().contains("cannot be taken up again, a new one begins: no such session");
+    told(&api, &tasks[1], forgot).await;
 }

@@ -69,6 +69,47 @@ async fn an_agent_that_crashes_is_tried_three_times_in_all() {
     assert_eq!(claims, [3, 3, 3, 1], "a sandbox for each try");
 }
 
+/// The types of the events about sandboxes in a list, in its order.
+fn about_sandboxes(events: &[Value]) -> Vec<&str> {
+    let types = events.iter().map(|event| event["type"].as_str().unwrap_or_default());
+    types.filter_map(|event_type| event_type.strip_prefix("fte.sandbox.")).collect()
+}
+
+#[tokio::test]
+async fn an_agent_that_does_not_start_is_a_claim_that_failed_once_for_each_try() {
+    let dir = Dir::new();
+    std::os::unix::fs::symlink(dir.join("loop"), dir.join("loop")).unwrap();
+    let agent =
+        |name: &str| format!("[agents.{name}]\nkind = \"command\"\ncommand = [\"{}\"]\nsandbox = \"none\"\n", dir.join(name).display());
+    // What is not there will not be there at the next try; what cannot be read may heal.
+    let fte = Fte::with_agents(&format!("default = \"loop\"\n{}{}", agent("loop"), agent("missing")), &[]).await;
+    let mut tasks = Vec::new();
+    for name in ["loop", "missing"] {
+        tasks.push(fte.post(json!({ "task": "try", "agent": name })).await);
+    }
+    for (task, tries) in tasks.iter().zip([3, 1]) {
+        let end = fte.result(task).await;
+        assert_eq!(
+            (&end["status"], &end["attempt"], &end["error"]["code"]),
+            (&json!("failed"), &json!(tries), &json!("agent_start_failed"))
+        );
+    }
+    let told = settled(&fte.doors(), &tasks).await;
+    for (task, tries) in tasks.iter().zip([3, 1]) {
+        assert_eq!(told[task].claimed.len(), tries);
+        let each = ["claimed", "claim-failed", "released"];
+        let expected: Vec<&str> = each.iter().copied().cycle().take(each.len() * tries).collect();
+        let shown: Value = fte.api().get(&format!("/v1/tasks/{task}/events?limit=1000")).await.unwrap().expect_status(200).json();
+        let shown = shown["items"].as_array().unwrap();
+        assert_eq!(about_sandboxes(shown), expected, "{shown:?}");
+        let failed = shown.iter().find(|event| event["type"] == "fte.sandbox.claim-failed").unwrap();
+        assert_eq!((&failed["data"]["reason"], &failed["data"]["runtime"]), (&json!("failed"), &json!("process")), "{failed}");
+        let audit: Value = fte.api().get(&format!("/v1/audit/tasks/{task}")).await.unwrap().expect_status(200).json();
+        let events: Vec<Value> = audit["entries"].as_array().unwrap().iter().map(|entry| json!({ "type": entry["type"] })).collect();
+        assert_eq!(about_sandboxes(&events), expected, "{audit}");
+    }
+}
+
 /// Keeps a checkpoint and hangs; started with one, it answers with it.
 const CHECKPOINT: &str = r#"
 read -r start

@@ -1,10 +1,13 @@
 //! Who decides what an agent may do, and by when: policy, a person who edits, nobody in time. The record shows that what ran is what was approved.
 
+use std::time::Duration;
+
 use fte_events::json_sha256;
+use fte_testkit::Client;
 use serde_json::{Value, json};
 
 use crate::trail::settled;
-use crate::world::Fte;
+use crate::world::{Dice, Fte, setting};
 
 /// Asks about what its task names, and answers with what it was told.
 const ASKER: &str = r#"
@@ -122,4 +125,75 @@ async fn what_nobody_decides_in_time_is_as_the_policy_says() {
     assert_eq!((&result["status"], &result["result"]["approved"]), (&json!("completed"), &json!(true)), "{result}");
     let record = decisions(&fte, &task).await.remove(0);
     assert_eq!((&record["actor"]["id"], &record["action"]), (&json!("policy"), &json!("approval.granted")), "{record}");
+}
+
+/// Asks twice, and keeps what it was told first before it asks again.
+const TWICE: &str = r#"
+import json, sys
+def ask(**fields):
+    print(json.dumps({"type": "approval", **fields}), flush=True)
+    line = sys.stdin.readline()
+    return json.loads(line)["data"] if line else sys.exit()
+start = json.loads(sys.stdin.readline())
+first = start["checkpoint"]
+if first is None:
+    first = ask(reason="first?", data={"n": 1})
+    print(json.dumps({"type": "checkpoint", "data": first}), flush=True)
+print(json.dumps({"type": "result", "result": [first, ask(reason="second?", data={"n": 2})]}), flush=True)
+"#;
+
+/// Says yes to every question that is open, once. Who is away is asked again.
+async fn say_yes(api: &Client, tasks: &[String]) {
+    for task in tasks {
+        let Ok(shown) = api.get(&format!("/v1/tasks/{task}")).await else { return };
+        let question = if shown.status == 200 { shown.json::<Value>()["approval"]["question"].clone() } else { Value::Null };
+        if !question.is_null() {
+            let yes = json!({ "approved": true, "question": question, "approver": "ada" });
+            // An answer that was lost, or came too late: the next look shows which.
+            drop(api.post(&format!("/v1/tasks/{task}/approval"), &yes).await);
+        }
+    }
+}
+
+/// `FTE_APPROVAL_KILLS` and `FTE_KILL_SEED` repeat or change a run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_any_moment_of_an_approval_each_question_is_decided_once_and_each_task_done() {
+    let (kills, seed) = (setting("FTE_APPROVAL_KILLS", 10), setting("FTE_KILL_SEED", 0xa11));
+    println!("seed: FTE_KILL_SEED={seed}");
+    let mut dice = Dice::new(seed);
+    let agents = format!("[agents.asker]\nkind = \"process\"\nsandbox = \"none\"\ncommand = [\"python3\", \"-c\", {}]\n", json!(TWICE));
+    // Parked after a moment, or told in its sandbox: both come up.
+    let mut fte = Fte::with_agents(&agents, &[("FTE_RUNNER_APPROVAL_STAY_MS", "150")]).await;
+    let mut tasks = Vec::new();
+    for round in 0..kills {
+        tasks.push(fte.post(json!({ "task": "ask", "require_approval": round % 2 == 0 })).await);
+        let api = fte.api();
+        let deciding = async {
+            loop {
+                say_yes(&api, &tasks).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let moment = Duration::from_millis(50 + dice.below(900));
+        tokio::time::timeout(moment, deciding).await.expect_err("it decides until the kill");
+        fte.process.kill().await;
+        fte.process.restart().await;
+    }
+    for task in &tasks {
+        fte_testkit::eventually(|| async {
+            say_yes(&fte.api(), std::slice::from_ref(task)).await;
+            let ended = fte.api().get(&format!("/v1/tasks/{task}/result")).await.map_err(|error| error.to_string())?;
+            if ended.status == 200 { Ok(()) } else { Err(ended.text()) }
+        })
+        .await;
+        let end = fte.result(task).await;
+        assert_eq!(end["result"], json!([{ "n": 1 }, { "n": 2 }]), "{end}");
+    }
+    settled(&fte.doors(), &tasks).await;
+    for (round, task) in tasks.iter().enumerate() {
+        let granted = decisions(&fte, task).await;
+        let expected = if round % 2 == 0 { 3 } else { 2 };
+        assert_eq!(granted.len(), expected, "asked and answered once each: {granted:?}");
+        assert!(granted.iter().all(|record| record["actor"]["id"] == "ada"), "{granted:?}");
+    }
 }

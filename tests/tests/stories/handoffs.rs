@@ -33,7 +33,8 @@ fn agents_toml() -> String {
     let agent = |name: char| {
         format!("[agents.{name}]\nkind = \"process\"\ncommand = [\"python3\", \"agent.py\"]\nsandbox = \"none\"\ntimeout = \"1m\"\n")
     };
-    ["default = \"a\"\n".to_owned()].into_iter().chain(('a'..='g').map(agent)).collect()
+    // The last one may cost half a dollar.
+    ["default = \"a\"\n".to_owned()].into_iter().chain(('a'..='g').map(agent)).chain(["budget_usd = 0.5\n".to_owned()]).collect()
 }
 
 struct Team {
@@ -242,6 +243,54 @@ async fn what_others_cost_counts_against_the_budget_and_bounds_theirs() {
     let tree = grown(&api, &id, 3).await;
     let statuses: Vec<_> = tree["children"].as_array().unwrap().iter().map(|child| child["status"].clone()).collect();
     assert_eq!(statuses, ["completed", "budget_exceeded"], "{tree}");
+}
+
+#[tokio::test]
+async fn what_is_open_at_a_time_never_may_cost_more_than_there_is() {
+    let team = Team::start(&[]).await;
+    let api = team.api();
+    let dir = Dir::new();
+    let gate = dir.join("gate");
+    let spends = |usd: f64| format!(r#"say("cost", usd={usd}); say("result", result=1)"#);
+    // The first one is still open when the second one is asked: nothing is left for that.
+    let waits = format!("import os\nwhile not os.path.exists({gate:?}): time.sleep(0.01)\n{}", spends(0.7));
+    let greedy = format!(
+        r#"
+say("handoff", id="b", to="b", task={waits:?})
+say("handoff", id="c", to="c", task={0:?})
+say("handoff", id="d", to="d", task="say('result', result=1)")
+replies = [hear(), hear()]
+open({gate:?}, "w")
+replies.append(hear())
+say("result", result={{reply["handoff"]: reply["status"] for reply in replies}})"#,
+        spends(0.01)
+    );
+    let id = post(&api, json!({ "task": greedy, "budget_usd": 1.0 })).await;
+    let end = result(&api, &id).await;
+    assert_eq!(end["result"], json!({ "b": "completed", "c": "budget_exceeded", "d": "completed" }), "{end}");
+
+    // Who says how much is for each has them work side by side, and the one that is named no share gets the rest.
+    let shares = format!(
+        r#"
+say("handoff", id="b", to="b", task={0:?}, budget_usd=0.3)
+say("handoff", id="c", to="c", task={0:?}, budget_usd=0.3)
+say("handoff", id="d", to="d", task={1:?})
+say("result", result={{reply["handoff"]: reply["status"] for reply in [hear(), hear(), hear()]}})"#,
+        spends(0.3),
+        spends(0.35)
+    );
+    // Of a dollar a nickel is spent before.
+    let task = format!("say(\"cost\", usd=0.05)\n{shares}");
+    let end = result(&api, &post(&api, json!({ "task": task, "budget_usd": 1.0 })).await).await;
+    assert_eq!(end["result"], json!({ "b": "completed", "c": "completed", "d": "completed" }), "{end}");
+
+    // What the agent of the one who asks may cost at all is a budget, too.
+    let asks = format!(r#"say("result", result=hand_off("b", {:?})["status"])"#, spends(0.6));
+    let end = result(&api, &post(&api, json!({ "task": asks, "agent": "g" })).await).await;
+    assert_eq!(end["status"], "budget_exceeded", "what the other cost is its cost: {end}");
+    let asks = format!(r#"say("result", result=hand_off("b", {:?}, budget_usd=0.1)["status"])"#, spends(0.2));
+    let end = result(&api, &post(&api, json!({ "task": asks, "agent": "g" })).await).await;
+    assert_eq!((&end["status"], &end["result"]), (&json!("completed"), &json!("budget_exceeded")), "{end}");
 }
 
 /// `FTE_HANDOFF_KILLS` and `FTE_KILL_SEED` repeat or change a run.

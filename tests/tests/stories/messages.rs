@@ -1,9 +1,10 @@
 //! People say something to a task while its agent works, and the runner is killed in between.
 
+use fte_testkit::{Answer, Dir, FakeApp, FteProcess, built_binary};
 use serde_json::{Value, json};
 
 use crate::trail::settled;
-use crate::world::{Fte, shown};
+use crate::world::{Fte, post, result, shown, told};
 
 /// Hears until it is told to finish; keeps what it heard when it is told to, and what it kept it takes up again.
 const LISTENER: &str = r#"
@@ -101,4 +102,131 @@ async fn a_message_waits_for_a_task_that_waits_and_is_refused_by_who_hears_nothi
     let nobody = fte_events::TaskId::now().to_string();
     assert_eq!(send(&fte, &nobody, "m", "hello").await.expect_status(404).problem_code(), "task_not_found");
     assert_eq!(send(&fte, &task, "m", " ").await.expect_status(422).problem_code(), "invalid_message");
+}
+
+/// Waits for messages while it works on something long; leaves that for a message that shall not wait.
+const WORKER: &str = r#"
+import json, sys
+
+def say(**message):
+    print(json.dumps(message), flush=True)
+
+start = json.loads(sys.stdin.readline())
+say(type="stage", name="working")
+noted = []
+for line in sys.stdin:
+    message = json.loads(line)
+    noted.append(message["text"])
+    if message["interrupt"]:
+        say(type="result", result={"noted": noted[:-1], "left for": noted[-1]})
+        break
+    say(type="stage", name=message["text"])
+"#;
+
+#[tokio::test]
+async fn an_agent_knows_a_message_that_shall_not_wait_from_one_that_may() {
+    let fte = Fte::with_agents(&agents(WORKER), &[]).await;
+    let task = fte.post(json!({ "task": "work" })).await;
+    shown(&fte.api(), &task, |task| task["stage"] == "working").await;
+    send(&fte, &task, "m1", "when you can").await.expect_status(202);
+    shown(&fte.api(), &task, |task| task["stage"] == "when you can").await;
+    let now = json!({ "text": "now", "policy": "interrupt" });
+    fte.api().post(&format!("/v1/tasks/{task}/messages"), &now).await.unwrap().expect_status(202);
+    let end = fte.result(&task).await;
+    assert_eq!(end["result"], json!({ "noted": ["when you can"], "left for": "now" }), "{end}");
+}
+
+/// Works in its first turn until that is cancelled; then each message is a turn of its own.
+const TURNS: &str = r#"#
+agent.update("plan", entries=[{"content": "work", "priority": "high", "status": "in_progress"}])
+while "session/cancel" not in agent.seen: agent.read()
+agent.end("cancelled")
+heard = []
+for turn in range(2):
+    prompt = agent.wait_for("session/prompt")
+    agent.prompt_id = prompt["id"]
+    heard.append([block["text"] for block in prompt["params"]["prompt"]])
+    agent.say(json.dumps([heard, len(agent.seen)]))
+    agent.end()"#;
+
+#[tokio::test]
+async fn an_acp_agent_is_told_between_its_turns_and_an_interrupt_ends_the_turn() {
+    let dir = Dir::new();
+    let toml = "[agents.coder]\nkind = \"acp\"\ncommand = [\"python3\", \"agent.py\", \"load\"]\n";
+    let agents = dir.write("agents.toml", toml);
+    dir.write("agent.py", include_str!("../../../crates/runner/tests/agents/acp/agent.py"));
+    let args = ["--agents", agents.to_str().unwrap()];
+    let fte = FteProcess::start_with(built_binary(), dir.join("data"), args, [] as [(&str, &str); 0]).await;
+    let api = fte.api();
+    let task = post(&api, json!({ "task": TURNS })).await;
+    shown(&api, &task, |task| task["stage"] == "work").await;
+    let path = format!("/v1/tasks/{task}/messages");
+    api.post(&path, &json!({ "text": "one", "data": { "n": 1 }, "message_id": "m1" })).await.unwrap().expect_status(202);
+    // Told, and the turn goes on: nothing ends it but the second one.
+    told(&api, &task, |event| event["data"]["details"]["message"]["id"] == "m1").await;
+    api.post(&path, &json!({ "text": "two", "policy": "interrupt", "message_id": "m2" })).await.unwrap().expect_status(202);
+    let end = result(&api, &task).await;
+    assert_eq!(end["status"], "completed", "{end}");
+    let found: Value = serde_json::from_str(end["result"].as_str().unwrap()).unwrap();
+    assert_eq!(found, json!([[["one", "With this, as JSON:\n{\n  \"n\": 1\n}"], ["two"]], 1]), "{end}");
+}
+
+/// An agent elsewhere: works until somebody says something to its task, which is its result. Each message is taken once, by its id.
+async fn far() -> FakeApp {
+    let heard: std::sync::Arc<std::sync::Mutex<Vec<Value>>> = std::sync::Arc::default();
+    FakeApp::start(json!([]), move |asked| {
+        let heard = std::sync::Arc::clone(&heard);
+        async move {
+            if asked.path.ends_with(".json") {
+                let interface = json!({ "url": "/rpc", "protocolBinding": "JSONRPC", "protocolVersion": "1.0" });
+                return Answer::json(&json!({
+                    "name": "far", "version": "1", "capabilities": { "streaming": false }, "supportedInterfaces": [interface]
+                }));
+            }
+            let call = asked.json();
+            let message = &call["params"]["message"];
+            let mut heard = heard.lock().unwrap();
+            if message["taskId"] == "t-1" && !heard.iter().any(|known| known["messageId"] == message["messageId"]) {
+                heard.push(message.clone());
+            }
+            let mut task = json!({ "id": "t-1", "contextId": "c-1", "status": { "state": "TASK_STATE_WORKING" } });
+            if !heard.is_empty() {
+                let parts: Vec<Value> = heard.iter().flat_map(|heard| heard["parts"].as_array().unwrap().clone()).collect();
+                let message = json!({ "messageId": "end", "role": "ROLE_AGENT", "parts": parts });
+                task["status"] = json!({ "state": "TASK_STATE_COMPLETED", "message": message });
+            }
+            let result = if call["method"] == "SendMessage" { json!({ "task": task }) } else { task };
+            Answer::json(&json!({ "jsonrpc": "2.0", "id": call["id"], "result": result }))
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_a2a_agent_is_sent_what_people_say_to_its_task() {
+    let far = far().await;
+    let toml = format!("[agents.far]\nkind = \"http\"\nurl = \"http://127.0.0.1:{}\"\n", far.port());
+    let fte = Fte::with_agents(&toml, &[]).await;
+    let task = fte.post(json!({ "task": "wait" })).await;
+    // Its task elsewhere is known, and asked for.
+    fte_testkit::eventually(|| async {
+        let asked = far.received();
+        let polled = asked.iter().any(|call| call.method == "POST" && call.json()["method"] == "GetTask");
+        if polled { Ok(()) } else { Err(format!("{asked:?}")) }
+    })
+    .await;
+    let word = json!({ "text": "enough", "data": { "n": 1 }, "policy": "interrupt", "message_id": "m1" });
+    fte.api().post(&format!("/v1/tasks/{task}/messages"), &word).await.unwrap().expect_status(202);
+    let end = fte.result(&task).await;
+    assert_eq!((&end["status"], &end["result"]), (&json!("completed"), &json!(["enough", { "n": 1 }])), "{end}");
+    let sent: Vec<Value> = far
+        .received()
+        .iter()
+        .filter(|call| call.method == "POST")
+        .map(fte_testkit::Received::json)
+        .filter(|call| call["method"] == "SendMessage")
+        .collect();
+    assert_eq!(sent.len(), 2, "the task, and what was said to it: {sent:?}");
+    assert_eq!(sent[1]["params"]["message"]["taskId"], "t-1");
+    settled(&fte.doors(), &[task]).await;
 }

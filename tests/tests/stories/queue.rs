@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use fte_testkit::{Dir, cloud_event, eventually, request};
@@ -14,7 +15,7 @@ use crate::world::{Dice, Fte, echo, result, shown};
 struct Gated {
     fte: Fte,
     gate: PathBuf,
-    _dir: Dir,
+    dir: Dir,
 }
 
 impl Gated {
@@ -26,7 +27,7 @@ impl Gated {
              command = [\"sh\", \"-c\", \"while [ ! -e {} ]; do sleep 0.01; done; cat\"]\n[agents.echo]\nkind = \"builtin\"\n",
             gate.display()
         );
-        Self { fte: Fte::with_agents(&agents, env).await, gate, _dir: dir }
+        Self { fte: Fte::with_agents(&agents, env).await, gate, dir }
     }
 
     fn open(&self) {
@@ -125,12 +126,32 @@ async fn a_task_knows_where_it_stands_and_gets_on() {
         (&json!(50), &json!(4), &json!("600/m"), &json!(false))
     );
 
+    // Who watches is told, and told again when it gets on.
+    let said = gated.dir.join("watch");
+    let mut watch = Command::new(fte_testkit::built_binary())
+        .args(["watch", &tasks[3]])
+        .env("FTE_URL", api.base())
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(&said).unwrap())
+        .spawn()
+        .unwrap();
+    let watched = async |words: &str| {
+        eventually(|| async {
+            let said = std::fs::read_to_string(&said).unwrap();
+            if said.contains(words) { Ok(()) } else { Err(said) }
+        })
+        .await;
+    };
+    watched("in the queue       4 of 4").await;
     api.post(&format!("/v1/tasks/{}/cancel", tasks[0]), &json!({})).await.unwrap().expect_status(202);
     shown(&api, &tasks[3], |task| task["queue"]["position"] == 3).await;
+    watched("in the queue       3 of 3").await;
     gated.open();
     for task in [&first, &tasks[1], &tasks[2], &tasks[3]] {
         assert_eq!(result(&api, task).await["status"], "completed");
     }
+    let watched = tokio::task::spawn_blocking(move || watch.wait()).await.unwrap().unwrap();
+    assert!(watched.success(), "its task completed");
     let metrics = api.get("/metrics").await.unwrap().expect_status(200).text();
     assert!(metrics.contains("fte_runner_queue_length{agent=\"gated\"} 0"), "{metrics}");
     assert!(metrics.contains("fte_runner_queue_wait_seconds_count{agent=\"gated\"} 4"), "{metrics}");

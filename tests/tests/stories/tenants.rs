@@ -5,7 +5,7 @@ use std::process::Command;
 use fte_testkit::{Client, Dir, FteProcess, built_binary};
 use serde_json::{Value, json};
 
-use crate::world::{post, result};
+use crate::world::{echo, post, result};
 
 /// An instance with keys.
 pub(crate) struct Guarded {
@@ -96,6 +96,25 @@ async fn a_tenant_neither_sees_nor_touches_the_tasks_of_another() {
     let root = fte.somebody(&["operator", "--role", "admin", "--tenant", "*"]).await;
     let page: Value = root.get("/v1/tasks").await.unwrap().expect_status(200).json();
     assert_eq!(page["items"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn who_is_past_the_rate_of_their_key_is_told_when_to_come_back_and_others_are_served() {
+    let fte = Guarded::start().await;
+    let hasty = fte.somebody(&[["hasty", "--tenant", "acme", "--rate", "1"].as_slice(), &ALL].concat()).await;
+    let other = fte.somebody(&[["other", "--tenant", "acme"].as_slice(), &ALL].concat()).await;
+    let refused = fte_testkit::eventually(|| async {
+        let answer = hasty.post("/v1/tasks", &echo("again")).await.unwrap();
+        if answer.status == 429 { Ok(answer) } else { Err(answer.text()) }
+    })
+    .await;
+    assert_eq!(refused.problem_code(), "rate_limited");
+    let wait: u64 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=60).contains(&wait), "{wait}");
+    other.post("/v1/tasks", &echo("mine")).await.unwrap().expect_status(202);
+    // Honest: after that time the next one is served.
+    tokio::time::sleep(std::time::Duration::from_secs(wait)).await;
+    hasty.post("/v1/tasks", &echo("later")).await.unwrap().expect_status(202);
 }
 
 #[tokio::test]

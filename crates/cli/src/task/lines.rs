@@ -9,7 +9,7 @@ use crate::output::{printable, shortened};
 
 /// What the commands read of a CloudEvent.
 #[derive(Debug, Deserialize)]
-pub(super) struct Event {
+pub(crate) struct Event {
     #[serde(rename = "type", default)]
     pub(super) event_type: String,
     #[serde(default)]
@@ -50,19 +50,8 @@ impl Event {
         printable(line.trim_end()).into_owned()
     }
 
-    /// What a person can type to answer the question that is asked here, and no later one.
     fn hint(&self, task_id: &str, hints: &Hints) -> Option<String> {
-        let question = self.data.get("approval").and_then(|approval| approval.get("question")?.as_u64());
-        let question = question.map_or_else(String::new, |number| format!(" --question {number}"));
-        let link = self.data.get("approval").and_then(|approval| approval.get("link")?.as_str());
-        let link = link.map_or_else(String::new, |link| format!("{link} or "));
-        let command = || format!("{link}{} [--reject]", hints.line(format_args!("approve {task_id}{question}")));
-        let reply = || hints.line(format_args!("reply {task_id} RESULT"));
-        match self.status() {
-            Some("awaiting_approval") => Some(command()),
-            Some("awaiting_handoff") if self.text("agent") == Some("human") => Some(reply()),
-            _ => None,
-        }
+        what_to_do(task_id, self.status()?, self.text("agent"), self.data.get("approval"), hints)
     }
 
     fn words(&self) -> (String, String) {
@@ -77,6 +66,7 @@ impl Event {
                 ("sandbox claimed".to_owned(), joined([agent, warm, self.number("waited_ms", "waited ms")]))
             }
             "fte.sandbox.released" => ("sandbox released".to_owned(), joined([self.text("reason").map(str::to_owned)])),
+            "fte.sandbox.claim-failed" => ("sandbox failed".to_owned(), joined([agent, self.text("reason").map(str::to_owned)])),
             "fte.sandbox.expired" => ("sandbox expired".to_owned(), joined([self.text("reason").map(str::to_owned)])),
             "fte.handoff.requested" => ("handed off".to_owned(), joined([self.handed_on(), self.text("task").map(str::to_owned)])),
             "fte.handoff.withdrawn" => ("called off".to_owned(), joined([self.handed_on(), self.text("reason").map(str::to_owned)])),
@@ -100,6 +90,13 @@ impl Event {
         Some(format!("handed to {}, task {}", text(handoff, "to"), text(handoff, "task_id")))
     }
 
+    /// Who answered the question before, if this step follows from that.
+    fn decision(&self) -> Option<String> {
+        let decision = self.data.get("details")?.get("decision")?;
+        let word = if decision.get("approved")?.as_bool()? { "approved" } else { "rejected" };
+        Some(format!("{word} by {}", decision.get("by")?.as_str()?))
+    }
+
     fn status_detail(&self) -> String {
         let attempt = self.data.get("attempt").and_then(Value::as_u64).filter(|attempt| *attempt > 1).map(|n| format!("attempt {n}"));
         let progress = self.data.get("progress_pct").and_then(Value::as_u64).map(|pct| format!("{pct} %"));
@@ -111,6 +108,7 @@ impl Event {
         joined([
             agent.map(|agent| format!("agent {agent}")),
             attempt,
+            self.decision(),
             self.text("stage").map(str::to_owned),
             progress,
             self.text("message").map(str::to_owned),
@@ -131,6 +129,21 @@ impl Event {
             Some((before, _)) => format!("{before} {number} ms"),
             None => format!("{label} {number}"),
         })
+    }
+}
+
+/// What a person can do about a task that waits for one: to answer this question, and no later one, or to reply.
+pub(crate) fn what_to_do(task_id: &str, status: &str, agent: Option<&str>, approval: Option<&Value>, hints: &Hints) -> Option<String> {
+    match status {
+        "awaiting_approval" => {
+            let question = approval.and_then(|approval| approval.get("question")?.as_u64());
+            let question = question.map_or_else(String::new, |number| format!(" --question {number}"));
+            let link = approval.and_then(|approval| approval.get("link")?.as_str());
+            let link = link.map_or_else(String::new, |link| format!("{link} or "));
+            Some(format!("{link}{} [--reject]", hints.line(format_args!("approve {task_id}{question}"))))
+        }
+        "awaiting_handoff" if agent == Some("human") => Some(hints.line(format_args!("reply {task_id} RESULT"))),
+        _ => None,
     }
 }
 
@@ -184,6 +197,10 @@ mod tests {
             r#"{"type":"fte.status.changed","data":{"status":"awaiting_approval","approval":{"question":2,"link":"http://h/v1/approvals/T"}}}"#,
             "              awaiting_approval   → http://h/v1/approvals/T or fte approve T --question 2 [--reject]",
         );
+        check(
+            r#"{"type":"fte.status.changed","data":{"status":"queued","details":{"decision":{"question":1,"approved":true,"by":"ada"}}}}"#,
+            "              queued             approved by ada",
+        );
         let long = "x".repeat(500);
         let asked = format!(r#"{{"type":"fte.status.changed","data":{{"status":"awaiting_approval","approval":{{"reason":"{long}"}}}}}}"#);
         let line = serde_json::from_str::<Event>(&asked).unwrap().line("T", &Hints::default());
@@ -191,6 +208,10 @@ mod tests {
         check(
             r#"{"type":"fte.sandbox.claimed","data":{"agent":"echo","warm":true,"waited_ms":3}}"#,
             "              sandbox claimed    agent echo, warm, waited 3 ms",
+        );
+        check(
+            r#"{"type":"fte.sandbox.claim-failed","data":{"agent":"echo","reason":"failed"}}"#,
+            "              sandbox failed     agent echo, failed",
         );
         check(
             r#"{"type":"fte.result.completed","data":{"status":"completed","duration_ms":12}}"#,

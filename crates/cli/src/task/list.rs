@@ -1,10 +1,12 @@
 //! `fte tasks`: the newest tasks.
 
+use std::collections::HashMap;
+
 use clap::Args;
 use fte_events::Status;
 use jiff::Timestamp;
 
-use super::Task;
+use super::{Task, standing};
 use crate::client::Client;
 use crate::error::Error;
 use crate::input;
@@ -35,12 +37,16 @@ impl List {
         let since = self.since.map(|since| since.to_string());
         let filters = [("status", self.status.map(Status::as_str)), ("agent", self.agent.as_deref()), ("since", since.as_deref())];
         let listing = Listing::read(&client, "/v1/tasks", &filters, ("cursor", self.cursor), self.limit).await?;
+        let standings = if output.json { HashMap::new() } else { standing::of_all(&client, &listing.parsed()?).await };
+        let row = |task: Task| row(task, &standings);
         listing.print(output, ("tasks", "--cursor"), ["ID", "STATUS", "AGENT", "STAGE", "UPDATED", "TASK"], row)
     }
 }
 
-fn row(task: Task) -> [String; 6] {
+/// Of a queued one, its place in the queue is where it stands.
+fn row(task: Task, standings: &HashMap<String, String>) -> [String; 6] {
     let stage = match (task.stage, task.progress_pct) {
+        _ if standings.contains_key(&task.task_id) => standings[&task.task_id].clone(),
         (None, None) => String::new(),
         (Some(stage), None) => stage,
         (None, Some(pct)) => format!("{pct} %"),

@@ -1,5 +1,6 @@
 //! `fte watch`: a task's events as they happen.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use clap::Args;
@@ -7,6 +8,7 @@ use fte_events::TaskId;
 
 use super::follow::{Known, Order, follow};
 use super::lines::result_text;
+use super::standing;
 use crate::client::Client;
 use crate::error::Error;
 use crate::input;
@@ -26,10 +28,24 @@ impl Watch {
     /// Succeeds only when the task completed.
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
         let (id, order) = (self.id.to_string(), if output.json { Order::AsSent } else { Order::ByTime });
-        let ended = follow(&client, &id, self.timeout, (Known::Maybe, order), |event, json| {
+        let is_queued = Cell::new(false);
+        let following = follow(&client, &id, self.timeout, (Known::Maybe, order), |event, json| {
+            if let Some(status) = event.status() {
+                is_queued.set(status == "queued");
+            }
             if output.json { output.answer(json) } else { output.line(event.line(&id, client.hints())) }
-        })
-        .await?;
+        });
+        let standing = async {
+            if output.json {
+                return std::future::pending().await;
+            }
+            standing::tell(&client, &id, || is_queued.get(), |place| output.note(format!("{:<12}  {:<17}  {place}", "", "in the queue")))
+                .await
+        };
+        let ended = tokio::select! {
+            ended = following => ended?,
+            never = standing => match never {},
+        };
         if !output.json {
             output.line(result_text(&ended.data))?;
         }

@@ -5,7 +5,7 @@ use super::ready::Place;
 pub(super) fn text(place: &Place) -> String {
     let Place { api, sidecar, data, .. } = place;
     let data = data.display();
-    let url = if api.ends_with(":8080") { String::new() } else { format!(" --url {api}") };
+    let url = if place.is_elsewhere() { format!(" --url {api}") } else { String::new() };
     format!(
         "FTE is ready at {api}  (API docs: {api}/docs)
 

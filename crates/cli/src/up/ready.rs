@@ -21,6 +21,11 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// Whether commands have to be told where it is.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        !self.api.ends_with(":8080")
+    }
+
     /// Writes the file whole or not at all: who sees it can read it.
     pub(super) fn write(&self, path: &Path) -> io::Result<()> {
         let mut name = path.file_name().unwrap_or_default().to_owned();

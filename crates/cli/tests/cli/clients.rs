@@ -54,6 +54,36 @@ async fn tasks_are_listed_as_a_table_or_as_they_came() {
 }
 
 #[tokio::test]
+async fn a_queued_task_of_a_list_shows_its_place_in_the_queue() {
+    let other = ID.replace("01980000", "01980001");
+    let task = |id: &str, status: &str| format!(r#"{{"task_id":"{id}","status":"{status}","agent":"echo","updated_at":"T","task":"x"}}"#);
+    let place = format!(r#"{{"task_id":"{ID}","status":"queued","queue":{{"position":3,"waiting":7,"wait_s":11.2}}}}"#);
+    let page = format!(r#"{{"items":[{},{}],"next_cursor":null}}"#, task(ID, "queued"), task(&other, "running"));
+    let one = format!("GET /v1/tasks/{ID}");
+    let fake =
+        Fake::start([("GET /v1/tasks?limit=20", vec![json(200, &page)]), (&*one, vec![json(200, &place), problem(503, "away", "Away")])])
+            .await;
+    let table = |place: &str| {
+        [
+            format!(
+                "ID                                    STATUS   AGENT  STAGE{}  UPDATED  TASK",
+                " ".repeat(place.len().saturating_sub(5))
+            ),
+            format!("{ID}  queued   echo   {place}  T        x"),
+            format!("{other}  running  echo   {}  T        x", " ".repeat(place.len())),
+        ]
+        .join("\n")
+    };
+    fte(&fake.url, &["tasks"]).await.check(0, &table("3 of 7, about 12 s"));
+    // Nobody says where it stands: the list is there all the same.
+    fte(&fake.url, &["tasks"]).await.check(0, &table("     "));
+    // As JSON it is as it came, and nothing else is asked.
+    let asked = fake.asked().len();
+    fte(&fake.url, &["tasks", "--json"]).await.check(0, &page);
+    assert_eq!(fake.asked().len(), asked + 1);
+}
+
+#[tokio::test]
 async fn decisions_and_cancels_say_how_they_went() {
     let approval = format!("POST /v1/tasks/{ID}/approval");
     let cancel = format!("POST /v1/tasks/{ID}/cancel");

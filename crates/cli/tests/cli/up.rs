@@ -56,6 +56,43 @@ async fn a_task_goes_through_and_the_end_is_clean() {
 }
 
 #[tokio::test]
+async fn what_waits_for_a_person_is_said_with_what_to_do_unless_it_shall_be_quiet() {
+    let dir = Dir::new();
+    for args in [&[][..], &["--quiet"]] {
+        let process = FteProcess::start_with(BINARY, dir.join("data"), args, [] as [(&str, &str); 0]).await;
+        let url = process.ready().api.clone();
+        let ran = fte(&url, &["submit", "say hello", "--require-approval"]).await;
+        let id = ran.out.trim().to_owned();
+        if args.is_empty() {
+            let said = eventually(|| async {
+                let log = process.log();
+                if log.contains(&format!("task {id} waits for a person")) { Ok(log) } else { Err(log) }
+            })
+            .await;
+            assert!(said.contains(&format!("→ {url}/v1/approvals/{id}")), "{said}");
+            assert!(said.contains(&format!("or fte approve {id} --question 1 --url {url} [--reject]")), "{said}");
+            // Once, however often it looks.
+            fte(&url, &["approve", &id]).await;
+            let other = fte(&url, &["submit", "another", "--require-approval"]).await.out.trim().to_owned();
+            let said = eventually(|| async {
+                let log = process.log();
+                if log.contains(&other) { Ok(log) } else { Err(log) }
+            })
+            .await;
+            assert_eq!(said.matches(&format!("task {id} waits")).count(), 1, "{said}");
+        } else {
+            let waits = async || fte(&url, &["tasks", "--status", "awaiting_approval", "--json"]).await;
+            eventually(|| async {
+                let ran = waits().await;
+                if ran.out.contains(&id) { Ok(()) } else { Err(ran.out) }
+            })
+            .await;
+            assert!(!process.log().contains("waits for a person"), "{}", process.log());
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_was_done_is_there_after_a_kill_and_a_restart() {
     let dir = Dir::new();
     let mut process = FteProcess::start(BINARY, dir.join("data")).await;

@@ -11,6 +11,7 @@
 
 mod files;
 mod letters;
+mod made;
 mod permission;
 mod rpc;
 mod serve;
@@ -18,6 +19,7 @@ mod terminals;
 mod updates;
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 
 use agent_client_protocol_schema::ProtocolVersion;
 use agent_client_protocol_schema::v1::{
@@ -97,6 +99,8 @@ struct Client<'a> {
     letters: VecDeque<Letter>,
     /// The letters of the turn that is under way.
     read: Vec<String>,
+    /// Files that it made.
+    made: Vec<PathBuf>,
     /// The turn was cancelled so that the next letter is read.
     interrupted: bool,
     last: Option<Said>,
@@ -121,6 +125,7 @@ pub(super) async fn talk(conversation: &mut Conversation, permissions: Permissio
         wishes: VecDeque::new(),
         letters: VecDeque::new(),
         read: Vec::new(),
+        made: Vec::new(),
         interrupted: false,
         last: None,
         cancelled: false,
@@ -143,15 +148,14 @@ impl Client<'_> {
                     match self.hear(&line).await {
                         Ok(()) => {}
                         Err(Stop::Gone) => return Err(Gone),
-                        // What it says after its last word cannot undo it, but for a second one.
-                        Err(Stop::Wrong(said)) => return Ok(self.ended_by(said)),
+                        Err(Stop::Wrong(said)) => return self.ended_by(said).await,
                     }
                     continue;
                 }
                 Ok(None) => {}
                 Err(too_long) => {
                     let said = error("line_too_long", format!("line {}: {too_long}", self.line + 1), false);
-                    return Ok(self.ended_by(said));
+                    return self.ended_by(said).await;
                 }
             }
             let Conversation { program, terminals, told, .. } = &mut *self.conversation;
@@ -172,15 +176,15 @@ impl Client<'_> {
                 Happening::Told(Tell::Cancel) => self.cancel(),
                 Happening::Flood => {
                     let said = flood(self.conversation.agent.talk, &self.conversation.shared);
-                    return Ok(self.ended_by(said));
+                    return self.ended_by(said).await;
                 }
                 Happening::DiskFull => {
                     let said = disk_full(&self.conversation.agent);
-                    return Ok(self.ended_by(said));
+                    return self.ended_by(said).await;
                 }
                 Happening::Silent => {
                     let said = silent(&self.conversation.agent);
-                    return Ok(self.ended_by(said));
+                    return self.ended_by(said).await;
                 }
                 Happening::Ended(status) => break status,
             }
@@ -195,6 +199,7 @@ impl Client<'_> {
                 Err(Stop::Wrong(said)) => return Ok(said),
             }
         }
+        self.forget_session().await?;
         let Conversation { agent, program, .. } = &*self.conversation;
         let words = format!("{} {} without a result{}", agent.name, program.in_words(status), program.last_words(": "));
         let (code, retryable) = match () {
@@ -205,12 +210,21 @@ impl Client<'_> {
         Ok(self.last.unwrap_or_else(|| error(code, clip(words, TEXT_BYTES_MAX), retryable)))
     }
 
-    /// The last word where there is one, else what went wrong after it; a second last word leaves none.
-    fn ended_by(self, said: Said) -> Said {
-        match &said {
+    /// The last word where there is one: what is said after it cannot undo it, but for a second one. Else what went wrong.
+    async fn ended_by(mut self, said: Said) -> Result<Said, Gone> {
+        self.forget_session().await?;
+        Ok(match &said {
             Said::Error { code, .. } if code == "result_twice" => said,
             _ => self.last.unwrap_or(said),
+        })
+    }
+
+    /// Who ends or falls silent over the session of before would do so again: the next start begins anew.
+    async fn forget_session(&mut self) -> Result<(), Gone> {
+        if self.phase == Phase::Load && !self.cancelled {
+            self.say([Said::Checkpoint(Value::Null)]).await?;
         }
+        Ok(())
     }
 
     async fn hear(&mut self, line: &[u8]) -> Result<(), Stop> {
@@ -370,6 +384,7 @@ impl Client<'_> {
         if self.next_turn(response.stop_reason).await? {
             return Ok(());
         }
+        self.keep_made().await?;
         let text = Value::String(text);
         let word = match response.stop_reason {
             StopReason::EndTurn if json_bytes(&text) > self.conversation.shared.limits.data_bytes_max => {
@@ -414,6 +429,7 @@ impl Client<'_> {
                 self.is_ours(&notification.session_id)?;
                 let limit = self.conversation.shared.limits.data_bytes_max;
                 let before = self.updates.usd();
+                self.saw_changes(&notification.update);
                 match self.updates.hear(notification.update, limit) {
                     Ok(said) => self.say(said).await?,
                     Err(updates::TooMuchText) => return Err(Stop::Wrong(result_too_large(&self.conversation.shared))),
@@ -451,7 +467,7 @@ impl Client<'_> {
         self.conversation.program.end_after(grace, grace);
     }
 
-    fn workspace(&self) -> Result<std::path::PathBuf, Stop> {
+    fn workspace(&self) -> Result<PathBuf, Stop> {
         let workspace = self.conversation.program.workspace().map(|workspace| workspace.path().to_owned());
         workspace.ok_or_else(|| wrong("agent_crashed", "the workspace is gone"))
     }

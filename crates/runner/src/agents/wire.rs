@@ -1,17 +1,21 @@
-//! The messages of the JSON-lines protocol, version 1: one JSON object a line, in both directions. `docs/agents.md` is its specification.
+//! The messages of the JSON-lines protocol, version 1: one JSON object a line, in both directions. `docs/agents.md` is its specification, and
+//! `docs/process-protocol.schema.json` its schema, which is made from the types here.
 //!
 //! Always true: fields that this version does not know are ignored, message types that it does not know are an error, and a message that names another
 //! protocol version is an error before anything else in it is looked at.
 
 use fte_events::limits::{AHEAD_MAX, CONTEXT_BYTES_MAX, is_task_text, json_bytes};
-use fte_events::{EscalationLevel, ResultKind, TaskError, TaskId, Tokens};
+use fte_events::{AgentName, EscalationLevel, ResultKind, TaskError, TaskId, Tokens};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::limits::{NAME_BYTES_MAX, clip};
-use crate::document::{HandoffReply, Parent};
+use crate::document::{Budget, HandoffReply};
 use crate::ports::{Escalation, Handoff, Start, Tell};
+
+#[cfg(test)]
+mod schema;
 
 /// Most artifacts that are handed over at once.
 const HANDED_MAX: usize = 100;
@@ -29,32 +33,42 @@ pub(super) const PROTOCOL: u64 = 1;
 
 /// What an agent writes.
 #[derive(Debug, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub(super) enum Message {
-    Stage {
-        name: String,
-    },
+    /// It enters a stage.
+    Stage { name: String },
+    /// How far it is.
     Progress {
+        #[cfg_attr(test, schemars(range(min = 0, max = 100)))]
         #[serde(default)]
         pct: Option<f64>,
+        /// For people.
         #[serde(default)]
         message: Option<String>,
     },
+    /// A line for people.
     Log {
         message: String,
         #[serde(default)]
         level: Level,
     },
+    /// It did something worth recording.
     Action {
+        /// A name such as `tool.called`.
+        #[cfg_attr(test, schemars(length(min = 1)))]
         action: String,
         #[serde(default)]
         data: Map<String, Value>,
     },
+    /// To be given back at the next start.
     Checkpoint {
         data: Value,
+        /// Ids of the messages that it includes.
         #[serde(default)]
         messages: Vec<String>,
     },
+    /// A file of the workspace, to be kept.
     Artifact {
         path: String,
         #[serde(default)]
@@ -62,6 +76,7 @@ pub(super) enum Message {
         #[serde(default)]
         content_type: Option<String>,
     },
+    /// May it go on? The answer is a `decision`.
     Approval {
         #[serde(default)]
         action: Option<String>,
@@ -70,19 +85,25 @@ pub(super) enum Message {
         #[serde(default)]
         data: Option<Value>,
     },
+    /// Work for another agent, or for people. The answer is a `reply`.
     Handoff(Box<HandoffMessage>),
+    /// What it cost since it last said.
     Cost {
+        #[cfg_attr(test, schemars(range(min = 0), extend("exclusiveMaximum" = 1e9)))]
         #[serde(default)]
         usd: f64,
         #[serde(default)]
         tokens: Tokens,
     },
-    Result {
-        result: Value,
-    },
+    /// Its last word: done.
+    Result { result: Value },
+    /// Its last word: it could not do it.
     Error {
+        /// A name such as `not_found`.
+        #[cfg_attr(test, schemars(length(min = 1)))]
         code: String,
         message: String,
+        /// Whether another attempt may help.
         #[serde(default)]
         retryable: bool,
     },
@@ -90,13 +111,19 @@ pub(super) enum Message {
 
 /// Work for another agent, or for people.
 #[derive(Debug, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(super) struct HandoffMessage {
+    /// What the reply is called by.
+    #[cfg_attr(test, schemars(length(max = 128)))]
     #[serde(default)]
     pub(super) id: Option<String>,
     pub(super) to: String,
+    #[cfg_attr(test, schemars(length(min = 1, max = 32_000)))]
     pub(super) task: String,
     #[serde(default)]
     pub(super) context: Map<String, Value>,
+    /// Names of artifacts to hand over.
+    #[cfg_attr(test, schemars(length(max = 100)))]
     #[serde(default)]
     pub(super) artifacts: Vec<String>,
     #[serde(default)]
@@ -104,10 +131,18 @@ pub(super) struct HandoffMessage {
     /// A time, or how long from now.
     #[serde(default)]
     pub(super) deadline: Option<String>,
+    /// What it may cost, of what the one who asks may.
+    #[cfg_attr(test, schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1e9)))]
+    #[serde(default)]
+    pub(super) budget_usd: Option<f64>,
+    #[cfg_attr(test, schemars(range(min = 1)))]
+    #[serde(default)]
+    pub(super) budget_tokens: Option<u64>,
     #[serde(default)]
     pub(super) ticket_id: Option<String>,
     #[serde(default)]
     pub(super) level: Option<EscalationLevel>,
+    #[cfg_attr(test, schemars(range(min = -1, max = 1)))]
     #[serde(default)]
     pub(super) sentiment: Option<f64>,
     #[serde(default)]
@@ -139,6 +174,9 @@ impl HandoffMessage {
             () if self.sentiment.is_some_and(|mood| !(-1.0..=1.0).contains(&mood)) => {
                 Err(BadLine::Invalid("sentiment: expected a number from -1 to 1"))
             }
+            () if self.budget_usd.is_some_and(|usd| !(usd > 0.0 && usd < 1e9)) || self.budget_tokens == Some(0) => {
+                Err(BadLine::Invalid("budget_usd or budget_tokens: expected more than 0"))
+            }
             () => Ok(Handoff {
                 id: self.id,
                 to: clip(self.to, NAME_BYTES_MAX),
@@ -147,6 +185,7 @@ impl HandoffMessage {
                 artifacts: self.artifacts,
                 reason: self.reason,
                 deadline: deadline.transpose()?,
+                budget: Budget { usd: self.budget_usd, tokens: self.budget_tokens },
                 escalation: Escalation {
                     ticket_id: self.ticket_id,
                     level: self.level,
@@ -161,6 +200,7 @@ impl HandoffMessage {
 
 /// How loud a log line is. What is below `info` stays in the runner's own log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Level {
     Trace,
@@ -214,73 +254,100 @@ pub(super) fn read(line: &[u8]) -> Result<Message, BadLine> {
     }
 }
 
-/// The first line that an agent gets. The order of its keys is part of the protocol, so that a shell script can read it.
-///
-/// `artifacts` is what was handed over with the task, as it lies in the workspace.
-pub(super) fn start_line(start: &Start, artifacts: &[Value]) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Line<'a> {
-        r#type: &'static str,
+/// What an agent reads. The order of the keys of `start` is part of the protocol, so that a shell script can read it.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Told<'a> {
+    /// The first line: what there is to do.
+    Start {
+        /// The version that is spoken.
+        #[cfg_attr(test, schemars(extend("const" = PROTOCOL)))]
         protocol: u64,
-        task_id: String,
+        task_id: TaskId,
+        #[cfg_attr(test, schemars(range(min = 1)))]
         attempt: u32,
         task: &'a str,
         context: &'a Map<String, Value>,
+        /// What it last asked to keep.
         checkpoint: &'a Option<Value>,
+        /// Of a task that was handed off.
         #[serde(skip_serializing_if = "Option::is_none")]
-        handoff: Option<Value>,
-    }
-    line(&Line {
-        r#type: "start",
+        handoff: Option<HandedOff<'a>>,
+    },
+    /// The answer to an `approval`.
+    Decision {
+        approved: bool,
+        /// The words of who decided.
+        reason: &'a Option<String>,
+        /// With a yes: what was approved.
+        data: &'a Option<Value>,
+    },
+    /// Somebody says something to the task.
+    Message {
+        id: &'a str,
+        text: &'a str,
+        data: &'a Option<Value>,
+        /// Whether it shall not wait until the agent is done with what it does.
+        interrupt: bool,
+    },
+    /// What came of a hand-off.
+    Reply {
+        /// What the hand-off was called.
+        handoff: &'a str,
+        task_id: Option<TaskId>,
+        status: ResultKind,
+        result: &'a Option<Value>,
+        #[cfg_attr(test, schemars(with = "Vec<schema::LaidOut>"))]
+        artifacts: &'a [Value],
+        error: &'a Option<TaskError>,
+    },
+    /// It should stop.
+    Cancel,
+}
+
+/// Who handed a task off, and what with it.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct HandedOff<'a> {
+    from: &'a AgentName,
+    parent_task_id: TaskId,
+    reason: &'a Option<String>,
+    /// How long the chain of hand-offs is, from 1.
+    depth: u8,
+    #[cfg_attr(test, schemars(with = "Vec<schema::LaidOut>"))]
+    artifacts: &'a [Value],
+}
+
+/// The first line that an agent gets; `artifacts` is what was handed over with the task, as it lies in the workspace.
+pub(super) fn start_line(start: &Start, artifacts: &[Value]) -> Vec<u8> {
+    line(&Told::Start {
         protocol: PROTOCOL,
-        task_id: start.task_id.to_string(),
+        task_id: start.task_id,
         attempt: start.attempt,
         task: &start.task,
         context: &start.context,
         checkpoint: &start.checkpoint,
-        handoff: start.handed_off.as_deref().map(|parent| handed_off(parent, artifacts)),
+        handoff: start.handed_off.as_deref().map(|parent| HandedOff {
+            from: &parent.from,
+            parent_task_id: parent.task_id,
+            reason: &parent.reason,
+            depth: parent.depth,
+            artifacts,
+        }),
     })
-}
-
-/// What an agent is told of who handed its task off.
-pub(super) fn handed_off(parent: &Parent, artifacts: &[Value]) -> Value {
-    json!({ "from": parent.from, "parent_task_id": parent.task_id, "reason": parent.reason, "depth": parent.depth, "artifacts": artifacts })
 }
 
 /// A line that an agent gets later; with a reply, what came with it, as it lies in the workspace.
 pub(super) fn tell_line(tell: &Tell, artifacts: &[Value]) -> Vec<u8> {
-    #[derive(Serialize)]
-    #[serde(tag = "type", rename_all = "lowercase")]
-    enum Line<'a> {
-        Decision {
-            approved: bool,
-            reason: &'a Option<String>,
-            data: &'a Option<Value>,
-        },
-        Message {
-            id: &'a str,
-            text: &'a str,
-            data: &'a Option<Value>,
-            interrupt: bool,
-        },
-        Reply {
-            handoff: &'a str,
-            task_id: Option<TaskId>,
-            status: ResultKind,
-            result: &'a Option<Value>,
-            artifacts: &'a [Value],
-            error: &'a Option<TaskError>,
-        },
-        Cancel,
-    }
     match tell {
-        Tell::Decision { approved, reason, data } => line(&Line::Decision { approved: *approved, reason, data }),
-        Tell::Message { id, text, data, interrupt } => line(&Line::Message { id, text, data, interrupt: *interrupt }),
+        Tell::Decision { approved, reason, data } => line(&Told::Decision { approved: *approved, reason, data }),
+        Tell::Message { id, text, data, interrupt } => line(&Told::Message { id, text, data, interrupt: *interrupt }),
         Tell::Reply { handoff, task_id, reply } => {
             let HandoffReply { status, result, error, .. } = &**reply;
-            line(&Line::Reply { handoff, task_id: *task_id, status: *status, result, artifacts, error })
+            line(&Told::Reply { handoff, task_id: *task_id, status: *status, result, artifacts, error })
         }
-        Tell::Cancel => line(&Line::Cancel),
+        Tell::Cancel => line(&Told::Cancel),
     }
 }
 
@@ -319,14 +386,15 @@ mod tests {
             artifacts: vec!["notes.md".into()],
             reason: None,
             deadline: Some("1h".into()),
+            budget_usd: Some(0.5),
+            budget_tokens: None,
             ticket_id: None,
             level: Some(EscalationLevel::L2),
             sentiment: None,
             history: Vec::new(),
             suggested_action: None,
         };
-        let line =
-            r#"{"type":"handoff","id":"a","to":"writer","task":"t","context":{},"artifacts":["notes.md"],"deadline":"1h","level":"L2"}"#;
+        let line = r#"{"type":"handoff","id":"a","to":"writer","task":"t","context":{},"artifacts":["notes.md"],"deadline":"1h","budget_usd":0.5,"level":"L2"}"#;
         check(line, Message::Handoff(Box::new(handoff)));
         check(r#"{"type":"cost","usd":0}"#, Message::Cost { usd: 0.0, tokens: Tokens::default() });
         let tokens = Tokens { input: 12, output: 3 };

@@ -337,7 +337,16 @@ impl TaskDoc {
         if let Some(approval) = &mut self.approval {
             approval.told = true;
         }
-        self.say_status(now, Status::Running, |_| {});
+        let decided = self.decided();
+        self.say_status(now, Status::Running, |event| event.details.extend(decided));
+    }
+
+    /// Who answered the last question, and how, for people who watch.
+    pub(super) fn decided(&self) -> Option<(String, Value)> {
+        let approval = self.approval.as_ref()?;
+        let Decision { approved, approver, .. } = approval.decision.as_ref()?;
+        let shown = json!({ "question": approval.ordinal, "approved": approved, "by": approver });
+        Some(("decision".to_owned(), shown))
     }
 }
 

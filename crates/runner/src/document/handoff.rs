@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::{End, TaskDoc};
+use super::{Budget, End, TaskDoc};
 use crate::ports;
 
 /// Most hand-offs of a task that wait for their replies.
@@ -30,8 +30,6 @@ pub(crate) const OPEN_MAX: usize = 16;
 const MADE_MAX: usize = 64;
 /// Most bytes of the replies that are kept. What is more is told without its result, so that a document always fits into the state store.
 const REPLIES_BYTES_MAX: usize = 1024 * 1024;
-/// What is left of a budget that is used up: what costs nothing may still be done.
-const BUDGET_USD_MIN: f64 = 1e-6;
 
 /// Of a task that was handed off: who waits for it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,6 +64,9 @@ pub struct Handoff {
     pub to: AgentName,
     /// An answer counts until then.
     pub expires_at: Timestamp,
+    /// What is set aside for it until its answer is here.
+    #[serde(default)]
+    pub budget: Budget,
     /// The answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply: Option<HandoffReply>,
@@ -223,16 +224,22 @@ impl TaskDoc {
         handed.chain(replies).chain(&self.artifacts).rfind(|artifact| artifact.name == name)
     }
 
-    /// Work is given to another agent, or to people. Its timer exists before this is written. Gives the hand-off's ordinal.
-    pub fn hand_off(&mut self, now: Timestamp, asked: &ports::Handoff, to: &AgentName, expires_at: Timestamp) -> u32 {
+    /// Work is given to another agent, or to people, within a part of the budget: `most` is what the agent of this task may cost at all, and that of the other. Its
+    /// timer exists before this is written. Gives the hand-off's ordinal.
+    pub fn hand_off(
+        &mut self,
+        now: Timestamp,
+        asked: &ports::Handoff,
+        to: &AgentName,
+        expires_at: Timestamp,
+        most: (Budget, Budget),
+    ) -> u32 {
         let ordinal = self.next_handoff();
         let artifacts = asked.artifacts.iter().filter_map(|name| self.artifact_named(name)).cloned().collect();
         let request = self.request.as_deref();
         let ancestors = self.parent.iter().flat_map(|parent| parent.ancestors.iter().chain([&parent.from])).cloned().collect();
-        let budget =
-            request.and_then(|request| request.budget_usd).map(|budget| (budget - self.cost_usd.unwrap_or(0.0)).max(BUDGET_USD_MIN));
-        let used = self.tokens.unwrap_or_default().total();
-        let budget_tokens = request.and_then(|request| request.budget_tokens).map(|budget| budget.saturating_sub(used).max(1));
+        // People cost nothing that is counted here.
+        let budget = if to.as_str() == HUMAN { Budget::default() } else { self.share(asked.budget.within(most.1), most.0) };
         let event = HandoffRequested {
             handoff_id: event_id(self.task_id, EventName::Handoff { ordinal }),
             parent_task_id: self.task_id,
@@ -248,8 +255,8 @@ impl TaskDoc {
             deadline: Some(expires_at),
             requester: request.and_then(|request| request.requester.clone()),
             priority: request.map(|request| request.priority).unwrap_or_default(),
-            budget_usd: budget,
-            budget_tokens,
+            budget_usd: budget.usd,
+            budget_tokens: budget.tokens,
             ticket_id: asked.escalation.ticket_id.clone(),
             level: asked.escalation.level.clone(),
             sentiment: asked.escalation.sentiment,
@@ -258,7 +265,7 @@ impl TaskDoc {
             extra: Map::new(),
         };
         self.say(now, EventName::Handoff { ordinal }, &event);
-        self.handoffs.push(Handoff { ordinal, question: asked.question(), to: to.clone(), expires_at, reply: None, told: false });
+        self.handoffs.push(Handoff { ordinal, question: asked.question(), to: to.clone(), expires_at, budget, reply: None, told: false });
         self.show_handoff(now, ordinal);
         ordinal
     }

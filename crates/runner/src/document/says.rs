@@ -85,7 +85,11 @@ impl TaskDoc {
                 extra: Map::new(),
             },
         };
-        let name = if ends { EventName::Released(claim.claim_id) } else { EventName::Claimed(claim.claim_id) };
+        let name = match kind {
+            SandboxKind::Claimed => EventName::Claimed(claim.claim_id),
+            SandboxKind::ClaimFailed => EventName::ClaimFailed(claim.claim_id),
+            SandboxKind::Released | SandboxKind::Expired => EventName::Released(claim.claim_id),
+        };
         self.say(now, name, &change);
     }
 

@@ -9,14 +9,15 @@ mod questions;
 
 use std::sync::Arc;
 
-use fte_events::{ClaimId, ResultKind, TaskError};
+use fte_events::{ClaimId, ReleaseReason, ResultKind, TaskError};
+use jiff::Timestamp;
 
 use self::handoffs::Handoffs;
 use self::questions::Question;
 use super::admission::budget_end;
 use super::drive::{Drive, Lost};
 use super::gathered::Gathered;
-use crate::document::{End, OUTBOX_MAX, Report};
+use crate::document::{End, OUTBOX_MAX, Report, TaskDoc};
 use crate::ports::{Pending, Said, Session, Start, StartError, Tell};
 
 /// Nothing more is read from an agent while so many bytes of its events are still to go out.
@@ -62,6 +63,8 @@ struct Try {
 enum Begun {
     Started(Session),
     Failed(StartError),
+    /// Not within the time for the whole try.
+    Late,
     Over(End),
 }
 
@@ -76,7 +79,16 @@ pub(super) async fn work(drive: &mut Drive) -> Result<(), Lost> {
         Begun::Failed(error) => {
             drive.slot = None;
             let error = TaskError { retryable: error.retryable, ..TaskError::new("agent_start_failed", error.to_string()) };
-            return failed(drive, Report::default(), attempt, error).await;
+            return failed(drive, attempt, error, |doc, now| doc.claim_failed(now, ReleaseReason::Failed)).await;
+        }
+        Begun::Late => {
+            drive.slot = None;
+            let late = drive.update(|doc, now| {
+                doc.claim_failed(now, ReleaseReason::TimedOut);
+                doc.end(now, timed_out());
+                true
+            });
+            return late.await.map(drop);
         }
         Begun::Over(end) => {
             drive.slot = None;
@@ -128,7 +140,7 @@ async fn start(drive: &mut Drive, timeout: &mut Pending<()>) -> Result<Begun, Lo
                     return Ok(Begun::Over(end));
                 }
             }
-            () = &mut *timeout => return Ok(Begun::Over(timed_out())),
+            () = &mut *timeout => return Ok(Begun::Late),
         }
     }
 }
@@ -170,7 +182,7 @@ impl Try {
                 }
                 Woken::Said(None) => {
                     let error = TaskError { retryable: true, ..TaskError::new("agent_crashed", "the agent ended without a result") };
-                    return failed(drive, self.take_report(), self.attempt, error).await;
+                    return self.failed(drive, error).await;
                 }
                 Woken::ReportDue => {
                     self.report_due = None;
@@ -285,7 +297,7 @@ impl Try {
             }
             Said::Error { code, message, retryable } => {
                 let error = TaskError { retryable, ..TaskError::new(code, message) };
-                return failed(drive, self.take_report(), self.attempt, error).await.map(|()| true);
+                return self.failed(drive, error).await.map(|()| true);
             }
         }
         if self.report_due.is_none() && self.gathered.is_news() {
@@ -323,6 +335,11 @@ impl Try {
             .map(drop)
     }
 
+    async fn failed(&mut self, drive: &mut Drive, error: TaskError) -> Result<(), Lost> {
+        let report = self.take_report();
+        failed(drive, self.attempt, error, |doc, now| doc.report(now, report.clone())).await
+    }
+
     async fn end(&mut self, drive: &mut Drive, end: End) -> Result<(), Lost> {
         let report = self.take_report();
         drive
@@ -336,8 +353,8 @@ impl Try {
     }
 }
 
-/// The try failed: another one follows, or the task ends.
-async fn failed(drive: &mut Drive, report: Report, attempt: u32, error: TaskError) -> Result<(), Lost> {
+/// The try failed: another one follows, or the task ends. `before` says what comes before that.
+async fn failed(drive: &mut Drive, attempt: u32, error: TaskError, before: impl Fn(&mut TaskDoc, Timestamp)) -> Result<(), Lost> {
     let attempts_max = drive.instance.settings.agents.get(&drive.doc.agent).map_or(1, |limits| limits.attempts_max);
     let again = error.retryable && attempt < attempts_max;
     drive
@@ -345,7 +362,7 @@ async fn failed(drive: &mut Drive, report: Report, attempt: u32, error: TaskErro
             if doc.attempt != attempt {
                 return false;
             }
-            doc.report(now, report.clone());
+            before(doc, now);
             if again {
                 doc.retry(now, error.clone());
             } else {

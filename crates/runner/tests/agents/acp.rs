@@ -450,6 +450,48 @@ async fn commands_end_with_the_session_however_it_ends() {
 }
 
 #[tokio::test]
+async fn files_that_it_wrote_or_shows_as_changed_are_artifacts_at_its_end() {
+    let desk = limited(Limits { artifacts_max: 3, artifact_bytes_max: 100, ..Limits::default() });
+    let text = r#"
+agent.ask("fs/write_text_file", path=agent.cwd + "/deep/notes.md", content="draft")
+agent.ask("fs/write_text_file", path="deep/notes.md", content="final")
+agent.ask("fs/write_text_file", path="../outside", content="no")
+open("made.txt", "w").write("by a tool")
+open("large.txt", "w").write("x" * 101)
+open("unnamed.txt", "w").write("nobody speaks of it")
+diff = lambda name: {"type": "diff", "path": name, "newText": "what it shows does not count"}
+agent.update("tool_call", toolCallId="c", title="edit", kind="edit", status="in_progress", content=[diff(agent.cwd + "/made.txt"), diff("/etc/passwd")])
+agent.update("tool_call_update", toolCallId="c", status="completed", content=[diff("large.txt")])
+agent.say("done")
+agent.end()"#;
+    let said = said(&desk, text).await;
+    let kept: Vec<(String, Vec<u8>)> = said
+        .iter()
+        .filter_map(|said| if let Said::Artifact(made) = said { Some((made.name.clone(), desk.kept(&made.uri)?)) } else { None })
+        .collect();
+    assert_eq!(kept, [("notes.md".to_owned(), b"final".to_vec()), ("made.txt".to_owned(), b"by a tool".to_vec())]);
+    let warnings: Vec<&str> =
+        said.iter().filter_map(|said| if let Said::Log(line) = said { line.strip_prefix("warning: ") } else { None }).collect();
+    assert_eq!(warnings[0], "of the files that the agent made, 3 are kept", "{warnings:?}");
+    assert_eq!(said.last(), Some(&Said::Result(json!("done"))));
+}
+
+#[tokio::test]
+async fn who_falls_over_a_session_of_before_begins_anew_at_its_next_start() {
+    let kept = Start { checkpoint: Some(json!({"acp_session": "old", "acp_usd": 2.0})), ..start(&script("agent.end()")) };
+    let forgotten = async |mode: &str, code: &str, retryable: bool| {
+        let short = Agent { timeout: Duration::from_secs(3), ..agent(mode, Permissions::default()) };
+        let said = all(&mut Desk::new(short).try_start(kept.clone()).await.unwrap()).await;
+        assert_eq!(said[0], Said::Checkpoint(Value::Null), "{mode}: {said:?}");
+        expect_error(&said[1], code, retryable);
+        assert_eq!(said.len(), 2, "{mode}: {said:?}");
+    };
+    forgotten("load-dies", "agent_crashed", true).await;
+    forgotten("load-hangs", "agent_silent", true).await;
+    forgotten("load-lies", "session_unknown", false).await;
+}
+
+#[tokio::test]
 async fn a_session_is_taken_up_again_where_the_agent_can() {
     let text = r#"agent.update("usage_update", used=1, size=2, cost={"amount": 3.0, "currency": "USD"})
 agent.say(agent.opened + " " + agent.session + " " + agent.prompt[0][:30]); agent.end()"#;

@@ -58,7 +58,7 @@ async fn the_javascript_sdk_s_agent_plans_writes_asks_and_counts() {
     let question = loop {
         match next(&mut session).await.expect("a question") {
             question @ Said::Approval { .. } => break question,
-            word @ (Said::Action { .. } | Said::Stage(_) | Said::Progress { .. }) => said.push(word),
+            word @ (Said::Action { .. } | Said::Stage(_) | Said::Progress { .. } | Said::Artifact(_)) => said.push(word),
             other => panic!("{other:?}"),
         }
     };
@@ -71,6 +71,8 @@ async fn the_javascript_sdk_s_agent_plans_writes_asks_and_counts() {
             data: Some(shown)
         }
     );
+    let made = said.iter().find_map(|said| if let Said::Artifact(made) = said { Some(made) } else { None }).expect("the note is kept");
+    assert_eq!((made.name.as_str(), desk.kept(&made.uri).as_deref()), ("note.txt", Some(b"to be or not to be\n".as_slice())));
     assert!(said.contains(&Said::Stage("write the note".into())) && said.contains(&Said::Stage("count its words".into())), "{said:?}");
     session.tell.send(yes()).await.unwrap();
     let said = all(&mut session).await;

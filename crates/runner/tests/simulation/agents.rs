@@ -48,6 +48,8 @@ pub(crate) fn start(sim: &Sim, process: usize, agent: &str, start: Start) -> Res
             // Without the noise of the panic hook.
             std::panic::resume_unwind(Box::new("the agents' adapter is broken"));
         }
+        world.met(Met::StartFailed);
+        world.tasks[task].failed_claims.insert(start.claim_id.to_string());
         return Err(StartError { agent: agent.to_owned(), reason: "no memory".to_owned(), retryable: true });
     }
     world.met(Met::AgentStarted);

@@ -4,7 +4,7 @@ mod end;
 
 pub(crate) use end::Said;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fte_events::{ClaimId, TaskId, json_sha256};
 use fte_runner::document::State;
@@ -139,6 +139,8 @@ pub(crate) struct TaskState {
     pub(crate) erased: bool,
     pub(crate) meddled: bool,
     pub(crate) agent_failures: u32,
+    /// Claims whose agents did not start.
+    pub(crate) failed_claims: BTreeSet<String>,
     pub(crate) cost_said: f64,
     /// Its document was refused by the store.
     pub(crate) refused: bool,
@@ -170,6 +172,7 @@ impl TaskState {
             erased: false,
             meddled: false,
             agent_failures: 0,
+            failed_claims: BTreeSet::new(),
             cost_said: 0.0,
             refused: false,
             ended_at: None,

@@ -55,6 +55,7 @@ pub(crate) enum Met {
     Erased,
     NoteToOwner,
     AgentStarted,
+    StartFailed,
     AgentKilled,
     ZombieAgent,
     SecondTurn,
@@ -81,7 +82,7 @@ pub(crate) enum Met {
 }
 
 impl Met {
-    pub(crate) const ALL: [Self; 75] = [
+    pub(crate) const ALL: [Self; 76] = [
         Self::Crash,
         Self::Freeze,
         Self::Stop,
@@ -134,6 +135,7 @@ impl Met {
         Self::Erased,
         Self::NoteToOwner,
         Self::AgentStarted,
+        Self::StartFailed,
         Self::AgentKilled,
         Self::ZombieAgent,
         Self::SecondTurn,

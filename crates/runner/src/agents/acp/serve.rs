@@ -79,11 +79,14 @@ impl Client<'_> {
         tokio::task::spawn_blocking(read).await.map_err(|_| gone())?.and_then(|response| value(&response))
     }
 
-    async fn write_file(&self, params: Value) -> Result<Option<Value>, Error> {
+    async fn write_file(&mut self, params: Value) -> Result<Option<Value>, Error> {
         let request: WriteTextFileRequest = parsed(params)?;
         let (workspace, limits) = (self.workspace().map_err(|_| gone())?, self.conversation.shared.limits.clone());
+        let path = request.path.clone();
         let write = move || files::write(&workspace, &request, limits.file_bytes_max);
-        tokio::task::spawn_blocking(write).await.map_err(|_| gone())?.and_then(|response| value(&response))
+        let written = tokio::task::spawn_blocking(write).await.map_err(|_| gone())??;
+        self.wrote(&path);
+        value(&written)
     }
 
     /// A request about terminals; nothing where it is answered later.
@@ -144,6 +147,8 @@ impl Client<'_> {
                 return Ok(Err(invalid(format!("{WISHES_MAX} questions wait for a person already"))));
             }
             Permission::Ask => {
+                // Its workspace may go while a person decides.
+                self.keep_made().await?;
                 self.wishes.push_back(Wish { id, answers, question: Some(permission::question(&tool, &fields)) });
                 self.put_question().await?;
                 return Ok(Ok(None));

@@ -139,12 +139,14 @@ impl Try {
             }
         };
         let report = self.take_report();
+        let most = |agent: &str| drive.instance.settings.agents.get(agent).map(|limits| limits.budget).unwrap_or_default();
+        let most = (most(&drive.doc.agent), most(to.as_str()));
         let mut ordinal = None;
         drive
             .update(|doc, now| {
                 doc.report(now, report.clone());
                 doc.timers.extend(made.iter().cloned());
-                ordinal = Some(doc.hand_off(now, asked, to, expires_at));
+                ordinal = Some(doc.hand_off(now, asked, to, expires_at, most));
                 true
             })
             .await?;

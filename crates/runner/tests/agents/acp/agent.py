@@ -80,6 +80,13 @@ def main():
         if mode == "load-fails":
             agent.send(id=opened["id"], error={"code": -32002, "message": "no such session"})
             opened = agent.read()
+        elif mode == "load-dies":
+            sys.exit(7)
+        elif mode == "load-hangs":
+            time.sleep(600)
+        elif mode == "load-lies":
+            agent.update("plan", session="another", entries=[])
+            time.sleep(600)
         else:
             agent.session = opened["params"]["sessionId"]
             agent.say("what was said before")

@@ -158,7 +158,7 @@ impl World {
 fn judge(task: &TaskState, said: &[Said], interfered: bool) -> Result<(), String> {
     let result = judge_result(task, said)?;
     let kind = judge_status(said, result)?;
-    judge_claims(said)?;
+    judge_claims(task, said)?;
     judge_reports(said)?;
     judge_kind(task, kind, interfered)?;
     let attempts = result["attempt"].as_u64().unwrap_or(0);
@@ -206,21 +206,43 @@ fn judge_status(said: &[Said], result: &Value) -> Result<ResultKind, String> {
     }
 }
 
-fn judge_claims(said: &[Said]) -> Result<(), String> {
-    let mut open = BTreeMap::new();
+/// What was said of one claim.
+#[derive(Default)]
+struct Claimed<'a> {
+    claimed: u32,
+    failed: u32,
+    /// How it was given back, and why.
+    ended: Vec<(&'a str, &'a str)>,
+}
+
+/// Each claim is given back once; and one whose agent did not start is said to have failed, once, unless its holder was cut off before it could.
+fn judge_claims(task: &TaskState, said: &[Said]) -> Result<(), String> {
+    let mut claims: BTreeMap<&str, Claimed<'_>> = BTreeMap::new();
     for change in said.iter().filter(|said| said.topic == "fte.sandbox.lifecycle") {
-        let claim = change.data["claim_id"].as_str().unwrap_or_default();
-        let counts: &mut (u32, u32) = open.entry(claim).or_default();
+        let of = claims.entry(change.data["claim_id"].as_str().unwrap_or_default()).or_default();
         match change.event_type.as_str() {
-            "fte.sandbox.claimed" => counts.0 += 1,
-            "fte.sandbox.released" | "fte.sandbox.expired" => counts.1 += 1,
+            "fte.sandbox.claimed" => of.claimed += 1,
+            "fte.sandbox.claim-failed" => of.failed += 1,
+            kind @ ("fte.sandbox.released" | "fte.sandbox.expired") => {
+                of.ended.push((kind, change.data["reason"].as_str().unwrap_or_default()))
+            }
             other => return Err(format!("unexpected {other}")),
         }
     }
-    match open.iter().find(|(_, counts)| **counts != (1, 1)) {
-        Some((claim, (claimed, ended))) => Err(format!("claim {claim} was claimed {claimed} times and given back {ended} times")),
-        None => Ok(()),
+    for (claim, Claimed { claimed, failed, ended }) in claims {
+        if (claimed, ended.len()) != (1, 1) {
+            return Err(format!("claim {claim} was claimed {claimed} times and given back {} times", ended.len()));
+        }
+        // The end of a task whose document the store does not take any more says nothing else.
+        let must = task.failed_claims.contains(claim) && ended == [("fte.sandbox.released", "failed")] && !task.refused;
+        let may = task.failed_claims.contains(claim);
+        if failed > u32::from(may) || failed < u32::from(must) {
+            return Err(format!(
+                "claim {claim} is said to have failed {failed} times, and ended by {ended:?}; a start in it failed: {may}"
+            ));
+        }
     }
+    Ok(())
 }
 
 /// What an agent did once is reported once, to people and to the audit.
