@@ -17,6 +17,12 @@ pub const ENV_KEY_FILE: &str = "FTE_AUDIT_KEY_FILE";
 /// The name of that key in the secret store, instead of a file.
 pub const ENV_KEY_SECRET: &str = "FTE_AUDIT_KEY_SECRET";
 
+/// The file of the master key, which wraps the keys of personal data. By default `audit/keys/master.key` in the data directory; it is made where there are
+/// no keys yet.
+pub const ENV_MASTER_KEY_FILE: &str = "FTE_AUDIT_MASTER_KEY_FILE";
+/// The name of the master key in the secret store, instead of a file.
+pub const ENV_MASTER_KEY_SECRET: &str = "FTE_AUDIT_MASTER_KEY_SECRET";
+
 /// The ports it has where none are set.
 pub const PORTS: Ports = Ports { app: 7404, api: 8404 };
 
@@ -28,11 +34,21 @@ pub struct Config {
     pub origin: Option<String>,
     pub key_file: Option<PathBuf>,
     pub key_secret: Option<String>,
+    pub master_key_file: Option<PathBuf>,
+    pub master_key_secret: Option<String>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { cache_kib: 16_384, readers_max: 2, origin: None, key_file: None, key_secret: None }
+        Self {
+            cache_kib: 16_384,
+            readers_max: 2,
+            origin: None,
+            key_file: None,
+            key_secret: None,
+            master_key_file: None,
+            master_key_secret: None,
+        }
     }
 }
 
@@ -61,7 +77,21 @@ impl Config {
                 format!("nothing, as {ENV_KEY_FILE} is set: the key is in one place"),
             ));
         }
-        Ok(Self { cache_kib: env.parsed_or(ENV_CACHE_KIB, default.cache_kib)?, readers_max, origin, key_file, key_secret })
+        let master_key_file = env.get(ENV_MASTER_KEY_FILE).filter(|path| !path.is_empty()).map(PathBuf::from);
+        let master_key_secret = env.get(ENV_MASTER_KEY_SECRET).filter(|name| !name.is_empty());
+        if let (Some(_), Some(secret)) = (&master_key_file, &master_key_secret) {
+            let expected = format!("nothing, as {ENV_MASTER_KEY_FILE} is set: the key is in one place");
+            return Err(ConfigError::variable(ENV_MASTER_KEY_SECRET, secret.clone(), expected));
+        }
+        Ok(Self {
+            cache_kib: env.parsed_or(ENV_CACHE_KIB, default.cache_kib)?,
+            readers_max,
+            origin,
+            key_file,
+            key_secret,
+            master_key_file,
+            master_key_secret,
+        })
     }
 }
 

@@ -16,6 +16,7 @@
 pub mod anchor;
 pub mod canonical;
 pub mod config;
+pub mod desk;
 pub mod engine;
 pub mod entry;
 pub mod export;
@@ -36,12 +37,14 @@ pub mod witness;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use fte_service::{AuditTrail, Bus, Service, Settings, chain, check};
+use fte_service::{AuditTrail, Bus, Secret, Service, Settings, chain, check};
 
 pub use self::config::Config;
-use self::engine::{Engine, EngineOptions};
+use self::desk::{Desk, LogNotes, Notes};
+use self::engine::{Engine, EngineOptions, Sealing};
 use self::log::{Log, LogError};
 use self::signing::{KeyError, KeyPlace};
+use self::subjects::{Subjects, SubjectsOptions};
 
 /// Its name; its app id is `fte-audit`.
 pub const NAME: &str = "audit";
@@ -55,7 +58,9 @@ pub enum Error {
     Log(#[from] LogError),
     #[error("the audit log has no key to sign with")]
     Key(#[from] KeyError),
-    #[error("the secret {name} with the audit log's key cannot be read")]
+    #[error("the keys that seal personal data cannot be used")]
+    Subjects(#[from] subjects::KeyError),
+    #[error("the secret {name} with a key of the audit log cannot be read")]
     Secret { name: String, source: fte_bus::Error },
     #[error("the secret {name} has no value")]
     EmptySecret { name: String },
@@ -68,20 +73,28 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus) -> Result<Serv
     metrics::register();
     let data = settings.data_dir.clone();
     let group_open = settings.group_open(engine::OPEN);
-    let Config { cache_kib, readers_max, origin, key_file, key_secret } = config;
+    let Config { cache_kib, readers_max, origin, key_file, key_secret, master_key_file, master_key_secret } = config;
     let place = match (key_secret, key_file) {
         (Some(name), _) => KeyPlace::Text(secret(&bus, name).await?),
         (None, Some(path)) => KeyPlace::File(path),
         (None, None) => KeyPlace::File(data.join("audit/keys/log.key")),
     };
+    let master_secret = match master_key_secret {
+        Some(name) => Some(Secret::new(secret(&bus, name).await?)),
+        None => None,
+    };
     let opening = tokio::task::spawn_blocking(move || {
         std::fs::create_dir_all(&data).map_err(|source| Error::Directory { path: data.clone(), source })?;
         let directory = data.join("audit");
         let key = signing::key(&place, origin.as_deref(), &directory)?;
-        let options = EngineOptions { cache_kib, readers_max, group_open, ..EngineOptions::at(directory, Arc::new(key)) };
-        Engine::open(options).map_err(Error::from)
+        let mut sealing = SubjectsOptions { master_secret, ..SubjectsOptions::at(directory.join("keys")) };
+        sealing.master_key = master_key_file.unwrap_or(sealing.master_key);
+        let subjects = Arc::new(Subjects::open(sealing)?);
+        let sealing: Arc<dyn Sealing> = Arc::clone(&subjects) as _;
+        let options = EngineOptions { cache_kib, readers_max, group_open, sealing, ..EngineOptions::at(directory, Arc::new(key)) };
+        Ok::<_, Error>((Engine::open(options)?, subjects))
     });
-    let log = opening.await.map_err(|_| Error::Ended)??;
+    let (log, subjects) = opening.await.map_err(|_| Error::Ended)??;
     let ended = log.ended();
     let log: Arc<dyn Log> = Arc::new(log);
 
@@ -91,8 +104,11 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus) -> Result<Serv
         Err(Error::Ended.into())
     }));
     service.app = subscribe::subscriptions(settings, &log).router();
-    service.api = routes::routes(&log);
-    let trail = AuditTrail::new(bus.publisher, NAME);
+    let trail = AuditTrail::new(bus.publisher.clone(), NAME);
+    let notes: Arc<dyn Notes> = Arc::new(LogNotes(Arc::clone(&log)));
+    let desk = Desk::new(subjects, notes, bus.publisher, trail.clone());
+    service.api = routes::routes(&log, &desk);
+    service.background.push(Box::pin(desk.keep()));
     service.background.push(Box::pin(anchor::publish(Arc::clone(&log), trail.clone())));
     service.denials = Some(trail);
     service.checks.push((

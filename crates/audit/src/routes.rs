@@ -1,4 +1,4 @@
-//! The public routes, all of them for reading:
+//! The public routes:
 //!
 //! | route | meaning |
 //! |---|---|
@@ -9,11 +9,14 @@
 //! | `GET /v1/audit/gaps` | actions that have not arrived |
 //! | `GET /v1/audit/consistency` | that the log only grew between two sizes |
 //! | `GET /v1/audit/log/{shard}/…` | checkpoint, tiles and bundles, as C2SP `tlog-tiles` has them |
+//! | `POST /v1/audit/subjects/{ref}/erasure` | destroys the keys of a person, and has them forgotten |
+//! | `GET`, `POST /v1/audit/holds`, `DELETE /v1/audit/holds/{id}` | legal holds |
 //!
 //! There is no route that changes or removes an entry; every other method is answered with 405.
 
 mod entries;
 mod gaps;
+mod privacy;
 mod tasks;
 mod tree;
 mod view;
@@ -25,6 +28,7 @@ use axum::http::StatusCode;
 use fte_service::{ApiRoutes, Problem};
 use utoipa_axum::routes;
 
+use crate::desk::Desk;
 use crate::entry::Position;
 use crate::log::{Log, LogError};
 
@@ -32,7 +36,11 @@ use crate::log::{Log, LogError};
 pub(crate) type App = Arc<dyn Log>;
 
 /// The routes over a log.
-pub fn routes(log: &App) -> ApiRoutes {
+pub(crate) fn routes(log: &App, desk: &Desk) -> ApiRoutes {
+    reading(log).merge(privacy::routes(desk))
+}
+
+fn reading(log: &App) -> ApiRoutes {
     ApiRoutes::<App>::new()
         .routes(routes!(entries::list))
         .routes(routes!(entries::one))

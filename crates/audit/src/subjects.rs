@@ -28,7 +28,9 @@ mod error;
 mod hex;
 pub(crate) mod keys;
 mod master;
+mod rewrap;
 mod schema;
+mod sealing;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,6 +41,7 @@ pub use self::cipher::{ALG, Context};
 pub use self::erasing::{EraseError, Erasure, Step, Subject, SubjectError};
 pub use self::error::KeyError;
 use self::keys::Keys;
+pub use self::rewrap::rewrap;
 
 /// A clock in milliseconds since 1970.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -50,6 +53,8 @@ pub struct SubjectsOptions {
     pub directory: PathBuf,
     /// The file of the master key. It is made where there are no keys yet, and never otherwise.
     pub master_key: PathBuf,
+    /// The master key itself, in place of its file.
+    pub master_secret: Option<fte_service::Secret>,
     /// Keys that are held ready, unwrapped. One takes about 200 bytes.
     pub cached_max: usize,
     /// When keys are made and destroyed.
@@ -61,7 +66,7 @@ impl SubjectsOptions {
     pub fn at(directory: impl Into<PathBuf>) -> Self {
         let directory = directory.into();
         let clock: Clock = Arc::new(|| jiff::Timestamp::now().as_millisecond());
-        Self { master_key: directory.join("master.key"), directory, cached_max: 32_768, clock }
+        Self { master_key: directory.join("master.key"), master_secret: None, directory, cached_max: 32_768, clock }
     }
 }
 

@@ -1,9 +1,12 @@
 //! The verbs on the audit log.
 
 mod entry;
+mod erase;
 mod export;
+mod hold;
 mod list;
 mod prove;
+mod rewrap;
 mod task;
 mod verify;
 mod witness;
@@ -26,6 +29,12 @@ enum Verb {
     List(list::List),
     /// Show a task's whole history, and whether it is complete
     Task(task::History),
+    /// Make what is on record of somebody unreadable, and have all services forget them
+    Erase(erase::Erase),
+    /// Legal holds: what must not be erased
+    Hold(hold::Holds),
+    /// Wrap the keys of personal data with a new master key, while the service is stopped
+    Rewrap(rewrap::Rewrap),
     /// Check a log against its signatures: that nothing was changed or removed
     Verify(Box<verify::Verify>),
     /// Write the proof that an entry is in the log, for anyone to check
@@ -41,6 +50,9 @@ impl Audit {
         match self.verb {
             Verb::List(verb) => verb.run(client, output).await,
             Verb::Task(verb) => verb.run(client, output).await,
+            Verb::Erase(verb) => verb.run(client, output).await,
+            Verb::Hold(verb) => verb.run(client, output).await,
+            Verb::Rewrap(verb) => verb.run(output),
             Verb::Verify(verb) => verb.run(client, output).await,
             Verb::Prove(verb) => verb.run(client, output).await,
             Verb::Export(verb) => verb.run(client, output).await,

@@ -126,6 +126,10 @@ impl Client {
         self.call(Method::POST, path, body, headers).await
     }
 
+    pub(crate) async fn delete(&self, path: &str) -> Result<Answer, Error> {
+        self.call(Method::DELETE, path, None::<&()>, &[]).await
+    }
+
     /// Opens an event stream, after the event that `last_event_id` names.
     pub(crate) async fn stream(&self, path: &str, last_event_id: Option<&str>) -> Result<Incoming, Error> {
         let mut headers = vec![(ACCEPT, HeaderValue::from_static("text/event-stream"))];

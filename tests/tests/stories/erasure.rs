@@ -1,11 +1,13 @@
 //! Somebody is to be forgotten: what status and the runner hold of their tasks goes, and none of it comes back.
 
 use std::path::Path;
+use std::process::Command;
 
-use fte_testkit::{Client, eventually};
+use fte_testkit::{Client, built_binary, eventually};
 use serde_json::{Value, json};
 
-use crate::world::{Fte, echo};
+use crate::tenants::Guarded;
+use crate::world::{Fte, echo, post, result};
 
 /// What nobody may find afterwards.
 const SECRET: &str = "call-ada-at-555-0199";
@@ -89,4 +91,64 @@ async fn a_forgotten_task_is_in_no_answer_and_no_file_of_the_read_model_and_does
     .await;
     let listed = fte.api().get("/v1/tasks?limit=100").await.unwrap().text();
     assert!(!listed.contains(&hers) && !listed.contains(&asking), "{listed}");
+}
+
+/// Whether any file under this directory has these bytes.
+fn is_under(directory: &Path, bytes: &[u8]) -> bool {
+    std::fs::read_dir(directory).unwrap().flatten().any(|file| {
+        if file.path().is_dir() {
+            return is_under(&file.path(), bytes);
+        }
+        std::fs::read(file.path()).unwrap_or_default().windows(bytes.len()).any(|window| window == bytes)
+    })
+}
+
+/// P13: the key is destroyed, the plaintext is in no file, no index and no answer, the log still verifies, and a hold blocks it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p13_erasing_a_person_leaves_the_log_whole_and_nothing_of_theirs_readable() {
+    let mut fte = Guarded::start().await;
+    let root = fte.somebody(&["root-2", "--role", "admin", "--tenant", "*"]).await;
+    let roles = ["--role", "submit", "--role", "read"];
+    let ada = fte.somebody(&[["ada"].as_slice(), &roles].concat()).await;
+    let bob = fte.somebody(&[["bob"].as_slice(), &roles].concat()).await;
+    let hers = post(&ada, echo(SECRET)).await;
+    let his = post(&bob, echo("somebody else's")).await;
+    result(&ada, &hers).await;
+    result(&bob, &his).await;
+    let history = async |task: &str| root.get(&format!("/v1/audit/tasks/{task}")).await.unwrap().text();
+    eventually(|| async { if history(&hers).await.contains(SECRET) { Ok(()) } else { Err(history(&hers).await) } }).await;
+    let audit = fte.process.data().join("audit");
+    assert!(!is_under(&audit, SECRET.as_bytes()), "it was never written in the clear");
+    let by_ada = root.get("/v1/audit/entries?actor=ada&limit=1000").await.unwrap().text();
+    assert!(by_ada.contains(&hers));
+
+    let hold = json!({"covers": "subject", "tenant": "default", "subject": "user:ada", "reason": "case 17"});
+    let hold: Value = root.post("/v1/audit/holds", &hold).await.unwrap().expect_status(201).json();
+    let erasure = "/v1/audit/subjects/user:ada/erasure";
+    let refused = root.post(erasure, &json!({})).await.unwrap().expect_status(409);
+    assert!(refused.problem_code() == "legal_hold" && refused.text().contains(hold["id"].as_str().unwrap()));
+    root.delete(&format!("/v1/audit/holds/{}", hold["id"].as_str().unwrap())).await.unwrap().expect_status(204);
+    assert_eq!(ada.post(erasure, &json!({})).await.unwrap().status, 403, "for administrators");
+
+    let erased: Value = root.post(erasure, &json!({})).await.unwrap().expect_status(200).json();
+    assert_eq!((&erased["keys"], &erased["tasks"]), (&2.into(), &1.into()));
+    fte.process.kill().await;
+    fte.process.restart().await;
+    gone(&root, &hers).await;
+    assert!(!history(&hers).await.contains(SECRET));
+    assert!(history(&his).await.contains("somebody else's"));
+    assert!(!is_under(&audit, SECRET.as_bytes()));
+    let by_ada = root.get("/v1/audit/entries?actor=ada&limit=1000").await.unwrap().text();
+    assert!(!by_ada.contains(&hers), "{by_ada}");
+    let again: Value = root.post(erasure, &json!({})).await.unwrap().expect_status(200).json();
+    assert_eq!(again["erasure_id"], erased["erasure_id"]);
+    eventually(|| async {
+        let entries: Value = root.get("/v1/audit/entries?limit=1000").await.map_err(|error| error.to_string())?.json();
+        let destroyed = entries["items"].as_array().unwrap().iter().filter(|entry| entry["kind"] == "key_destroyed").count();
+        if destroyed == 1 { Ok(()) } else { Err(format!("{destroyed} entries of keys that were destroyed")) }
+    })
+    .await;
+    fte.process.stop().await;
+    let verified = Command::new(built_binary()).args(["audit", "verify"]).arg(&audit).arg("--no-memory").output().unwrap();
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
 }

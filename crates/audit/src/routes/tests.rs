@@ -49,7 +49,7 @@ impl Audit {
             Settings::from_env(&MapEnv::of([("APP_API_TOKEN", "s3cret"), ("FTE_BULK_DELIVERY", "true")]), crate::config::PORTS).unwrap();
         let app = subscribe::subscriptions(&settings, &log).router();
         let readiness = Readiness::new(Vec::new());
-        Self { app, api: api_router(vec![routes(&log)], &readiness, ApiOptions::new(&settings)) }
+        Self { app, api: api_router(vec![reading(&log)], &readiness, ApiOptions::new(&settings)) }
     }
 
     /// Delivers records as Dapr does in bulk with `rawPayload`, and gives the status of each.

@@ -27,6 +27,8 @@ pub enum KeyError {
     Unknown { key: String },
     #[error("the payload does not open with its key {key:?}: payload, header or key are not those that belong together")]
     Sealed { key: String },
+    #[error("another process works with the keys in {}: stop it first", directory.display())]
+    InUse { directory: PathBuf },
     #[error("the operating system has no random bits to give")]
     Random(#[source] getrandom::Error),
 }

@@ -2,7 +2,9 @@
 //! that is durable.
 
 use std::collections::HashMap;
+use std::fs::{File, TryLockError};
 use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
@@ -21,7 +23,7 @@ const WRAPPED_BYTES: usize = NONCE_BYTES + 32 + TAG_BYTES;
 pub(crate) const DESTROYED: [u8; WRAPPED_BYTES] = [0; WRAPPED_BYTES];
 /// Most values that an actor is looked for by.
 const SEARCH_VALUES_MAX: u32 = 64;
-const NAMING: &str = "naming";
+pub(crate) const NAMING: &str = "naming";
 
 pub(crate) type Result<T, E = KeyError> = std::result::Result<T, E>;
 
@@ -32,6 +34,8 @@ pub(crate) struct Keys {
     pub(crate) cache: Cache,
     /// Persons who were erased lately.
     pub(crate) gone: HashMap<Name, Gone>,
+    /// Held for as long as these keys are: two who work with them would not know of each other's master key, nor of whom the other has erased.
+    _lock: File,
     /// A key was destroyed, and the write-ahead log may still have a copy.
     pub(crate) unscrubbed: bool,
 }
@@ -71,9 +75,18 @@ impl Keys {
             source,
         };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&options.directory).map_err(create)?;
+        let lock = lock(&options.directory)?;
         let mut connection = schema::open(&path).map_err(|error| schema::explain(&path, error))?;
         let vault = Vault::open(&options, &path, &mut connection)?;
-        let mut keys = Self { cache: Cache::new(options.cached_max), gone: HashMap::new(), unscrubbed: false, options, connection, vault };
+        let mut keys = Self {
+            cache: Cache::new(options.cached_max),
+            gone: HashMap::new(),
+            unscrubbed: false,
+            _lock: lock,
+            options,
+            connection,
+            vault,
+        };
         keys.gone = keys.read_gone().map_err(|error| keys.explained(error))?;
         Ok(keys)
     }
@@ -202,6 +215,19 @@ impl Keys {
         let found =
             select.query_map(params![self.vault.alias(actor), SEARCH_VALUES_MAX - 1], |row| Ok(key_text(row.get(0)?, row.get(1)?)))?;
         found.collect()
+    }
+}
+
+/// The right to work with the keys of a directory, which one process has at a time.
+fn lock(directory: &Path) -> Result<File> {
+    let path = directory.join("lock");
+    let failed =
+        |source| KeyError::File { path: path.clone(), what: "cannot be opened: who works with the keys of the audit log locks it", source };
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(KeyError::InUse { directory: directory.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
     }
 }
 
@@ -441,14 +467,14 @@ impl Vault {
         Self { master, naming, desk, life }
     }
 
-    fn open(options: &SubjectsOptions, path: &std::path::Path, connection: &mut Connection) -> Result<Self> {
+    fn open(options: &SubjectsOptions, path: &Path, connection: &mut Connection) -> Result<Self> {
         let explained = |error| schema::explain(path, error);
         let stored = connection.query_row("SELECT value FROM meta WHERE name = ?1", [NAMING], |row| row.get::<_, Vec<u8>>(0));
         let stored = stored.optional().map_err(explained)?;
         let mut life = [0; 4];
         random(&mut life)?;
         let life = u32::from_be_bytes(life);
-        let candidates = master::candidates(&options.master_key)?;
+        let candidates = master::candidates(&options.master_key, options.master_secret.as_ref())?;
         let Some(stored) = stored else {
             // Nothing is wrapped yet.
             let master = match candidates.into_iter().next() {
@@ -511,7 +537,7 @@ impl Vault {
     }
 
     /// A wrapped key; none where it was destroyed.
-    fn unwrap(&self, n: i64, life: u32, wrapped: &[u8]) -> Result<Option<Key>> {
+    pub(crate) fn unwrap(&self, n: i64, life: u32, wrapped: &[u8]) -> Result<Option<Key>> {
         if wrapped == DESTROYED {
             return Ok(None);
         }
@@ -538,7 +564,7 @@ fn prefixed(kind: u8, bytes: &[u8]) -> Name {
     name
 }
 
-fn wrapped_for(n: i64, life: u32) -> Vec<u8> {
+pub(crate) fn wrapped_for(n: i64, life: u32) -> Vec<u8> {
     key_text(n, life).into_bytes()
 }
 

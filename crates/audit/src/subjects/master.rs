@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use fte_service::Secret;
 use zeroize::Zeroizing;
 
 use super::KeyError;
@@ -22,7 +23,11 @@ pub(super) fn next_path(path: &Path) -> PathBuf {
 }
 
 /// The master key and, after a change of it that was cut short, the next one.
-pub(super) fn candidates(path: &Path) -> Result<Vec<(PathBuf, Key)>, KeyError> {
+pub(super) fn candidates(path: &Path, secret: Option<&Secret>) -> Result<Vec<(PathBuf, Key)>, KeyError> {
+    if let Some(secret) = secret {
+        let key = unhex(secret.expose().trim_end()).ok_or_else(|| KeyError::MasterMalformed { path: PathBuf::from("the secret store") })?;
+        return Ok(vec![(PathBuf::from("the secret store"), Zeroizing::new(key))]);
+    }
     let mut found = Vec::new();
     for path in [path.to_owned(), next_path(path)] {
         if let Some(key) = read(&path)? {

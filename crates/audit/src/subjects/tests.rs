@@ -321,3 +321,58 @@ fn sealing_and_erasing_at_once_leave_nothing_readable() {
         assert_eq!(store.open(event, sealed), Opened::Erased);
     }
 }
+
+#[test]
+fn the_keys_are_one_process_s_at_a_time() {
+    let store = Store::new();
+    assert!(matches!(Subjects::open(SubjectsOptions::at(store.directory.path())).err(), Some(KeyError::InUse { .. })));
+    assert!(matches!(rewrap(SubjectsOptions::at(store.directory.path())).err(), Some(KeyError::InUse { .. })));
+}
+
+#[test]
+fn after_a_change_of_the_master_key_the_old_one_opens_nothing_wherever_it_was_cut_short() {
+    let store = Store::new();
+    let (kept, erased) = (status(TaskId::now()), request(TaskId::now(), "ada", NOW));
+    let (sealed_kept, sealed_erased) = (store.seal(&kept), store.seal(&erased));
+    store.erase("user:ada").unwrap();
+    let hold = hold(Covers::Tenant { tenant: "x".to_owned() });
+    store.subjects.place_hold(&hold).unwrap();
+    let wrapped_before = store.wrapped(&sealed_kept.enc.as_ref().unwrap().key);
+    let Store { directory, subjects } = store;
+    drop(subjects);
+    let options = SubjectsOptions::at(directory.path());
+    let old = std::fs::read(&options.master_key).unwrap();
+    let check = |options: &SubjectsOptions| {
+        let subjects = Subjects::open(options.clone()).unwrap();
+        let open = |event: &Event, sealed: &Sealed| {
+            let enc = sealed.enc.as_ref().unwrap();
+            subjects.open_payload((enc.alg, &enc.key, &enc.nonce), event.context(), sealed.ciphertext.as_ref().unwrap()).unwrap()
+        };
+        assert_eq!(open(&kept, &sealed_kept), Opened::Bytes(kept.body.clone().into_bytes()));
+        assert_eq!(open(&erased, &sealed_erased), Opened::Erased);
+        assert_eq!(subjects.holds().unwrap(), std::slice::from_ref(&hold));
+        assert!(!master::next_path(&options.master_key).exists());
+    };
+    // Cut short before anything was wrapped: the next key was never used.
+    master::make(&master::next_path(&options.master_key)).unwrap();
+    check(&options);
+    assert_eq!(std::fs::read(&options.master_key).unwrap(), old);
+    // Cut short after all was wrapped: the next key is the one.
+    {
+        let mut keys = keys::Keys::open(options.clone()).unwrap();
+        let next = master::make(&master::next_path(&options.master_key)).unwrap();
+        assert!(keys.rewrap(&next).is_ok());
+    }
+    check(&options);
+    let second = std::fs::read(&options.master_key).unwrap();
+    assert_ne!(second, old);
+    // Not cut short.
+    rewrap(options.clone()).unwrap();
+    check(&options);
+    let bytes: Vec<u8> = std::fs::read(directory.path().join("subjects.sqlite")).unwrap();
+    assert!(!bytes.windows(24).any(|window| window == &wrapped_before[..24]), "what the old key opens is in no file");
+    for former in [old, second] {
+        std::fs::write(&options.master_key, former).unwrap();
+        assert!(matches!(Subjects::open(options.clone()).err(), Some(KeyError::MasterWrong { .. })));
+    }
+}

@@ -73,6 +73,8 @@ pub(crate) fn access(method: &Method, route: Option<&str>, headers: &HeaderMap) 
         }
         "/v1/tasks/{id}/tree" if reads => Access::Needs(Role::Read),
         "/v1/tasks/{id}/artifacts" | "/v1/tasks/{id}/artifacts/{artifact}" if reads => Access::Needs(Role::Read),
+        // A hold names persons.
+        "/v1/audit/holds" => Access::Needs(Role::Admin),
         _ if reads && route.starts_with("/v1/audit/") => Access::Needs(Role::Audit),
         _ => Access::Needs(Role::Admin),
     }
@@ -106,6 +108,8 @@ mod tests {
         assert_eq!(get("/v1/tasks/{id}/artifacts/{artifact}"), Access::Needs(Role::Read));
         assert_eq!(post("/v1/tasks/{id}/artifacts/{artifact}"), Access::Needs(Role::Admin));
         assert_eq!(get("/v1/audit/entries"), Access::Needs(Role::Audit));
+        assert_eq!(get("/v1/audit/holds"), Access::Needs(Role::Admin));
+        assert_eq!(post("/v1/audit/subjects/{ref}/erasure"), Access::Needs(Role::Admin));
         assert_eq!(post("/v1/dead-letters/{id}/replay"), Access::Needs(Role::Admin));
         assert_eq!(get("/v1/dead-letters"), Access::Needs(Role::Admin));
         assert_eq!(access(&Method::DELETE, Some("/v1/audit/entries"), &HeaderMap::new()), Access::Needs(Role::Admin));
