@@ -248,4 +248,4 @@ fn hold_note(Unlogged { hold, lifted_ms }: &Unlogged) -> Note {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

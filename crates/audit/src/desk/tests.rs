@@ -31,19 +31,19 @@ impl Notes for Kept {
     }
 }
 
-struct World {
+pub(crate) struct World {
     directory: tempfile::TempDir,
     sidecar: FakeSidecar,
     notes: Arc<Kept>,
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self { directory: tempfile::tempdir().unwrap(), sidecar: FakeSidecar::start().await, notes: Arc::default() }
     }
 
     /// A new process on the same directory.
-    fn desk(&self) -> Desk {
+    pub(crate) fn desk(&self) -> Desk {
         let settings = Settings::from_env(&MapEnv::of([("FTE_SIDECAR_URL", &self.sidecar.url())]), crate::config::PORTS).unwrap();
         let bus = Bus::connect(&settings, NAME).unwrap();
         let subjects = Arc::new(Subjects::open(SubjectsOptions::at(self.directory.path())).unwrap());
@@ -56,15 +56,19 @@ impl World {
     }
 }
 
-fn seal(desk: &Desk, tasks: usize) {
+/// Logs so many tasks of ada's, and gives the key of the last.
+pub(crate) fn seal(desk: &Desk, tasks: usize) -> Option<String> {
+    let mut last = None;
     for _ in 0..tasks {
         let event = json!({"id": Uuid::now_v7(), "source": "/fte/intake", "subject": TaskId::now(), "time": "2026-07-01T10:00:00Z",
             "data": {"requester": {"type": "user", "id": "ada"}}})
         .to_string();
         let about = About::of(&Reading::of(event.as_bytes()).unwrap(), "fte.triggers.inbound");
         let context = Context { tenant: "default", source: "/fte/intake", id: "1" };
-        desk.subjects.seal(&[Unsealed { about: &about, context, bytes: event.as_bytes(), content: [0; 32] }]).unwrap();
+        let sealed = desk.subjects.seal(&[Unsealed { about: &about, context, bytes: event.as_bytes(), content: [0; 32] }]).unwrap();
+        last = sealed[0].enc.as_ref().map(|enc| enc.key.clone());
     }
+    last
 }
 
 fn ada() -> Subject {

@@ -211,3 +211,6 @@ fn unavailable(error: &(dyn std::error::Error + 'static)) -> Problem {
         .retry_after(std::time::Duration::from_secs(1))
         .caused_by(error)
 }
+
+#[cfg(test)]
+mod tests;

@@ -137,6 +137,17 @@ fn the_same_event_is_told_from_a_contradiction_without_being_opened() {
 }
 
 #[test]
+fn a_key_is_named_whole_so_that_its_number_from_another_life_erases_nothing() {
+    let store = Store::new();
+    let event = request(TaskId::now(), "ada", NOW);
+    let sealed = store.seal(&event);
+    let (n, life) = keys::key_of(&sealed.enc.as_ref().unwrap().key).unwrap();
+    let other = keys::key_text(n, life.wrapping_add(1));
+    assert!(matches!(store.erase(&format!("key:{other}")), Err(EraseError::Key(KeyError::Unknown { .. }))));
+    assert_eq!(store.open(&event, &sealed), Opened::Bytes(event.body.clone().into_bytes()));
+}
+
+#[test]
 fn erasing_a_person_takes_their_tasks_along_in_whatever_order_events_came_and_nobody_else_s() {
     let store = Store::new();
     let (hers, his) = (TaskId::now(), TaskId::now());
