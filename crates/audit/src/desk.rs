@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::NAME;
 use crate::canonical::canonical;
 use crate::engine::SOURCE;
-use crate::entry::NewEntry;
+use crate::entry::{Key, NewEntry};
 use crate::holds::{Covers, Hold, HoldError, Unlogged};
 use crate::leaf::Kind;
 use crate::log::{Log, LogError};
@@ -77,7 +77,11 @@ impl Notes for LogNotes {
         });
         let body = Bytes::from(canonical(&event));
         let record = Record { topic: "".into(), body, partition: None, offset: None, key: None };
-        let entry = NewEntry { kind, ..NewEntry::read(record) };
+        let mut entry = NewEntry { kind, ..NewEntry::read(record) };
+        // Its identity is among the log's own: an event that somebody gave the same id is something else.
+        if let Some(own) = Key::of_header(&entry.header(0)) {
+            entry.key = own;
+        }
         Box::pin(async move { self.0.append(vec![entry]).await.map(drop) })
     }
 }

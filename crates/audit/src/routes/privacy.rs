@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::desk::Desk;
 use crate::holds::{Covers, Hold, HoldError};
-use crate::subjects::{EraseError, Erasure, Step, Subject};
+use crate::subjects::{EraseError, Erasure, KeyError, Step, Subject};
 
 const REASON_CHARS_MAX: usize = 1000;
 
@@ -86,6 +86,8 @@ pub(crate) struct NewHold {
     responses(
         (status = 200, description = "The keys are gone", body = ErasureView),
         (status = 400, description = "It names nobody: `invalid_subject`", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Of another tenant, or a key, by who administers one tenant: `tenant_foreign`", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such key: `key_unknown`", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "A legal hold forbids it: `legal_hold`", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "Not now; try again", body = Problem, content_type = "application/problem+json"),
     )
@@ -99,6 +101,10 @@ async fn erase(
     let tenant = tenant(&caller, whose.tenant)?;
     let subject =
         Subject::parse(&tenant, &reference).map_err(|error| Problem::new(StatusCode::BAD_REQUEST, "invalid_subject", error.to_string()))?;
+    if !subject.is_of_tenant() && caller.only_tenant().is_some() {
+        let text = "A key does not say whose it is, so only who administers all tenants may name one; name the person or the task.";
+        return Err(Problem::new(StatusCode::FORBIDDEN, "tenant_foreign", text));
+    }
     let erasure = desk.erase(subject, by(&caller)).await.map_err(refused)?;
     Ok(Json(erasure.into()))
 }
@@ -202,6 +208,9 @@ fn refused(error: EraseError) -> Problem {
             Problem::new(StatusCode::CONFLICT, "legal_hold", format!("{error}. Nothing was erased; lift the hold first.")).with("hold", id)
         }
         EraseError::PersonsKey(_) => Problem::new(StatusCode::BAD_REQUEST, "invalid_subject", format!("{error}.")),
+        EraseError::Key(KeyError::Unknown { .. }) => {
+            Problem::new(StatusCode::NOT_FOUND, "key_unknown", format!("{error}. Nothing was erased."))
+        }
         EraseError::Key(_) | EraseError::Interrupted => unavailable(&error),
     }
 }

@@ -68,6 +68,13 @@ impl Subject {
     }
 }
 
+impl Subject {
+    /// Whether it is of its tenant alone. A key does not say whose it is.
+    pub(crate) fn is_of_tenant(&self) -> bool {
+        !matches!(self.what, What::Key(_))
+    }
+}
+
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.what {
@@ -304,8 +311,10 @@ fn erase_in(
             erase_unit(transaction, vault, subject, &name, now_ms)
         }
         What::Key(key) => {
-            let (n, _) = key_of(key).unwrap_or_default();
-            let unit: Option<Name> = transaction.query_row("SELECT unit FROM key WHERE n = ?1", [n], |row| row.get(0)).optional()?;
+            // The whole name counts: a number may have been given twice, before and after a restored copy.
+            let (n, life) = key_of(key).unwrap_or_default();
+            let sql = "SELECT unit FROM key WHERE n = ?1 AND life = ?2";
+            let unit: Option<Name> = transaction.query_row(sql, params![n, life], |row| row.get(0)).optional()?;
             match unit {
                 None => Err(KeyError::Unknown { key: key.clone() }.into()),
                 Some([b'p', ..]) => Ok(Outcome::Refused(EraseError::PersonsKey(key.clone()))),
