@@ -23,6 +23,9 @@ pub const ENV_MASTER_KEY_FILE: &str = "FTE_AUDIT_MASTER_KEY_FILE";
 /// The name of the master key in the secret store, instead of a file.
 pub const ENV_MASTER_KEY_SECRET: &str = "FTE_AUDIT_MASTER_KEY_SECRET";
 
+/// A C2SP tlog-policy that names the witnesses to ask, with their URLs, and the quorum of them. By default nobody is asked.
+pub const ENV_WITNESS_POLICY: &str = "FTE_AUDIT_WITNESS_POLICY";
+
 /// The ports it has where none are set.
 pub const PORTS: Ports = Ports { app: 7404, api: 8404 };
 
@@ -36,6 +39,7 @@ pub struct Config {
     pub key_secret: Option<String>,
     pub master_key_file: Option<PathBuf>,
     pub master_key_secret: Option<String>,
+    pub witness_policy: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -48,6 +52,7 @@ impl Default for Config {
             key_secret: None,
             master_key_file: None,
             master_key_secret: None,
+            witness_policy: None,
         }
     }
 }
@@ -91,6 +96,7 @@ impl Config {
             key_secret,
             master_key_file,
             master_key_secret,
+            witness_policy: env.get(ENV_WITNESS_POLICY).filter(|path| !path.is_empty()).map(PathBuf::from),
         })
     }
 }

@@ -33,11 +33,12 @@ pub mod subscribe;
 pub mod trust;
 pub mod verify;
 pub mod witness;
+pub mod witnessing;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use fte_service::{AuditTrail, Bus, Secret, Service, Settings, chain, check};
+use fte_service::{Bus, Secret, Service, Settings, chain, check};
 
 pub use self::config::Config;
 use self::desk::{Desk, LogNotes, Notes};
@@ -45,6 +46,7 @@ use self::engine::{Engine, EngineOptions, Sealing};
 use self::log::{Log, LogError};
 use self::signing::{KeyError, KeyPlace};
 use self::subjects::{Subjects, SubjectsOptions};
+use self::witnessing::Witnessing;
 
 /// Its name; its app id is `fte-audit`.
 pub const NAME: &str = "audit";
@@ -60,6 +62,8 @@ pub enum Error {
     Key(#[from] KeyError),
     #[error("the keys that seal personal data cannot be used")]
     Subjects(#[from] subjects::KeyError),
+    #[error("the audit log and its witnesses do not agree, or they cannot be asked")]
+    Witness(#[from] witnessing::WitnessError),
     #[error("the secret {name} with a key of the audit log cannot be read")]
     Secret { name: String, source: fte_bus::Error },
     #[error("the secret {name} has no value")]
@@ -73,7 +77,7 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus) -> Result<Serv
     metrics::register();
     let data = settings.data_dir.clone();
     let group_open = settings.group_open(engine::OPEN);
-    let Config { cache_kib, readers_max, origin, key_file, key_secret, master_key_file, master_key_secret } = config;
+    let Config { cache_kib, readers_max, origin, key_file, key_secret, master_key_file, master_key_secret, witness_policy } = config;
     let place = match (key_secret, key_file) {
         (Some(name), _) => KeyPlace::Text(secret(&bus, name).await?),
         (None, Some(path)) => KeyPlace::File(path),
@@ -83,6 +87,10 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus) -> Result<Serv
         Some(name) => Some(Secret::new(secret(&bus, name).await?)),
         None => None,
     };
+    let mut witnessing = witness_policy.map(|policy| Witnessing::open(&data.join("audit"), &policy)).transpose()?;
+    if let Some(witnessing) = &mut witnessing {
+        witnessing.check_before_start().await?;
+    }
     let opening = tokio::task::spawn_blocking(move || {
         std::fs::create_dir_all(&data).map_err(|source| Error::Directory { path: data.clone(), source })?;
         let directory = data.join("audit");
@@ -104,13 +112,16 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus) -> Result<Serv
         Err(Error::Ended.into())
     }));
     service.app = subscribe::subscriptions(settings, &log).router();
-    let trail = AuditTrail::new(bus.publisher.clone(), NAME);
+    let trail = service.trail.clone();
     let notes: Arc<dyn Notes> = Arc::new(LogNotes(Arc::clone(&log)));
     let desk = Desk::new(subjects, notes, bus.publisher, trail.clone());
-    service.api = routes::routes(&log, &desk);
+    let witnessed = witnessing.as_ref().map(Witnessing::witnessed).unwrap_or_default();
+    service.api = routes::routes(&log, &desk, &witnessed);
+    if let Some(witnessing) = witnessing {
+        service.background.push(Box::pin(witnessing.run(Arc::clone(&log))));
+    }
     service.background.push(Box::pin(desk.keep()));
-    service.background.push(Box::pin(anchor::publish(Arc::clone(&log), trail.clone())));
-    service.denials = Some(trail);
+    service.background.push(Box::pin(anchor::publish(Arc::clone(&log), trail)));
     service.checks.push((
         "log",
         check(move || {

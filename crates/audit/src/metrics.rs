@@ -1,4 +1,4 @@
-//! The names of this crate's metrics. Labels are bounded: kinds, never ids.
+//! The names of this crate's metrics. Labels are bounded: kinds and configured witnesses, never ids.
 
 use std::time::Duration;
 
@@ -17,6 +17,11 @@ pub const CHECKPOINT_SECONDS: &str = "fte_audit_checkpoint_sec";
 pub const CHECKPOINT_SIZE: &str = "fte_audit_checkpoint_size";
 /// Numbers of the publishers' counters on the actions topic that have not arrived.
 pub const ACTIONS_MISSING: &str = "fte_audit_actions_missing";
+
+/// Entries in the last checkpoint that witnesses have signed.
+pub const WITNESSED_SIZE: &str = "fte_audit_witnessed_size";
+/// Times that a witness was asked, by `witness` and `outcome` (`signed`, `failed`).
+pub const WITNESS_ASKED: &str = "fte_audit_witness_asked_total";
 
 /// Gives every series a first value, so that an alert has something to look at before anything has happened.
 pub(crate) fn register() {
@@ -42,6 +47,17 @@ pub(crate) fn committed(took: Duration, new: &Counts, known: u64) {
         metrics::counter!(DUPLICATES).increment(known);
     }
     metrics::histogram!(COMMIT_SECONDS).record(took.as_secs_f64());
+}
+
+pub(crate) fn witnessed<'a>(witnesses: impl Iterator<Item = &'a str>, has_failed: impl Fn(&str) -> bool) {
+    for witness in witnesses {
+        let outcome = if has_failed(witness) { "failed" } else { "signed" };
+        metrics::counter!(WITNESS_ASKED, "witness" => witness.to_owned(), "outcome" => outcome).increment(1);
+    }
+}
+
+pub(crate) fn witnessed_size(size: u64) {
+    metrics::gauge!(WITNESSED_SIZE).set(size as f64);
 }
 
 pub(crate) fn actions_missing(count: u64) {

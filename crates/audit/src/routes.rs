@@ -9,6 +9,7 @@
 //! | `GET /v1/audit/gaps` | actions that have not arrived |
 //! | `GET /v1/audit/consistency` | that the log only grew between two sizes |
 //! | `GET /v1/audit/log/{shard}/…` | checkpoint, tiles and bundles, as C2SP `tlog-tiles` has them |
+//! | `GET /v1/audit/log/{shard}/witnessed` | the last checkpoint that witnesses have signed |
 //! | `POST /v1/audit/subjects/{ref}/erasure` | destroys the keys of a person, and has them forgotten |
 //! | `GET`, `POST /v1/audit/holds`, `DELETE /v1/audit/holds/{id}` | legal holds |
 //!
@@ -31,13 +32,18 @@ use utoipa_axum::routes;
 use crate::desk::Desk;
 use crate::entry::Position;
 use crate::log::{Log, LogError};
+use crate::witnessing::Witnessed;
 
 /// What the handlers work with.
 pub(crate) type App = Arc<dyn Log>;
 
 /// The routes over a log.
-pub(crate) fn routes(log: &App, desk: &Desk) -> ApiRoutes {
-    reading(log).merge(privacy::routes(desk))
+pub(crate) fn routes(log: &App, desk: &Desk, witnessed: &Witnessed) -> ApiRoutes {
+    reading(log).merge(witnesses(witnessed)).merge(privacy::routes(desk))
+}
+
+fn witnesses(witnessed: &Witnessed) -> ApiRoutes {
+    ApiRoutes::<Witnessed>::new().routes(routes!(tree::witnessed)).with_state(witnessed.clone())
 }
 
 fn reading(log: &App) -> ApiRoutes {

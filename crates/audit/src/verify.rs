@@ -33,6 +33,7 @@ use self::bundle::Facts;
 use self::claims::Claim;
 use self::order::Order;
 pub use self::report::{Anchor, Class, FINDINGS_MAX, Finding, Report, Tally, summary};
+use self::source::WITNESSED;
 pub use self::source::{Directory, Source};
 use self::tiles::{Stop, Tiles};
 use crate::trust::policy_of;
@@ -138,6 +139,8 @@ struct Shard<'a> {
 
 impl Shard<'_> {
     fn verify(&mut self, source: &dyn Source, progress: &mut dyn FnMut(Progress)) -> Result<Option<Checkpoint>, Broken> {
+        // Before the checkpoint, which must be later.
+        let witnessed = source.read(WITNESSED).map_err(|error| Stop::Io(WITNESSED.to_owned(), error))?;
         let (source, note) = Snapshot::take(source)?;
         self.report.checkpoints.all += 1;
         let signed_by = self.judge(&note)?;
@@ -159,6 +162,7 @@ impl Shard<'_> {
         if root != checkpoint.root {
             return Err(blame::blame(&source, size, checkpoint.root)?.into());
         }
+        self.check_witnessed(&source, &checkpoint, witnessed.as_deref())?;
         self.check_anchors(&source, &checkpoint)?;
         self.walk(&source, &checkpoint, &signed_by.keys, range, progress)?;
         if self.options.range.is_none() && !self.report.is_tampered() {
@@ -177,14 +181,35 @@ impl Shard<'_> {
         report.checkpoint = String::from_utf8_lossy(note).into_owned();
         report.witnesses = Tally { good: judged.witnesses.len() as u64, all: policy.witnesses.len() as u64 };
         (report.quorum_met, report.unknown_signatures) = (judged.quorum_met, judged.unknown_signatures);
-        if !judged.quorum_met {
-            let what = format!("{} witnesses have signed, which is not the quorum of the policy", report.witnesses);
-            report.find(Finding::incomplete("checkpoint", what));
-        } else if policy.quorum.is_some() {
-            report.anchor = Anchor::Witnessed;
-        }
+        report.witnessed_size = if judged.witnesses.is_empty() { 0 } else { report.size };
         let keys = judged.logs.iter().map(|key| (*key).clone()).collect();
         Ok(SignedBy { checkpoint: judged.checkpoint, keys })
+    }
+
+    /// Compares with the last checkpoint that the log's owner had witnessed, and says whether the quorum is there, on that or on the newest.
+    fn check_witnessed(&mut self, source: &dyn Source, now: &Checkpoint, note: Option<&[u8]>) -> Result<(), Stop> {
+        if let Some(note) = note {
+            self.report.checkpoints.all += 1;
+            let policy = policy_of(&self.options.policy, note);
+            let judged =
+                policy.judge(note).map_err(|error| Stop::Found(Finding::tampered(WITNESSED, fte_service::chain(&error).to_string())))?;
+            if judged.checkpoint.origin != now.origin {
+                return Err(Stop::Found(Finding::tampered(WITNESSED, "it is a checkpoint of another log")));
+            }
+            anchors::compare(source, "the witnessed checkpoint", &judged.checkpoint, now)?;
+            self.report.checkpoints.good += 1;
+            if judged.quorum_met && !self.report.quorum_met || judged.witnesses.len() as u64 > self.report.witnesses.good {
+                self.report.witnesses.good = judged.witnesses.len() as u64;
+                (self.report.quorum_met, self.report.witnessed_size) = (judged.quorum_met, judged.checkpoint.size);
+            }
+        }
+        if !self.report.quorum_met {
+            let what = format!("{} witnesses have signed, which is not the quorum of the policy", self.report.witnesses);
+            self.report.find(Finding::incomplete("checkpoint", what));
+        } else if self.options.policy.quorum.is_some() {
+            self.report.anchor = Anchor::Witnessed;
+        }
+        Ok(())
     }
 
     /// Compares with every earlier checkpoint of this log that is known.

@@ -71,6 +71,10 @@ impl Env for Layered {
     fn get(&self, name: &str) -> Option<String> {
         self.over.get(name).or_else(|| ProcessEnv.get(name))
     }
+
+    fn names(&self) -> Vec<String> {
+        self.over.names().into_iter().chain(ProcessEnv.names()).collect()
+    }
 }
 
 /// Ports that are bound, so that nobody else can take them.

@@ -18,7 +18,7 @@ mod routes;
 use std::sync::Arc;
 
 use fte_bus::Subscriptions;
-use fte_service::{AuditTrail, Bus, Secret, Service, Settings};
+use fte_service::{Bus, Secret, Service, Settings};
 
 pub use config::Config;
 pub use request::NewTask;
@@ -38,7 +38,6 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus) -> Result<Serv
     // No subscriptions, but the sidecar asks for the list.
     service.app = Subscriptions::new(&settings.pubsub, "fte-intake").app_token(app_token).router();
     service.api = routes::routes(Arc::new(intake));
-    service.denials = Some(AuditTrail::new(bus.publisher, NAME));
     Ok(service)
 }
 

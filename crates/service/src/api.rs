@@ -26,8 +26,8 @@ pub struct ApiOptions {
     pub allowed_hosts: Vec<String>,
     /// Largest body.
     pub body_bytes_max: usize,
-    /// Where refusals are recorded.
-    pub denials: Option<AuditTrail>,
+    /// Where refusals and the use of keys are recorded.
+    pub trail: Option<AuditTrail>,
     /// Who may call; none: anybody.
     pub keys: Option<Keys>,
 }
@@ -39,7 +39,7 @@ impl ApiOptions {
             listens_on: settings.api_addr,
             allowed_hosts: settings.allowed_hosts.clone(),
             body_bytes_max: settings.body_bytes_max,
-            denials: None,
+            trail: None,
             keys: settings.keys.clone(),
         }
     }

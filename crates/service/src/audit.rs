@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 use crate::chain;
+use crate::configured::Configured;
 use crate::metrics::{ACTIONS, ACTIONS_DROPPED};
 
 /// Most actions that wait to be published.
@@ -74,6 +75,23 @@ impl AuditTrail {
             Ok(place) => drop(self.publish(action, None, place)),
             Err(_) => metrics::counter!(ACTIONS_DROPPED, "service" => self.inner.service).increment(1),
         }
+    }
+
+    /// The service has started: which version of it, and how it is configured.
+    pub(crate) fn started(&self, configured: &Configured) {
+        let actor = Actor::new(ActorType::Service, self.inner.service);
+        let mut action = ActionRecorded::new("service.started", actor, ActionOutcome::Success, Timestamp::now());
+        action.resource = Some(format!("service/{}", self.inner.service));
+        action.data.insert("version".to_owned(), Value::from(env!("CARGO_PKG_VERSION")));
+        action.data.insert("configuration".to_owned(), configured.to_json());
+        self.note(action);
+    }
+
+    /// An API key is in use: by its name, and never more often than [`crate::keys`] says.
+    pub(crate) fn key_used(&self, name: &str) {
+        let mut action = ActionRecorded::new("key.used", Actor::new(ActorType::User, name), ActionOutcome::Success, Timestamp::now());
+        action.resource = Some(format!("api-key/{name}"));
+        self.note(action);
     }
 
     /// The API refused a request: `code` says by which rule. Nothing of the request is kept, it could hold anything.

@@ -82,6 +82,9 @@ pub trait Env {
     /// The variable's value, if it is set to something.
     fn get(&self, name: &str) -> Option<String>;
 
+    /// The names of all variables there are.
+    fn names(&self) -> Vec<String>;
+
     /// The variable as a `T`, if it is set.
     fn parsed<T: Setting>(&self, name: &str) -> Result<Option<T>, ConfigError> {
         let Some(value) = self.get(name) else {
@@ -132,6 +135,11 @@ impl Env for ProcessEnv {
         // What is not Unicode then fails to parse, with the variable's name.
         Some(value.to_string_lossy().into_owned()).filter(|value| !value.is_empty())
     }
+
+    #[expect(clippy::disallowed_methods, reason = "the one reader of the process environment")]
+    fn names(&self) -> Vec<String> {
+        std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect()
+    }
 }
 
 /// A fixed environment: for tests, and for running several services in one process.
@@ -148,6 +156,10 @@ impl MapEnv {
 impl Env for MapEnv {
     fn get(&self, name: &str) -> Option<String> {
         self.0.get(name).filter(|value| !value.is_empty()).cloned()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.keys().cloned().collect()
     }
 }
 

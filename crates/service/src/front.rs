@@ -41,7 +41,7 @@ pub(crate) struct Front {
     guard: Guard,
     keys: Option<Keys>,
     body_bytes_max: usize,
-    denials: Option<AuditTrail>,
+    trail: Option<AuditTrail>,
     denials_throttle: Throttle,
     log_throttle: Throttle,
 }
@@ -52,7 +52,7 @@ impl Front {
             guard: Guard::new(&options.allowed_hosts, options.listens_on),
             keys: options.keys,
             body_bytes_max: options.body_bytes_max,
-            denials: options.denials,
+            trail: options.trail,
             denials_throttle: Throttle::new(DENIALS_PER_SECOND),
             log_throttle: Throttle::new(LOGGED_PER_SECOND),
         })
@@ -62,7 +62,7 @@ impl Front {
     fn admit(&self, request: &Request, route: Option<&str>) -> Result<Caller, Problem> {
         let (method, headers) = (request.method(), request.headers());
         let caller = self.guard.check(method, request.uri(), headers).and_then(|()| match &self.keys {
-            Some(keys) => keys.admit(method, route, headers),
+            Some(keys) => keys.admit(method, route, headers).inspect(|caller| self.used(keys, caller)),
             None => Ok(Caller::anonymous()),
         });
         let caller = caller.inspect_err(|problem| self.denied(problem.code))?;
@@ -73,9 +73,17 @@ impl Front {
         Ok(caller)
     }
 
+    fn used(&self, keys: &Keys, caller: &Caller) {
+        if let (Some(trail), Some(name)) = (&self.trail, caller.name())
+            && keys.is_news(name)
+        {
+            trail.key_used(name);
+        }
+    }
+
     fn denied(&self, code: &'static str) {
         ::metrics::counter!(metrics::HTTP_DENIED, "code" => code).increment(1);
-        if let Some(trail) = self.denials.as_ref().filter(|_| self.denials_throttle.admit()) {
+        if let Some(trail) = self.trail.as_ref().filter(|_| self.denials_throttle.admit()) {
             trail.denied(code);
         }
     }

@@ -14,8 +14,8 @@ mod rights;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime};
 
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota};
@@ -32,6 +32,8 @@ use crate::problem::Problem;
 
 /// How often the file is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// After so long it is recorded again that a key is in use.
+const NEWS_EVERY: Duration = Duration::from_secs(3600);
 /// The most requests with a wrong key that are answered in a second, whoever sends them.
 const WRONG_PER_SECOND: u32 = 50;
 
@@ -43,6 +45,8 @@ pub struct Keys {
     path: Arc<PathBuf>,
     inner: Arc<RwLock<InForce>>,
     wrong: Arc<crate::Throttle>,
+    /// When the use of each key was last news, by its name.
+    told: Arc<Mutex<HashMap<String, Instant>>>,
 }
 
 struct InForce {
@@ -80,7 +84,7 @@ impl Keys {
         let modified = modified(path);
         let keys = in_force(file::read(name, path)?);
         let inner = Arc::new(RwLock::new(InForce { keys, modified }));
-        Ok(Self { path: Arc::new(path.to_owned()), inner, wrong: Arc::new(crate::Throttle::new(WRONG_PER_SECOND)) })
+        Ok(Self { path: Arc::new(path.to_owned()), inner, wrong: Arc::new(crate::Throttle::new(WRONG_PER_SECOND)), told: Arc::default() })
     }
 
     /// Reads the file again whenever it has changed.
@@ -132,6 +136,22 @@ impl Keys {
             return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail).retry_after(wait));
         }
         Ok(key.caller.clone())
+    }
+
+    /// Whether it is news that this key is in use: it is the first time here, or the first since an hour.
+    pub(crate) fn is_news(&self, name: &str) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        match told.get_mut(name) {
+            Some(last) if last.elapsed() < NEWS_EVERY => false,
+            Some(last) => {
+                *last = Instant::now();
+                true
+            }
+            None => {
+                told.insert(name.to_owned(), Instant::now());
+                true
+            }
+        }
     }
 
     fn key(&self, headers: &HeaderMap) -> Result<Arc<Key>, Problem> {

@@ -12,6 +12,7 @@ mod arrival;
 mod audit;
 pub mod browser;
 mod bus;
+pub mod configured;
 pub mod diagnosis;
 mod env;
 pub mod extract;

@@ -3,6 +3,9 @@
 //! The end, in order: readiness closes; each service's `stop` runs; the listeners drain; background work is dropped; what is still open is cut.
 //! All of it together takes at most the drain time, and half of that for `stop`.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::Router;
 use fte_bus::Sidecar;
 use futures_util::future::{BoxFuture, join_all};
@@ -14,11 +17,15 @@ use crate::ApiRoutes;
 use crate::api::{ApiOptions, api_router};
 use crate::audit::AuditTrail;
 use crate::bus::Bus;
+use crate::configured::Configured;
 use crate::diagnosis;
 use crate::metrics;
 use crate::probes::{Check, Readiness, app_router, check};
 use crate::server::{Limits, serve};
 use crate::settings::Settings;
+
+/// Between two looks at whether the sidecar is there.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Why a service's background work ended.
 pub type ServiceError = Box<dyn std::error::Error + Send + Sync>;
@@ -53,8 +60,8 @@ pub struct Service {
     pub background: Vec<BoxFuture<'static, Result<(), ServiceError>>>,
     /// Called once when draining starts, before the listeners close.
     pub stop: Option<Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>>,
-    /// Where the API port records whom it refused.
-    pub denials: Option<AuditTrail>,
+    /// Where it records what no topic tells besides: its start, whom the API refused, which keys are used, and what the service adds.
+    pub trail: AuditTrail,
     /// What it found at its start, for its diagnosis.
     pub notes: Vec<diagnosis::Note>,
     /// Its sidecar, for its diagnosis.
@@ -77,7 +84,7 @@ impl Service {
             background: Vec::new(),
             notes: Vec::new(),
             stop: None,
-            denials: None,
+            trail: AuditTrail::new(bus.publisher.clone(), name),
             sidecar: bus.sidecar.clone(),
         }
     }
@@ -97,7 +104,7 @@ pub async fn run(
         tracing::warn!(address = %options.listens_on, "the API can be called from other machines, and asks nobody who they are");
     }
     let (mut routes, mut all_checks) = (Vec::new(), Vec::new());
-    let (mut servings, mut readinesses, mut stops) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut servings, mut readinesses, mut stops, mut trails) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut background = JoinSet::new();
     for (service, listener) in services {
         let name = service.name;
@@ -106,10 +113,11 @@ pub async fn run(
         let readiness = Readiness::new(checks);
         servings.push(serve(listener, app_router(service.app, &readiness), Limits::app()));
         readinesses.push(readiness);
+        background.spawn(record_start(Readiness::sidecar(&service.sidecar), service.trail.clone(), Arc::clone(&settings.configured)));
+        trails.push(service.trail);
         routes.push(service.api);
         routes.push(diagnosis::routes(name, service.sidecar, service.notes, settings));
         stops.extend(service.stop);
-        options.denials = options.denials.or(service.denials);
         for work in service.background {
             background.spawn(async move { work.await.map_err(|source| Error::Background { service: name, source }) });
         }
@@ -121,7 +129,8 @@ pub async fn run(
             Ok(())
         });
     }
-    let denials = options.denials.clone();
+    // What the one API port of several services refuses is recorded by the first of them.
+    options.trail = trails.first().cloned();
     let readiness = Readiness::new(all_checks);
     servings.push(serve(api, api_router(routes, &readiness, options), Limits::api(settings.connections_max)));
     readinesses.push(readiness);
@@ -141,9 +150,8 @@ pub async fn run(
     if timeout_at(deadline, join_all(servings.iter_mut().map(|serving| serving.drained()))).await.is_err() {
         tracing::warn!("some requests did not end in time; they are cut");
     }
-    if let Some(trail) = denials {
-        trail.flush(deadline.saturating_duration_since(Instant::now())).await;
-    }
+    let left = deadline.saturating_duration_since(Instant::now());
+    join_all(trails.iter().map(|trail| trail.flush(left))).await;
     join_all(servings.into_iter().map(|serving| serving.close())).await;
     background.shutdown().await;
     outcome
@@ -159,6 +167,15 @@ async fn first_failure(background: &mut JoinSet<Result<(), Error>>) -> Error {
             None => std::future::pending().await,
         }
     }
+}
+
+/// Records the start once the sidecar is there: before that nobody could be told, which is no news.
+async fn record_start(sidecar: Check, trail: AuditTrail, configured: Arc<Configured>) -> Result<(), Error> {
+    while sidecar().await.is_err() {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    trail.started(&configured);
+    Ok(())
 }
 
 async fn upkeep() -> Result<(), Error> {

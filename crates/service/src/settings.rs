@@ -9,6 +9,7 @@ use std::time::Duration;
 use fte_bus::Bulk;
 
 use crate::agents::Agents;
+use crate::configured::Configured;
 use crate::env::{ConfigError, Env};
 use crate::keys::Keys;
 
@@ -129,6 +130,8 @@ pub struct Settings {
     pub connections_max: usize,
     /// Who may call; none: anybody.
     pub keys: Option<Keys>,
+    /// What was configured, for the record.
+    pub configured: Arc<Configured>,
 }
 
 impl Settings {
@@ -171,6 +174,7 @@ impl Settings {
             body_bytes_max: at_least(env, ENV_BODY_BYTES_MAX, 512 * 1024, 1024)?,
             connections_max: at_least(env, ENV_CONNECTIONS_MAX, 1024, 1)?,
             keys,
+            configured: Arc::new(Configured::of(env)),
         })
     }
 

@@ -49,7 +49,7 @@ mod wake;
 
 use fte_artifacts::Artifacts;
 use fte_service::pools::Standings;
-use fte_service::{AuditTrail, Bus, Service, Settings, chain, check};
+use fte_service::{Bus, Service, Settings, chain, check};
 
 pub use config::Config;
 pub use config::{ENV_DATABASE_URL, ENV_FEEDS_MAX, ENV_READERS_MAX, ENV_RETENTION, ENV_SWEEP_EVERY, ENV_WAITERS_MAX};
@@ -100,10 +100,10 @@ async fn open(config: &Config, settings: &Settings) -> Result<Store, StoreError>
 
 /// The service around a store.
 fn service(store: Store, artifacts: Artifacts, config: Config, settings: &Settings, bus: &Bus) -> Service {
-    let audit = AuditTrail::new(bus.publisher.clone(), SERVICE);
+    let mut service = Service::new(SERVICE, bus);
+    let audit = service.trail.clone();
     let desk = desk::Desk::new(store.clone(), bus.publisher.clone(), audit.clone());
     let (stop, stopping) = Stopping::new();
-    let mut service = Service::new(SERVICE, bus);
     service.app = subscriptions::subscriptions(&store, settings, bus).router();
     let (downloads, standings) = (Downloads::new(artifacts.clone()), Standings::new(bus.sidecar.clone()));
     service.api = routes::router(routes::AppState { store: store.clone(), desk, downloads, stopping, standings });

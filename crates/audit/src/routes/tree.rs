@@ -18,6 +18,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::view::AuditCheckpoint;
 use super::{App, unreadable};
 use crate::leaf::unhex;
+use crate::witnessing::Witnessed;
 
 /// A checkpoint is replaced every half second.
 const CHECKPOINT_CACHE: &str = "max-age=1";
@@ -62,6 +63,19 @@ pub(crate) async fn file(State(app): State<App>, caller: Caller, Path((shard, pa
     let bytes = bytes.map_err(|error| unreadable(&error))?.ok_or_else(|| not_found(&path))?;
     let headers = [(CONTENT_TYPE, "application/octet-stream"), (CACHE_CONTROL, if is_hashes { TILE_CACHE } else { ENTRIES_CACHE })];
     Ok((headers, Body::from(bytes)).into_response())
+}
+
+/// The last checkpoint of a shard that witnesses have signed, with their signatures.
+#[utoipa::path(
+    get, path = "/v1/audit/log/{shard}/witnessed", tag = "audit",
+    params(("shard" = u16, Path, description = "The shard: a year")),
+    responses((status = 200, description = "A signed note", content_type = "text/plain"), (status = 404, body = Problem)),
+)]
+pub(crate) async fn witnessed(State(witnessed): State<Witnessed>, Path(shard): Path<u16>) -> Result<Response, Problem> {
+    let note = witnessed.note(shard).ok_or_else(|| {
+        Problem::new(StatusCode::NOT_FOUND, "not_witnessed", "No witness has signed a checkpoint of this shard, or none is asked.")
+    })?;
+    Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8"), (CACHE_CONTROL, CHECKPOINT_CACHE)], note.to_string()).into_response())
 }
 
 /// Between which sizes.

@@ -5,7 +5,7 @@ use std::io;
 use fte_tlog::{Bundle, TileLevel, TilePath};
 
 use super::report::Finding;
-use super::source::Source;
+use super::source::{Source, WITNESSED};
 use super::tiles::{Stop, first_leaf, read};
 
 /// Looks at every file. Sources that cannot list theirs are not looked at.
@@ -26,8 +26,8 @@ pub(super) fn check(source: &dyn Source, size: u64) -> Result<(), Stop> {
 }
 
 fn check_file(source: &dyn Source, name: &str, size: u64) -> Result<(), Stop> {
-    // What a killed process leaves behind; no reader of a log ever looks at it.
-    if name == "checkpoint" || name.starts_with("blobs/") || name.ends_with(".tmp") {
+    // What is checked elsewhere, and what a killed process leaves behind; no reader of a log ever looks at it.
+    if name == "checkpoint" || name == WITNESSED || name.starts_with("blobs/") || name.ends_with(".tmp") {
         return Ok(());
     }
     let Ok(path) = name.parse::<TilePath>() else { return found(Finding::tampered(name, "a log has no such file")) };

@@ -108,6 +108,8 @@ pub struct Report {
     pub gaps: u64,
     /// Those of the policy that have signed.
     pub witnesses: Tally,
+    /// So many entries have they signed.
+    pub witnessed_size: u64,
     /// Whether so many have signed as the policy demands.
     pub quorum_met: bool,
     /// Signatures on the checkpoint of keys that nobody named.

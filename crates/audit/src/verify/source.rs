@@ -18,12 +18,15 @@ pub trait Source: Sync {
     fn list(&self, folder: &str, seen: &mut dyn FnMut(&str) -> io::Result<()>) -> io::Result<bool>;
 }
 
+/// The last checkpoint that witnesses have signed.
+pub(super) const WITNESSED: &str = crate::witnessing::FILE;
+
 /// Where a blob stands.
 pub(super) fn blob_name(digest: &str) -> String {
     format!("blobs/{}/{digest}", digest.get(..2).unwrap_or_default())
 }
 
-/// The files in a directory. A shard's `blobs` may stand beside its `log`.
+/// The files in a directory. A shard's `blobs` and `witnessed` may stand beside its `log`.
 #[derive(Clone, Debug)]
 pub struct Directory {
     log: PathBuf,
@@ -37,9 +40,9 @@ impl Directory {
 
     fn place(&self, name: &str) -> PathBuf {
         let own = self.log.join(name);
-        // In an installation the blobs stand beside `log`, and in an evidence bundle within it.
+        // In an installation they stand beside `log`, and in an evidence bundle within it.
         match self.log.parent() {
-            Some(shard) if name.starts_with("blobs/") && !own.exists() => shard.join(name),
+            Some(shard) if (name.starts_with("blobs/") || name == WITNESSED) && !own.exists() => shard.join(name),
             _ => own,
         }
     }

@@ -34,7 +34,7 @@ impl Api {
             listens_on: ([127, 0, 0, 1], 8080).into(),
             allowed_hosts: Vec::new(),
             body_bytes_max: 4096,
-            denials: None,
+            trail: None,
             keys: Some(keys.clone()),
         };
         Self { router: api_router(vec![routes], &Readiness::new(Vec::new()), options), keys, path, _dir: dir }

@@ -183,20 +183,54 @@ async fn a_caller_that_sends_too_much_still_hears_why() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_recorded_where_the_service_says() {
+async fn a_start_and_a_refusal_are_recorded() {
     let sidecar = FakeSidecar::start().await;
     let settings = settings(&sidecar, &[]);
-    let trail = AuditTrail::new(Bus::connect(&settings, "test").unwrap().publisher, "test");
     let running = start(settings, |mut service| {
         service.api = ApiRoutes::default().route("/do", post(async || ()));
-        service.denials = Some(trail);
         service
     })
     .await;
     let foreign = running.api.clone().with_header("origin", "https://evil.example");
     assert_eq!(foreign.post("/do", &json!({})).await.unwrap().expect_status(403).problem_code(), "origin_refused");
-    let event = eventually(|| async { sidecar.published().first().map(|event| event.json()).ok_or("nothing yet") }).await;
-    assert_eq!((&event["data"]["action"], &event["data"]["outcome"]), (&json!("api.denied"), &json!("denied")));
+    let recorded = async |action: &str| {
+        let find = || sidecar.published().iter().map(|event| event.json()).find(|event| event["data"]["action"] == action);
+        eventually(|| async { find().ok_or("nothing yet") }).await
+    };
+    let start = recorded("service.started").await;
+    assert_eq!((&start["data"]["resource"], &start["data"]["actor"]["id"]), (&json!("service/test"), &json!("test")));
+    assert_eq!(start["data"]["data"]["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(start["data"]["data"]["configuration"]["sha256"].as_str().unwrap().len(), 64);
+    let event = recorded("api.denied").await;
+    assert_eq!(event["data"]["outcome"], "denied");
     assert_eq!(event["data"]["data"]["code"], "origin_refused");
     assert!(!event.to_string().contains("evil"));
+}
+
+#[tokio::test]
+async fn it_is_recorded_once_that_a_key_is_in_use() {
+    let sidecar = FakeSidecar::start().await;
+    let key = crate::keys::NewKey::make().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("keys.toml");
+    std::fs::write(&file, format!("[[keys]]\nname = \"ada\"\nsha256 = \"{}\"\nroles = [\"admin\"]\n", key.sha256)).unwrap();
+    let running = start(settings(&sidecar, &[("FTE_API_KEYS_FILE", &file.to_string_lossy())]), |mut service| {
+        service.api = ApiRoutes::default().route("/do", post(async || ()));
+        service
+    })
+    .await;
+    let ada = running.api.clone().with_header("authorization", &format!("Bearer {}", key.secret));
+    for _ in 0..3 {
+        ada.post("/do", &json!({})).await.unwrap().expect_status(200);
+    }
+    // Recorded after them: what there is of the key is there by then.
+    running.api.post("/do", &json!({})).await.unwrap().expect_status(401);
+    let actions = || sidecar.published().iter().map(|event| event.json()["data"].clone()).collect::<Vec<_>>();
+    let actions =
+        eventually(|| async { Some(actions()).filter(|all| all.iter().any(|one| one["action"] == "api.denied")).ok_or("no denial yet") });
+    let actions = actions.await;
+    let used: Vec<_> = actions.iter().filter(|action| action["action"] == "key.used").collect();
+    assert_eq!(used.len(), 1, "{actions:?}");
+    assert_eq!((&used[0]["actor"]["id"], &used[0]["resource"]), (&json!("ada"), &json!("api-key/ada")));
+    assert!(!format!("{actions:?}").contains(&key.secret));
 }

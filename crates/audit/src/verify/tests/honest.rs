@@ -117,4 +117,43 @@ fn anchors_and_witnesses_are_told_apart() {
     files.0.insert("checkpoint".to_owned(), note.into_bytes());
     let report = verified(&files, &witnessed);
     assert_eq!((report.anchor, report.witnesses, report.findings.as_slice()), (Anchor::Witnessed, Tally { good: 1, all: 1 }, &[][..]));
+    assert_eq!(report.witnessed_size, 700);
+    // An earlier one that was cosigned, beside the newest.
+    for size in [1, 256, 700] {
+        let mut files = log.files();
+        files.0.insert(WITNESSED.to_owned(), cosigned(&log.until(size), &witness));
+        let report = verified(&files, &witnessed);
+        assert_eq!((report.anchor, report.findings.as_slice(), report.witnessed_size), (Anchor::Witnessed, &[][..], size as u64));
+        assert_eq!((report.witnesses, report.checkpoints), (Tally { good: 1, all: 1 }, Tally { good: 2, all: 2 }));
+    }
+}
+
+fn cosigned(log: &Log, witness: &fte_tlog::SignerKey) -> Vec<u8> {
+    let note = fte_tlog::SignedNote::parse(log.note().as_bytes()).unwrap();
+    let signature = witness.sign(note.text(), 5);
+    note.with(signature).to_string().into_bytes()
+}
+
+#[test]
+fn p10_a_log_that_does_not_continue_what_witnesses_signed_is_found_with_or_without_their_keys() {
+    let witness = fte_tlog::SignerKey::new("witness.example", KeyAlgorithm::CosignatureV1, &[9; 32]).unwrap();
+    let (log, mut fork) = (Log::of(700), Log::of(600));
+    fork.own(crate::leaf::Kind::Event, "another", "{}", 1 << 40);
+    let policy: Policy = format!("log {}\nwitness w {}\nquorum w", log.key.verifier(), witness.verifier()).parse().unwrap();
+    for options in [options(&log), Options { policy, ..options(&log) }] {
+        // Put back, and written anew from there.
+        for now in [&log.until(650), &fork] {
+            let mut files = now.files();
+            files.0.insert(WITNESSED.to_owned(), cosigned(&log, &witness));
+            let report = verified(&files, &options);
+            assert!(report.is_tampered() && report.anchor != Anchor::Witnessed, "{report}");
+        }
+        // Not of this log; not signed by it.
+        for note in [cosigned(&Log { key: super::building::key("other.example/2026", 1), ..log.clone() }, &witness), b"nothing".to_vec()] {
+            let mut files = log.files();
+            files.0.insert(WITNESSED.to_owned(), note);
+            let report = verified(&files, &options);
+            assert!(report.is_tampered() && report.findings[0].file == WITNESSED, "{report:?}");
+        }
+    }
 }
