@@ -39,7 +39,12 @@ fn declared(folder: &Path, service: &'static str, found: &mut Vec<Request>) {
         for declaration in std::fs::read_to_string(&path).unwrap().split("#[utoipa::path(").skip(1) {
             let (method, rest) = declaration.split_once(',').unwrap();
             let path = rest.split_once("path = \"").unwrap().1.split_once('"').unwrap().0;
-            let path = path.replace("{id}", "018f-1").replace("{shard}", "0").replace("{index}", "7").replace("{artifact}", "a.md");
+            let path = path
+                .replace("{id}", "018f-1")
+                .replace("{shard}", "0")
+                .replace("{index}", "7")
+                .replace("{artifact}", "a.md")
+                .replace("{ref}", "user:ada");
             let path = path.replace("{*path}", "tile/0/x001/067");
             assert!(!path.contains('{'), "a parameter that this test does not know: {path}");
             found.push(Request { method: method.trim().to_ascii_uppercase(), path, service });
