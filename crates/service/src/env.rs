@@ -136,7 +136,6 @@ impl Env for ProcessEnv {
         Some(value.to_string_lossy().into_owned()).filter(|value| !value.is_empty())
     }
 
-    #[expect(clippy::disallowed_methods, reason = "the one reader of the process environment")]
     fn names(&self) -> Vec<String> {
         std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect()
     }
