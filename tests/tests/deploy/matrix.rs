@@ -69,6 +69,8 @@ fn values_that_would_lose_or_open_something_are_refused() {
         ("artifacts: {kind: s3, s3: {bucket: b, endpoint: 'http://s3'}}", "/artifacts/s3/endpoint"),
         ("route: {kind: ingress}", "/route/hosts"),
         ("route: {hosts: ['https://a.example.com']}", "/route/hosts/0"),
+        ("api: {publicUrl: fte.example.com}", "/api/publicUrl"),
+        ("api: {publicUrl: 'https://fte.example.com/?x=1'}", "/api/publicUrl"),
         ("shutdown: {drainSeconds: 0}", "/shutdown/drainSeconds"),
         ("defaults: {env: {FTE_LOG: 1}}", "/defaults/env/FTE_LOG"),
         ("tokens: {apiSecret: ''}", "/tokens/apiSecret"),

@@ -67,6 +67,15 @@ audit: {appPort: 7404, state: false, volume: true, replicas: 1}
 {{- end }}
 {{- end }}
 
+{{/* How links to the API begin. */}}
+{{- define "fte.publicUrl" -}}
+{{- if .Values.api.publicUrl }}
+{{- .Values.api.publicUrl }}
+{{- else if .Values.route.hosts }}
+{{- printf "https://%s" (first .Values.route.hosts) }}
+{{- end }}
+{{- end }}
+
 {{/* (list . "fte-intake") */}}
 {{- define "fte.selector" -}}
 app.kubernetes.io/name: {{ index . 1 }}
