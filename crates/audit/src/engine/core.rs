@@ -321,8 +321,11 @@ impl Core {
         Ok(())
     }
 
-    /// Whose a task is, by its first entry.
+    /// Whose a task is, by its first entry. Of most tasks that is remembered: to read it, a bundle of 256 entries has to be read.
     fn tenant_of(&self, task: &crate::entry::Task, group: &Group) -> Result<String, Fault> {
+        if let Some(tenant) = self.index.tenant(task) {
+            return Ok(tenant.to_owned());
+        }
         let Some(at) = self.index.first_of(task)? else { return Ok(fte_events::TENANT.to_owned()) };
         let leaf = if at.shard == group.year && at.index >= group.first {
             group.leaves.get(usize::try_from(at.index - group.first).unwrap_or(usize::MAX)).cloned()

@@ -11,6 +11,7 @@ pub(super) mod schema;
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use fte_events::{ResultKind, SandboxKind, triggers};
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
@@ -108,10 +109,18 @@ pub(super) struct Missing {
 }
 
 /// What is remembered of a task.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Recent {
     next: u64,
     closed: bool,
+    /// Whose it is, where its first entry was met by this process.
+    tenant: Option<Arc<str>>,
+}
+
+/// How far a part of a topic has come.
+struct Place {
+    highest: i64,
+    is_stored: bool,
 }
 
 /// The writing side.
@@ -121,7 +130,8 @@ pub(super) struct Index {
     block: i64,
     seen: Vec<(Field, Box<str>)>,
     recent: HashMap<Task, Recent>,
-    places: HashMap<(Box<str>, i32), i64>,
+    /// By topic and part. Written once in a group, not once for each entry.
+    places: HashMap<Box<str>, HashMap<i32, Place>>,
     /// Numbers of counters that have not arrived.
     pub(super) missing: i64,
     in_group: bool,
@@ -133,11 +143,14 @@ impl Index {
     pub(super) fn open(path: &Path, cache_kib: u32) -> Result<Self> {
         let connection = schema::writing(path, cache_kib)?;
         let missing = connection.query_row("SELECT coalesce(sum(last - first + 1), 0) FROM gap", [], |row| row.get(0))?;
-        let places = {
+        let mut places: HashMap<Box<str>, HashMap<i32, Place>> = HashMap::new();
+        {
             let mut statement = connection.prepare("SELECT topic, part, highest FROM place")?;
-            let rows = statement.query_map([], |row| Ok(((row.get::<_, Box<str>>(0)?, row.get(1)?), row.get(2)?)))?;
-            rows.collect::<Result<_>>()?
-        };
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                places.entry(row.get(0)?).or_default().insert(row.get(1)?, Place { highest: row.get(2)?, is_stored: true });
+            }
+        }
         Ok(Self { connection, block: -1, seen: Vec::new(), recent: HashMap::new(), places, missing, in_group: false })
     }
 
@@ -160,6 +173,7 @@ impl Index {
             let mut statement = self.connection.prepare_cached("INSERT OR REPLACE INTO done (one, pos, hash) VALUES (0, ?1, ?2)")?;
             statement.execute(params![pos_of(at), hash])?;
         }
+        self.store_places()?;
         self.connection.prepare_cached("COMMIT")?.execute([])?;
         self.in_group = false;
         Ok(())
@@ -175,15 +189,21 @@ impl Index {
         Ok(self.recent(task)?.next)
     }
 
+    /// Whose a task is, if it is known without its first entry.
+    pub(super) fn tenant(&self, task: &Task) -> Option<&str> {
+        self.recent.get(task)?.tenant.as_deref()
+    }
+
     fn recent(&mut self, task: &Task) -> Result<Recent> {
         if let Some(recent) = self.recent.get(task) {
-            return Ok(*recent);
+            return Ok(recent.clone());
         }
         let mut statement = self.connection.prepare_cached("SELECT seq, mark FROM task WHERE task = ?1 ORDER BY seq DESC LIMIT 1")?;
         let last = statement.query_row([task], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))).optional()?;
         let recent = last.map_or_else(Recent::default, |(seq, mark)| Recent {
             next: u64::try_from(seq + 1).unwrap_or(0),
             closed: Mark::from_number(mark) == Mark::Closed,
+            tenant: None,
         });
         Ok(recent)
     }
@@ -191,7 +211,7 @@ impl Index {
     /// Whether the log has met a later record of this part of a topic.
     pub(super) fn is_behind(&self, topic: &str, partition: Option<i32>, offset: Option<i64>) -> bool {
         let (Some(partition), Some(offset)) = (partition, offset) else { return false };
-        self.places.get(&(topic.into(), partition)).is_some_and(|highest| offset <= *highest)
+        self.places.get(topic).and_then(|parts| parts.get(&partition)).is_some_and(|place| offset <= place.highest)
     }
 
     /// Takes the next entry in. A number that arrives after its gap was logged is given back: a `gap_filled` is due.
@@ -203,7 +223,7 @@ impl Index {
         }
         self.apply_facets(header, pos)?;
         if let (Some(topic), Some(partition), Some(offset)) = (header.topic.as_deref(), header.partition, header.offset) {
-            self.apply_place(topic, partition, offset)?;
+            self.apply_place(topic, partition, offset);
         }
         if let (Some(task), Some(seq)) = (header.task.as_deref(), header.task_seq) {
             self.apply_task(header, &Task::from(task), seq, pos)?;
@@ -272,13 +292,24 @@ impl Index {
         Ok(())
     }
 
-    fn apply_place(&mut self, topic: &str, partition: i32, offset: i64) -> Result<()> {
-        let highest = self.places.entry((topic.into(), partition)).or_insert(i64::MIN);
-        if offset > *highest {
-            *highest = offset;
-            let mut statement =
-                self.connection.prepare_cached("INSERT OR REPLACE INTO place (topic, part, highest) VALUES (?1, ?2, ?3)")?;
-            statement.execute(params![topic, partition, offset])?;
+    fn apply_place(&mut self, topic: &str, partition: i32, offset: i64) {
+        if !self.places.contains_key(topic) {
+            self.places.insert(topic.into(), HashMap::new());
+        }
+        let Some(parts) = self.places.get_mut(topic) else { return };
+        let place = parts.entry(partition).or_insert(Place { highest: i64::MIN, is_stored: true });
+        if offset > place.highest {
+            *place = Place { highest: offset, is_stored: false };
+        }
+    }
+
+    fn store_places(&mut self) -> Result<()> {
+        let mut statement = self.connection.prepare_cached("INSERT OR REPLACE INTO place (topic, part, highest) VALUES (?1, ?2, ?3)")?;
+        for (topic, parts) in &mut self.places {
+            for (part, place) in parts.iter_mut().filter(|(_, place)| !place.is_stored) {
+                statement.execute(params![topic, part, place.highest])?;
+                place.is_stored = true;
+            }
         }
         Ok(())
     }
@@ -299,7 +330,8 @@ impl Index {
         if self.recent.len() >= RECENT_MAX {
             self.recent.clear();
         }
-        self.recent.insert(task.clone(), Recent { next: seq + 1, closed: mark == Mark::Closed });
+        let tenant = if seq == 0 { Some(header.tenant.as_deref().unwrap_or(fte_events::TENANT).into()) } else { before.tenant };
+        self.recent.insert(task.clone(), Recent { next: seq + 1, closed: mark == Mark::Closed, tenant });
         Ok(())
     }
 
