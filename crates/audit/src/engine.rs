@@ -27,17 +27,19 @@ mod index;
 mod own;
 mod readers;
 mod recover;
+mod reindex;
 mod sealing;
 mod settle;
 #[cfg(test)]
 pub(crate) mod sim;
+mod standing;
 mod state;
 mod tree;
 mod view;
 mod wal;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -50,12 +52,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use self::core::{Core, Means, Tally};
 pub use self::disk::{Disk, DiskFile, RealDisk};
 use self::fault::Fault;
+pub(crate) use self::index::compare::{CompareError, Compared, Comparison};
 pub use self::own::SOURCE;
 use self::readers::Readers;
+pub use self::reindex::reindex;
 pub use self::sealing::{Plain, Sealed, Sealing};
 use self::settle::Settled;
 pub use self::state::Published;
-use self::view::Shared;
+use self::view::{Files, Shared};
 use crate::entry::{Entry, NewEntry, Position};
 use crate::leaf::Kind;
 use crate::log::{Appended, Gaps, Log, LogError, Page, Query};
@@ -76,6 +80,9 @@ const BUSY: usize = 16;
 
 /// How often a log that has failed is tried again where nobody calls.
 const REOPEN_EVERY: Duration = Duration::from_secs(1);
+
+/// An index that is damaged again so soon after it was made again is not at fault itself: the disk is, or the memory, and the log had better not go on there.
+const REMAKE_EVERY: Duration = Duration::from_secs(3600);
 
 /// Where the log is and how much it may use.
 #[derive(Clone)]
@@ -176,15 +183,15 @@ impl Engine {
         disk::make_dir(&*options.disk, &options.directory).map_err(|error| explain(Fault::io(&options.directory)(error)))?;
         let core = Core::open(means).map_err(explain)?;
         let readers = Readers::new(files, options.readers_max);
-        let idle = readers.idle();
         let sealing = Arc::clone(&options.sealing);
         let started = |error: std::io::Error| LogError::Storage {
             what: "the thread that writes the audit log could not be started".to_owned(),
             source: Arc::new(error),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(started)?;
+        let shared_too = Arc::clone(&shared);
         let writer =
-            Writer { core: Some(core), fenced: None, shared: Arc::clone(&shared), idle, unsealed_since: None, settling: None, options };
+            Writer { core: Some(core), stopped: None, shared: shared_too, remade: None, unsealed_since: None, settling: None, options };
         let (running, ended) = watch::channel(());
         let run = move || {
             writer.run(&runtime, queue);
@@ -192,6 +199,21 @@ impl Engine {
         };
         let writer = thread::Builder::new().name("audit-writer".to_owned()).spawn(run).map_err(started)?;
         Ok(Self { calls: Some(calls), writer: Some(writer), ended, readers, shared, sealing })
+    }
+
+    async fn read_index<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection, &Files) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, LogError> {
+        let result = self.readers.read(read).await;
+        if self.shared.is_index_damaged()
+            && let Some(calls) = &self.calls
+        {
+            // The writer may be idle; a busy one sees it anyway.
+            let (reply, _) = oneshot::channel();
+            drop(calls.try_send(Call { entries: Vec::new(), reply }));
+        }
+        result
     }
 
     /// Resolves when the writer has ended, which it does only by a fault of this program: the process should not go on without it.
@@ -216,12 +238,12 @@ impl Drop for Engine {
 struct Writer {
     options: EngineOptions,
     shared: Arc<Shared>,
-    /// Connections of readers, which an index that was made again leaves behind.
-    idle: Arc<Mutex<Vec<Connection>>>,
     /// None after a fault.
     core: Option<Core>,
     /// Why this process must not write any more.
-    fenced: Option<LogError>,
+    stopped: Option<LogError>,
+    /// When a damaged index was made again.
+    remade: Option<Instant>,
     unsealed_since: Option<Instant>,
     settling: Option<JoinHandle<Result<Settled, Fault>>>,
 }
@@ -254,7 +276,7 @@ impl Writer {
     /// How long there is nothing to do without a call; `None` for ever.
     fn wait(&self) -> Option<Duration> {
         let Some(core) = &self.core else {
-            return Some(REOPEN_EVERY).filter(|_| self.fenced.is_none());
+            return Some(REOPEN_EVERY).filter(|_| self.stopped.is_none());
         };
         let seal = self.unsealed_since.map(|since| self.options.seal_every.saturating_sub(since.elapsed()));
         let due = core.due_ms().ok().flatten().map(|due| {
@@ -290,6 +312,9 @@ impl Writer {
 
     fn append(&mut self, group: &[Vec<NewEntry>]) -> Result<Vec<Vec<Appended>>, LogError> {
         let started = Instant::now();
+        if self.core.is_some() && self.shared.is_index_damaged() {
+            self.failed(Fault::DamagedIndex);
+        }
         if self.core.is_none() {
             self.open()?;
         }
@@ -308,14 +333,13 @@ impl Writer {
 
     /// Opens the log again, with the checks of a start.
     fn open(&mut self) -> Result<(), LogError> {
-        if let Some(fenced) = &self.fenced {
-            return Err(fenced.clone());
+        if let Some(stopped) = &self.stopped {
+            return Err(stopped.clone());
         }
         // Of the files that a failed settling touched nothing is known: they are written again, and must not be touched meanwhile.
         if let Some(settling) = self.settling.take() {
             drop(settling.join());
         }
-        Readers::forget(&self.idle);
         match Core::open(self.options.means(&self.shared)) {
             Ok(core) => {
                 self.core = Some(core);
@@ -328,10 +352,19 @@ impl Writer {
     fn failed(&mut self, fault: Fault) -> LogError {
         self.core = None;
         self.unsealed_since = None;
-        let is_fenced = matches!(fault, Fault::Fenced { .. });
+        let mut fault = fault;
+        if fault.is_damaged_index() {
+            // Opening it again would meet the damage again, for ever: it is derived, so it is made again.
+            self.shared.damage_index();
+            match self.remade.replace(Instant::now()) {
+                Some(before) if before.elapsed() < REMAKE_EVERY => fault = Fault::DamagedAgain(Box::new(fault)),
+                _ => {}
+            }
+        }
+        let is_last = matches!(fault, Fault::Fenced { .. } | Fault::DamagedAgain(_));
         let error = fault.explained(&self.options.directory);
-        if is_fenced {
-            self.fenced = Some(error.clone());
+        if is_last {
+            self.stopped = Some(error.clone());
         }
         self.shared.fail(&error);
         error
@@ -357,6 +390,7 @@ impl Writer {
             }
             return;
         };
+        core.observe(now_ms);
         let is_due = core.due_ms().ok().flatten().is_some_and(|due| due <= now_ms);
         if !is_due {
             return;
@@ -426,7 +460,7 @@ impl Log for Engine {
     fn entries(&self, query: Query) -> BoxFuture<'_, Result<Page, LogError>> {
         Box::pin(async move {
             let sealing = Arc::clone(&self.sealing);
-            let mut page = self.readers.read(move |index, files| find::entries(index, files, &*sealing, &query)).await?;
+            let mut page = self.read_index(move |index, files| find::entries(index, files, &*sealing, &query)).await?;
             page.actions_missing = self.shared.missing();
             Ok(page)
         })
@@ -434,7 +468,7 @@ impl Log for Engine {
 
     fn gaps(&self) -> BoxFuture<'_, Result<Gaps, LogError>> {
         Box::pin(async move {
-            let (open, filled) = self.readers.read(|index, _| find::gaps(index)).await?;
+            let (open, filled) = self.read_index(|index, _| find::gaps(index)).await?;
             Ok(Gaps { open, filled, missing: self.shared.missing() })
         })
     }
@@ -466,6 +500,11 @@ impl Log for Engine {
             None => Ok(()),
         }
     }
+}
+
+/// The leaves of a shard that its write-ahead log has from an index on, for who only reads. They are acknowledged, and may not be signed for yet.
+pub(crate) fn unsigned_leaves(root: &std::path::Path, shard: u16, from: u64) -> std::io::Result<Vec<Bytes>> {
+    wal::leaves_from(&RealDisk, &view::Layout { root: root.to_owned() }.wal(shard), from)
 }
 
 /// How many entries of each kind.

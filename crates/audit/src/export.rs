@@ -206,9 +206,11 @@ pub fn write(directory: &Path, source: &dyn Source, policy: &Policy, query: &Que
     out.write("entries.ndjson", lines.as_bytes())?;
     out.write("ocsf.ndjson", views.as_bytes())?;
     out.write("checkpoint", prover.note().as_bytes())?;
-    let policy = crate::trust::policy_of(policy, prover.note().as_bytes());
-    out.write("policy", policy.to_string().as_bytes())?;
     let Checkpoint { origin, size, .. } = prover.checkpoint().clone();
+    let mut policy = crate::trust::policy_of(policy, prover.note().as_bytes());
+    // An installation's key under its own name is no key of this log, and a policy may not have one key twice.
+    policy.logs.retain(|log| log.key.name() == origin);
+    out.write("policy", policy.to_string().as_bytes())?;
     out.write("report.html", report::page(&origin, size, query, &rows).as_bytes())?;
     out.write("README", report::readme(&origin, size, query.indexes.len()).as_bytes())?;
     let manifest = Manifest {

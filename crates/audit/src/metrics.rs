@@ -17,6 +17,8 @@ pub const CHECKPOINT_SECONDS: &str = "fte_audit_checkpoint_sec";
 pub const CHECKPOINT_SIZE: &str = "fte_audit_checkpoint_size";
 /// Numbers of the publishers' counters on the actions topic that have not arrived.
 pub const ACTIONS_MISSING: &str = "fte_audit_actions_missing";
+/// Seconds by which the clock is behind the newest entry. While it is not 0, the log's time stands still.
+pub const CLOCK_BEHIND_SECONDS: &str = "fte_audit_clock_behind_sec";
 
 /// Entries in the last checkpoint that witnesses have signed.
 pub const WITNESSED_SIZE: &str = "fte_audit_witnessed_size";
@@ -30,6 +32,7 @@ pub(crate) fn register() {
     }
     metrics::counter!(DUPLICATES).increment(0);
     actions_missing(0);
+    clock_behind(0);
 }
 
 pub(crate) fn sealed(took: Duration, size: u64) {
@@ -64,6 +67,10 @@ pub(crate) fn actions_missing(count: u64) {
     metrics::gauge!(ACTIONS_MISSING).set(count as f64);
 }
 
+pub(crate) fn clock_behind(seconds: u64) {
+    metrics::gauge!(CLOCK_BEHIND_SECONDS).set(seconds as f64);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +82,7 @@ mod tests {
         let text = recorder.handle().render();
         for series in [
             "fte_audit_actions_missing 0",
+            "fte_audit_clock_behind_sec 0",
             "fte_audit_entries_total{kind=\"conflict\"} 0",
             "fte_audit_entries_total{kind=\"unparsed\"} 0",
             "fte_audit_duplicates_total 0",

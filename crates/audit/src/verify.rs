@@ -13,6 +13,7 @@ mod blame;
 mod bundle;
 mod claims;
 mod files;
+mod index;
 mod order;
 mod report;
 mod source;
@@ -24,15 +25,17 @@ use std::collections::HashMap;
 use std::io;
 use std::num::NonZero;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
 
 use fte_tlog::{Checkpoint, Policy, PolicyError, SignedNote, TileLevel, TilePath, VerifierKey};
 
-use self::bundle::Facts;
+use self::bundle::{Checked, Facts};
 use self::claims::Claim;
+use self::index::{IndexCheck, year_of};
 use self::order::Order;
-pub use self::report::{Anchor, Class, FINDINGS_MAX, Finding, Report, Tally, summary};
+pub use self::report::{Anchor, Class, FINDINGS_MAX, Finding, IndexReport, Report, Tally, summary};
 use self::source::WITNESSED;
 pub use self::source::{Directory, Source};
 use self::tiles::{Stop, Tiles};
@@ -51,6 +54,8 @@ pub struct Options {
     pub remembered: Vec<Vec<u8>>,
     /// Only these entries of each shard; all of them if there is none.
     pub range: Option<Range<u64>>,
+    /// The index of the installation whose shards these all are, to be compared with them; only where there is no range.
+    pub index: Option<PathBuf>,
     /// How many threads hash.
     pub threads: NonZero<usize>,
 }
@@ -59,7 +64,7 @@ impl Options {
     /// Everything, with all that this machine has.
     pub fn new(policy: Policy) -> Self {
         let threads = thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
-        Self { policy, keys_from_log: false, given: Vec::new(), remembered: Vec::new(), range: None, threads }
+        Self { policy, keys_from_log: false, given: Vec::new(), remembered: Vec::new(), range: None, index: None, threads }
     }
 }
 
@@ -86,9 +91,11 @@ pub fn verify(shards: &[&dyn Source], options: &Options, progress: &mut dyn FnMu
     let temporary = |error| VerifyError::Read { file: "a temporary file".to_owned(), source: error };
     let mut order: Option<Order> = None;
     let mut before: Option<Checkpoint> = None;
+    // Before any checkpoint is read: what the index has is in the log then, or not signed yet.
+    let mut index = options.index.as_deref().filter(|_| options.range.is_none()).map(IndexCheck::open);
     for (number, source) in shards.iter().enumerate() {
         let mut report = Report { keys_from_log: options.keys_from_log, ..Report::default() };
-        let mut shard = Shard { number, options, report: &mut report, before: before.take(), order: &mut order };
+        let mut shard = Shard { number, options, report: &mut report, before: before.take(), order: &mut order, index: index.as_mut() };
         match shard.verify(*source, progress) {
             Ok(checkpoint) => before = checkpoint,
             Err(Broken::Stop(Stop::Found(finding))) => report.find(finding),
@@ -109,6 +116,11 @@ pub fn verify(shards: &[&dyn Source], options: &Options, progress: &mut dyn FnMu
         if let Some(report) = reports.last_mut() {
             report.gaps = outcome.gaps;
         }
+    }
+    // Of a log that is not what it should be there is no index to expect.
+    let is_whole = |report: &Report| report.entries.good == report.entries.all && !report.is_tampered();
+    if let Some(index) = index.filter(|_| reports.iter().all(is_whole)) {
+        index.finish(&mut reports);
     }
     for report in &mut reports {
         report.findings.sort_by_key(|finding| finding.entry.unwrap_or(u64::MAX));
@@ -135,6 +147,7 @@ struct Shard<'a> {
     /// The last checkpoint of the shard before, if that was verified too.
     before: Option<Checkpoint>,
     order: &'a mut Option<Order>,
+    index: Option<&'a mut IndexCheck>,
 }
 
 impl Shard<'_> {
@@ -244,6 +257,7 @@ impl Shard<'_> {
     ) -> Result<(), Stop> {
         let (size, threads) = (checkpoint.size, self.options.threads.get() as u64);
         let bundles = range.start / 256..range.end.div_ceil(256);
+        let year = year_of(&checkpoint.origin);
         let mut rotated = None;
         let stop = thread::scope(|scope| -> Result<Option<Stop>, Stop> {
             let workers: Vec<_> = (0..threads)
@@ -261,7 +275,7 @@ impl Shard<'_> {
                 .collect();
             for index in bundles.clone() {
                 let worker = usize::try_from((index - bundles.start) % threads).unwrap_or(0);
-                let (facts, stop) =
+                let Checked { facts, stop, bytes } =
                     workers[worker].recv().map_err(|_| Stop::Io("a bundle".to_owned(), io::Error::other("its reader failed")))?;
                 for facts in facts.iter().filter(|facts| range.contains(&facts.index)) {
                     if let Some(stop) = self.observe(checkpoint, facts, &mut rotated)? {
@@ -271,6 +285,9 @@ impl Shard<'_> {
                 }
                 if stop.is_some() {
                     return Ok(stop);
+                }
+                if let (Some(check), Some(year)) = (&mut self.index, year) {
+                    check.take(year, index, &bytes, u16::try_from(facts.len()).unwrap_or(u16::MAX))?;
                 }
                 self.report.bundles.good += 1;
                 progress(Progress { shard: self.number, done: self.report.entries.good, all: self.report.entries.all });

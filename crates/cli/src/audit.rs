@@ -6,6 +6,7 @@ mod export;
 mod hold;
 mod list;
 mod prove;
+mod reindex;
 mod rewrap;
 mod task;
 mod verify;
@@ -41,6 +42,8 @@ enum Verb {
     Prove(prove::Prove),
     /// Write evidence: entries with their proofs, for people and for programs
     Export(export::Export),
+    /// Make the index of a stopped log again from its entries
+    Reindex(reindex::Reindex),
     /// Countersign the checkpoints of logs, so that none of them can show two histories
     Witness(witness::Witness),
 }
@@ -56,6 +59,7 @@ impl Audit {
             Verb::Verify(verb) => verb.run(client, output).await,
             Verb::Prove(verb) => verb.run(client, output).await,
             Verb::Export(verb) => verb.run(client, output).await,
+            Verb::Reindex(verb) => verb.run(output).await,
             Verb::Witness(verb) => verb.run(output).await,
         }
     }

@@ -96,6 +96,9 @@ mod tests {
         check("20852163", "+20852163", CheckpointError::Size);
         check("20852163", "", CheckpointError::Size);
         check("20852163", "9223372036854775808", CheckpointError::Size);
+        assert_eq!(Checkpoint::parse(&TEXT.replace("20852163", "9223372036854775807")).unwrap().size, SIZE_MAX);
+        let empty = Checkpoint { origin: "a".to_owned(), size: 0, root: empty_root() };
+        assert_eq!(Checkpoint::parse(&empty.to_string()), Ok(empty));
         check("20852163", "0", CheckpointError::NotEmpty);
         check("I=", "J=", CheckpointError::Root);
         check("I=\n", "I=", CheckpointError::Lines);

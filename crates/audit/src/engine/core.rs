@@ -25,6 +25,7 @@ use super::index::Index;
 use super::own::OwnEntry;
 use super::sealing::{Sealing, sealed_header};
 use super::settle::{Settled, Settling};
+use super::standing::Wait;
 use super::state::{Published, State, shard_key};
 use super::view::{Files, Layout, Shared, View};
 use super::wal::Wal;
@@ -74,6 +75,8 @@ pub(super) struct Core {
     /// The shard that is written; none before the first entry.
     pub(super) shard: Option<Shard>,
     pub(super) last_ms: i64,
+    pub(super) closing: Wait,
+    pub(super) gaps: Wait,
 }
 
 /// The shard that is written.
@@ -94,6 +97,7 @@ pub(super) struct Shard {
 
 /// A group that is being made.
 struct Group {
+    wall_ms: i64,
     now_ms: i64,
     clock_back: bool,
     year: u16,
@@ -163,16 +167,24 @@ impl Core {
         self.write(group)
     }
 
-    /// When [`Core::tick`] has something to do, by the log's clock; `None` for never.
+    /// When [`Core::tick`] has something to do, by the clock on the wall; `None` for never.
     pub(super) fn due_ms(&self) -> Result<Option<i64>, Fault> {
-        let closing = self.index.closing_since()?.map(|since| since + self.means.close_after_ms);
-        let gap = self.index.gap_since()?.map(|since| since + self.means.gap_grace_ms);
+        let closing = self.index.closing_since()?.map(|since| self.closing.due(since));
+        let gap = self.index.gap_since()?.map(|since| self.gaps.due(since));
         Ok(closing.into_iter().chain(gap).min())
+    }
+
+    /// Notes what the clock says.
+    pub(super) fn observe(&mut self, wall_ms: i64) {
+        self.closing.observe(wall_ms, self.last_ms);
+        self.gaps.observe(wall_ms, self.last_ms);
+        self.means.shared.set_clock_behind(self.last_ms.saturating_sub(wall_ms));
     }
 
     /// Opens a group, in a new shard where a year has begun.
     fn begin(&mut self, now_ms: i64) -> Result<Group, Fault> {
         let clock_back = now_ms < self.last_ms;
+        self.observe(now_ms);
         // The clock may go back; the log's time does not.
         self.last_ms = self.last_ms.max(now_ms);
         let year = Timestamp::from_millisecond(self.last_ms).map_or(0, |time| Offset::UTC.to_datetime(time).year());
@@ -184,8 +196,16 @@ impl Core {
         }
         let Some(shard) = &self.shard else { return Err(Fault::Refused("there is no shard".to_owned())) };
         let (year, first) = (shard.year, shard.size);
-        let mut group =
-            Group { now_ms: self.last_ms, clock_back, year, first, leaves: Vec::new(), filled: Vec::new(), tally: Tally::default() };
+        let mut group = Group {
+            wall_ms: now_ms,
+            now_ms: self.last_ms,
+            clock_back,
+            year,
+            first,
+            leaves: Vec::new(),
+            filled: Vec::new(),
+            tally: Tally::default(),
+        };
         if first == 0 {
             let previous = self.means.shared.view().published.clone();
             let own = OwnEntry::shard_open(year, previous.as_ref());
@@ -262,7 +282,7 @@ impl Core {
 
     fn is_stored_like(&self, at: Position, entry: &NewEntry) -> Result<bool, Fault> {
         let mut leaves = self.files.leaves();
-        let stored = leaves.leaf(at)?.ok_or_else(|| Fault::Refused(format!("the index names the entry {at}, which is not there")))?;
+        let stored = leaves.leaf(at)?.ok_or(Fault::Astray(at))?;
         let (header, held) = leaf::decode(&stored)?;
         let payload = leaves.payload(at.shard, &header, held)?;
         Ok(self.means.sealing.is_same(&header, &payload, entry)?)
@@ -304,14 +324,24 @@ impl Core {
     /// Adds what the log itself has to say. Tasks are closed when they have been quiet for a while; where a group is written anyway, sooner.
     fn add_own(&mut self, group: &mut Group, is_due: bool) -> Result<(), Fault> {
         let mut own = std::mem::take(&mut group.filled);
-        let quiet_ms = if is_due { self.means.close_after_ms } else { self.means.close_after_ms / 10 };
-        for task in self.index.closing(group.now_ms - quiet_ms, OWN_MAX)? {
+        let (wall_ms, log_ms) = (group.wall_ms, group.now_ms);
+        let mut closing = Vec::new();
+        if let Some(since_ms) = self.closing.since(wall_ms, log_ms, if is_due { 1 } else { 10 }) {
+            closing = self.index.closing(since_ms, OWN_MAX)?;
+            self.closing.took(wall_ms, closing.len() < OWN_MAX);
+        }
+        for task in closing {
             let entries = self.index.next_seq(&task)?;
             let life = self.index.life(&task)?;
             let tenant = self.tenant_of(&task, group)?;
             own.push(OwnEntry::task_closed(task, tenant, entries, &life));
         }
-        for missing in self.index.gaps_due(group.now_ms - self.means.gap_grace_ms, OWN_MAX)? {
+        let mut gaps = Vec::new();
+        if let Some(since_ms) = self.gaps.since(wall_ms, log_ms, 1) {
+            gaps = self.index.gaps_due(since_ms, OWN_MAX)?;
+            self.gaps.took(wall_ms, gaps.len() < OWN_MAX);
+        }
+        for missing in gaps {
             tracing::warn!(source = %missing.source, first = missing.first, last = missing.last, "recorded actions have not arrived");
             own.push(OwnEntry::gap(missing));
         }
@@ -347,7 +377,8 @@ impl Core {
         if last.is_some() {
             shard.wal.append(&group.leaves)?;
         }
-        self.index.commit(last)?;
+        // Whoever took over since the last group has not seen what was synced just now.
+        self.state.check_epoch(&*self.means.disk)?;
         shard.size += group.leaves.len() as u64;
         let mut view = self.means.shared.view();
         let ended: Vec<u16> = view.shards.keys().copied().filter(|year| *year < shard.year).collect();
@@ -358,6 +389,8 @@ impl Core {
         }
         view.tail.extend(group.leaves);
         drop(view);
+        // After the entries are shown: whoever reads the index finds what it names.
+        self.index.commit(last)?;
         if shard.wal.is_full() {
             let closed = shard.wal.rotate(&*self.means.disk)?;
             shard.closed.push((closed, shard.size));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rusqlite::ErrorCode;
 
 use super::wal::WalError;
+use crate::entry::Position;
 use crate::leaf::LeafError;
 use crate::log::LogError;
 
@@ -19,13 +20,24 @@ pub(super) enum Fault {
     Io { path: PathBuf, source: io::Error },
     #[error("the index")]
     Index(#[from] rusqlite::Error),
+    /// The index is derived, so what the log has counts: it is made again.
+    #[error("the index names the entry {0}, which is not there")]
+    Astray(Position),
+    /// Somebody who read it met a part of it that is damaged.
+    #[error("the index is damaged")]
+    DamagedIndex,
+    /// It was made again, and that did not help.
+    #[error("the index was damaged, was made again from the log, and is damaged again")]
+    DamagedAgain(#[source] Box<Self>),
+    #[error("the index is being made again")]
+    MakingIndex,
     #[error("an entry is no leaf")]
     Leaf(#[from] LeafError),
     /// The files contradict each other, or what was signed.
     #[error("{0}")]
     Refused(String),
     /// Another process writes this log now: this one never does again.
-    #[error("{} was raised by another process: this one signs nothing more", epoch.display())]
+    #[error("{} was raised by another process: this one records and signs nothing more", epoch.display())]
     Fenced { epoch: PathBuf },
     #[error(transparent)]
     Log(#[from] LogError),
@@ -39,7 +51,7 @@ impl Fault {
 
     /// Whether the index must be made again.
     pub(super) fn is_damaged_index(&self) -> bool {
-        let Self::Index(error) = self else { return false };
+        let Self::Index(error) = self else { return matches!(self, Self::Astray(_) | Self::DamagedIndex) };
         matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation))
     }
 
@@ -48,9 +60,14 @@ impl Fault {
         let why = match &self {
             Self::Log(error) => return error.clone(),
             Self::Io { source, .. } | Self::Wal(WalError::Io { source, .. }) => why_io(source),
+            Self::MakingIndex => "its index is being made again from the log: ask again in a while",
+            Self::DamagedAgain(_) => {
+                "nothing is recorded any more: check the disk and the memory of this machine, make the index again with `fte audit reindex`, and start anew"
+            }
+            _ if self.is_damaged_index() => "its index is damaged and is made again from the log: try again in a while",
             Self::Index(error) => why_index(error),
             Self::Fenced { .. } => "another process writes it now; stop one of them",
-            Self::Wal(_) | Self::Refused(_) | Self::Leaf(_) => {
+            Self::Wal(_) | Self::Refused(_) | Self::Leaf(_) | Self::Astray(_) | Self::DamagedIndex => {
                 "it does not start from damaged files, or it would lose or change what is on record"
             }
         };

@@ -223,7 +223,7 @@ impl Scan<'_> {
     }
 
     fn look_up(&mut self, at: Position) -> Step {
-        let leaf = self.leaves.leaf(at)?.ok_or_else(|| Fault::Refused(format!("the index names the entry {at}, which is not there")))?;
+        let leaf = self.leaves.leaf(at)?.ok_or(Fault::Astray(at))?;
         self.look(at, &leaf)
     }
 

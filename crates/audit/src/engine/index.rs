@@ -7,6 +7,7 @@
 //!
 //! Every statement runs in a transaction that ends when its entries are durable: the index is never ahead of the log.
 
+pub(crate) mod compare;
 pub(super) mod schema;
 
 use std::collections::HashMap;
@@ -152,6 +153,19 @@ impl Index {
             }
         }
         Ok(Self { connection, block: -1, seen: Vec::new(), recent: HashMap::new(), places, missing, in_group: false })
+    }
+
+    /// One that nobody will look for after a crash.
+    fn scratch(path: &Path, cache_kib: u32) -> Result<Self> {
+        let index = Self::open(path, cache_kib)?;
+        index.connection.pragma_update(None, "journal_mode", "OFF")?;
+        index.connection.pragma_update(None, "synchronous", "OFF")?;
+        Ok(index)
+    }
+
+    /// Ends with everything in one file, which can be moved.
+    pub(super) fn close(self) -> Result<()> {
+        self.connection.pragma_update(None, "journal_mode", "DELETE")
     }
 
     /// The last entry it knows and the hash of its leaf.

@@ -17,8 +17,11 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 pub(super) struct Readers {
     files: Files,
     free: Arc<Semaphore>,
-    idle: Arc<Mutex<Vec<Connection>>>,
+    idle: Arc<Idle>,
 }
+
+/// Connections that wait, each to the index of this number.
+type Idle = Mutex<Vec<(u64, Connection)>>;
 
 impl Readers {
     pub(super) fn new(files: Files, readers_max: usize) -> Self {
@@ -32,11 +35,22 @@ impl Readers {
     ) -> Result<T, LogError> {
         let idle = Arc::clone(&self.idle);
         self.read_files(move |files| {
-            let kept = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let connection = kept.map_or_else(|| schema::reading(&files.layout.index()), Ok)?;
+            let number = files.shared.index().ok_or(Fault::MakingIndex)?;
+            let kept = {
+                let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+                // Those to an index that is gone would read that one for ever.
+                idle.retain(|(of, _)| *of == number);
+                idle.pop()
+            };
+            let connection = kept.map_or_else(|| schema::reading(&files.layout.index()), |(_, kept)| Ok(kept))?;
             let result = read(&connection, files);
-            if result.is_ok() {
-                idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            if files.shared.index() != Some(number) {
+                return Err(Fault::MakingIndex);
+            }
+            match &result {
+                Ok(_) => idle.lock().unwrap_or_else(PoisonError::into_inner).push((number, connection)),
+                Err(fault) if fault.is_damaged_index() => files.shared.damage_index(),
+                Err(_) => {}
             }
             result
         })
@@ -63,14 +77,5 @@ impl Readers {
             Ok(result) => result.map_err(explain),
             Err(_) => Err(LogError::Closed),
         }
-    }
-
-    /// Forgets connections to an index that was made again.
-    pub(super) fn forget(idle: &Mutex<Vec<Connection>>) {
-        idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    pub(super) fn idle(&self) -> Arc<Mutex<Vec<Connection>>> {
-        Arc::clone(&self.idle)
     }
 }

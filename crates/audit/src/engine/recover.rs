@@ -16,6 +16,7 @@ use fte_tlog::{Frontier, Hash, SignerKey, TILE_WIDTH, TileHashes, TileLevel, Til
 use super::core::{Core, Means, Shard, drop_segments, show};
 use super::fault::Fault;
 use super::index::Index;
+use super::standing::Wait;
 use super::state::{Published, State, read_note, shard_key};
 use super::view::{Files, View};
 use super::wal::Wal;
@@ -68,7 +69,8 @@ impl Core {
         }
         let index = caught_up(&means, &files)?;
         means.shared.set_missing(index.missing);
-        let mut core = Self { means, files, state, index, shard, last_ms };
+        let (closing, gaps) = (Wait::new(means.close_after_ms), Wait::new(means.gap_grace_ms));
+        let mut core = Self { means, files, state, index, shard, last_ms, closing, gaps };
         // Whatever was not in a checkpoint is, before anything new is; and what was is there again, as a power cut may have left it half written.
         if core.shard.as_ref().is_some_and(|shard| shard.size > 0) {
             core.seal()?;
@@ -89,7 +91,7 @@ fn read_published(files: &Files, year: u16, key: &SignerKey) -> Result<Option<Pu
     let path = files.layout.log(year).join("checkpoint");
     match files.disk.read(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        read => Ok(read_note(&read.map_err(Fault::io(&path))?, key).filter(|published| published.shard == year)),
+        read => Ok(read_note(&path, &read.map_err(Fault::io(&path))?, key)?.filter(|published| published.shard == year)),
     }
 }
 
@@ -212,19 +214,24 @@ fn read_tile(files: &Files, year: u16, size: u64, tile: TilePath) -> Result<Vec<
 /// The index, with every entry of the log.
 fn caught_up(means: &Means, files: &Files) -> Result<Index, Fault> {
     let path = files.layout.index();
-    match Index::open(&path, means.cache_kib).map_err(Fault::from).and_then(|index| catch_up(index, files)) {
-        Ok(Some(index)) => Ok(index),
-        Err(error) if !error.is_damaged_index() => Err(error),
+    let open = || Index::open(&path, means.cache_kib).map_err(Fault::from);
+    // Someone met damage in it, which opening it need not meet.
+    let found = if files.shared.is_index_damaged() { Ok(None) } else { open().and_then(|index| catch_up(index, files, &mut |_| {})) };
+    let index = match found {
+        Ok(Some(index)) => index,
+        Err(error) if !error.is_damaged_index() => return Err(error),
         unusable => {
             if let Err(error) = unusable {
                 tracing::warn!(%error, path = %path.display(), "the index of the audit log is damaged");
             }
             tracing::warn!(path = %path.display(), "the index of the audit log is made again from the log");
+            files.shared.begin_index();
             remove_index(&path)?;
-            let index = Index::open(&path, means.cache_kib)?;
-            catch_up(index, files)?.ok_or_else(|| Fault::Refused("a new index is of another log".to_owned()))
+            catch_up(open()?, files, &mut |_| {})?.ok_or_else(|| Fault::Refused("a new index is of another log".to_owned()))?
         }
-    }
+    };
+    files.shared.end_index();
+    Ok(index)
 }
 
 /// Removes the index; it is made again at the next start.
@@ -240,8 +247,8 @@ pub(super) fn remove_index(path: &Path) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Takes in what the index does not have. `None` if it is of another log.
-fn catch_up(mut index: Index, files: &Files) -> Result<Option<Index>, Fault> {
+/// Takes in what the index does not have, and tells how many entries that are so far. `None` if it is of another log.
+pub(super) fn catch_up(mut index: Index, files: &Files, progress: &mut dyn FnMut(u64)) -> Result<Option<Index>, Fault> {
     let shards: Vec<(u16, u64)> = files.shared.view().shards.iter().map(|(shard, size)| (*shard, *size)).collect();
     let done = index.done()?;
     let mut leaves = files.leaves();
@@ -252,6 +259,7 @@ fn catch_up(mut index: Index, files: &Files) -> Result<Option<Index>, Fault> {
         }
     }
     let mut in_group = 0;
+    let mut taken = 0;
     let mut last = None;
     for (shard, size) in shards {
         let from = match done {
@@ -270,7 +278,9 @@ fn catch_up(mut index: Index, files: &Files) -> Result<Option<Index>, Fault> {
             in_group += 1;
             if in_group == CATCH_UP {
                 index.commit(last)?;
+                taken += u64::try_from(in_group).unwrap_or(0);
                 in_group = 0;
+                progress(taken);
             }
         }
     }

@@ -4,7 +4,9 @@
 //! fixed size that are written in turn: a sync of content alone, where putting a new file in place takes two.
 //!
 //! The lock keeps a second process off on one machine. Where locks do not reach (some network disks), the fencing epoch does: each start raises it, and
-//! whoever finds another's number there signs nothing more.
+//! whoever finds another's there acknowledges and signs nothing more. It is read after each sync of a group, before that is acknowledged: what was
+//! synced before the other raised it, the other finds when it opens the log, and what was synced later was not acknowledged. The file is opened anew
+//! each time, since network disks look at the server then, and not at each `stat`. On a local disk that is some 10 µs, beside a sync of 200 and more.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,7 +30,8 @@ pub struct Published {
 
 pub(super) struct State {
     directory: PathBuf,
-    epoch: u64,
+    /// What stands in the file of the epoch while this process writes: the number, and what tells it from another that started at the same moment.
+    epoch: String,
     turn: usize,
     _lock: Box<dyn Send>,
 }
@@ -36,49 +39,63 @@ pub(super) struct State {
 impl State {
     /// Locks the log for this process and raises the epoch. Gives the last checkpoint that was signed with `key`.
     pub(super) fn open(disk: &dyn Disk, directory: &Path, key: &SignerKey) -> Result<(Self, Option<Published>), Fault> {
-        make_dir(disk, directory).map_err(Fault::io(directory))?;
-        let path = directory.join("lock");
-        let Some(lock) = disk.lock(&path).map_err(Fault::io(&path))? else {
-            return Err(Fault::Refused(format!(
-                "another process has {} locked: only one may write the log; stop it first",
-                path.display()
-            )));
-        };
+        let lock = lock(disk, directory)?;
         let path = directory.join("epoch");
         let before = match disk.read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
             read => std::str::from_utf8(&read.map_err(Fault::io(&path))?)
                 .ok()
-                .and_then(|text| text.trim().parse().ok())
+                .and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok())
                 .ok_or_else(|| Fault::Refused(format!("{} is no number: restore it, or write a large one", path.display())))?,
         };
-        let epoch: u64 = before + 1;
-        install(disk, &directory.join("new"), &path, format!("{epoch}\n").as_bytes(), Durability::Synced).map_err(Fault::io(&path))?;
+        let mut token = [0; 8];
+        getrandom::fill(&mut token).map_err(|error| Fault::Refused(format!("no random number for the writer's epoch: {error}")))?;
+        let epoch = format!("{} {}\n", before.saturating_add(1), crate::leaf::hex(&token));
+        install(disk, &directory.join("new"), &path, epoch.as_bytes(), Durability::Synced).map_err(Fault::io(&path))?;
         let mut state = Self { directory: directory.to_owned(), epoch, turn: 0, _lock: lock };
         let mut last: Option<Published> = None;
+        let mut unreadable = None;
         for turn in 0..2 {
             let path = state.slot(turn);
-            let Some(published) = disk.read(&path).ok().and_then(|bytes| read_slot(&bytes, key)) else { continue };
+            let bytes = match disk.read(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                read => read.map_err(Fault::io(&path))?,
+            };
+            let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            let Some(published) = read_note(&path, &bytes[..end], key)? else {
+                unreadable = Some(path);
+                continue;
+            };
             let place = |published: &Published| (published.shard, published.checkpoint.size);
             if last.as_ref().is_none_or(|last| place(last) <= place(&published)) {
                 last = Some(published);
                 state.turn = 1 - turn;
             }
         }
-        Ok((state, last))
+        // They are written in turn, so a crash tears one of them at most. With both lost nothing would hold the log to what it signed.
+        match unreadable {
+            Some(path) if last.is_none() => Err(Fault::Refused(format!(
+                "{} holds no checkpoint of this log, and none is beside it: what was signed last is not known. Restore it from a copy",
+                path.display()
+            ))),
+            _ => Ok((state, last)),
+        }
     }
 
     fn slot(&self, turn: usize) -> PathBuf {
         self.directory.join(format!("checkpoint-{turn}"))
     }
 
-    /// Remembers a checkpoint durably. Refuses if another process has taken over.
-    pub(super) fn save(&mut self, disk: &dyn Disk, note: &str) -> Result<(), Fault> {
+    /// Refuses if another process has taken over.
+    pub(super) fn check_epoch(&self, disk: &dyn Disk) -> Result<(), Fault> {
         let path = self.directory.join("epoch");
         let epoch = disk.read(&path).map_err(Fault::io(&path))?;
-        if epoch != format!("{}\n", self.epoch).as_bytes() {
-            return Err(Fault::Fenced { epoch: path });
-        }
+        if epoch == self.epoch.as_bytes() { Ok(()) } else { Err(Fault::Fenced { epoch: path }) }
+    }
+
+    /// Remembers a checkpoint durably. Refuses if another process has taken over.
+    pub(super) fn save(&mut self, disk: &dyn Disk, note: &str) -> Result<(), Fault> {
+        self.check_epoch(disk)?;
         let path = self.slot(self.turn);
         let mut bytes = note.as_bytes().to_vec();
         bytes.resize(bytes.len().max(SLOT_BYTES), 0);
@@ -99,23 +116,39 @@ impl State {
     }
 }
 
-/// The checkpoint in a file, if it is whole and ours.
-fn read_slot(bytes: &[u8], key: &SignerKey) -> Option<Published> {
-    let end = bytes.iter().rposition(|byte| *byte != 0)? + 1;
-    read_note(&bytes[..end], key)
+/// Keeps every other process of this machine from writing the log.
+pub(super) fn lock(disk: &dyn Disk, directory: &Path) -> Result<Box<dyn Send>, Fault> {
+    make_dir(disk, directory).map_err(Fault::io(directory))?;
+    let path = directory.join("lock");
+    disk.lock(&path)
+        .map_err(Fault::io(&path))?
+        .ok_or_else(|| Fault::Refused(format!("another process has {} locked: only one may write the log; stop it first", path.display())))
 }
 
-/// A signed checkpoint of one of the log's shards.
-pub(super) fn read_note(note: &[u8], key: &SignerKey) -> Option<Published> {
-    let signed = SignedNote::parse(note).ok()?;
-    let checkpoint = Checkpoint::parse(signed.text()).ok()?;
-    let shard = checkpoint.origin.rsplit_once('/')?.1.parse().ok()?;
-    let key = shard_key(key, shard).ok()?;
-    if key.name() != checkpoint.origin {
-        return None;
+/// The signed checkpoint in a file. `None` if it is not whole, as after a crash; refused if it is whole and another key's: whoever signed on with this one
+/// would give the log a second history that nothing ties to the first. (A crash cannot make the one look like the other: a line of signature that is
+/// put together of two is none.)
+pub(super) fn read_note(path: &Path, note: &[u8], key: &SignerKey) -> Result<Option<Published>, Fault> {
+    let Ok(signed) = SignedNote::parse(note) else { return Ok(None) };
+    let Ok(checkpoint) = Checkpoint::parse(signed.text()) else { return Ok(None) };
+    let Some(shard) = checkpoint.origin.rsplit_once('/').and_then(|(_, shard)| shard.parse().ok()) else { return Ok(None) };
+    let key = shard_key(key, shard)?;
+    let claims = |signature| key.verifier().claims(signature);
+    if key.name() != checkpoint.origin || !signed.signatures().iter().any(claims) {
+        let signers: Vec<String> =
+            signed.signatures().iter().map(|signature| format!("{}+{}", signature.name, crate::leaf::hex(&signature.id))).collect();
+        return Err(Fault::Refused(format!(
+            "{} was signed by another key, {}, and this one is {}+{}: restore that key (keys/log.key, or what FTE_AUDIT_KEY_FILE or \
+             FTE_AUDIT_KEY_SECRET names), or give this one a log of its own in another directory",
+            path.display(),
+            signers.join(", "),
+            key.name(),
+            crate::leaf::hex(&key.verifier().id()),
+        )));
     }
-    signed.verify(&[key.verifier()]).ok().filter(|verified| !verified.is_empty())?;
-    Some(Published { shard, checkpoint, note: std::str::from_utf8(note).ok()?.into() })
+    let text = std::str::from_utf8(note).ok();
+    let is_right = signed.verify(&[key.verifier()]).is_ok();
+    Ok(text.filter(|_| is_right).map(|text| Published { shard, checkpoint, note: text.into() }))
 }
 
 /// The key under the name of a shard, which is its origin.

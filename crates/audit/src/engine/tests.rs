@@ -13,6 +13,7 @@ use super::*;
 use crate::entry::Task;
 use crate::leaf::Flag;
 
+mod compare;
 mod crash;
 mod files;
 mod own;

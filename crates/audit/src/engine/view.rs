@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -18,6 +18,9 @@ use crate::entry::Position;
 use crate::leaf::{self, Header};
 use crate::log::LogError;
 use crate::metrics;
+
+/// A clock that is put right by less than this is nothing to tell of.
+const CLOCK_BEHIND_SEC: u64 = 60;
 
 /// Where the parts of the log are.
 #[derive(Clone)]
@@ -83,6 +86,10 @@ pub(super) struct Shared {
     view: Mutex<View>,
     fault: Mutex<Option<LogError>>,
     actions_missing: AtomicU64,
+    clock_behind_sec: AtomicU64,
+    /// Which index it is; odd while it is being made again.
+    index: AtomicU64,
+    is_index_damaged: AtomicBool,
 }
 
 impl Shared {
@@ -108,10 +115,53 @@ impl Shared {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Which index there is; none while it is being made again. Whoever reads it asks before and after: in between it may have been another.
+    pub(super) fn index(&self) -> Option<u64> {
+        Some(self.index.load(Ordering::SeqCst)).filter(|index| index.is_multiple_of(2))
+    }
+
+    /// The index goes, and another is made.
+    pub(super) fn begin_index(&self) {
+        self.index.fetch_or(1, Ordering::SeqCst);
+    }
+
+    /// There is an index with every entry, and nobody has met damage in it.
+    pub(super) fn end_index(&self) {
+        self.index.fetch_add(self.index.load(Ordering::SeqCst) % 2, Ordering::SeqCst);
+        self.is_index_damaged.store(false, Ordering::SeqCst);
+    }
+
+    /// Has the index made again when the log is opened next.
+    pub(super) fn damage_index(&self) {
+        self.is_index_damaged.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_index_damaged(&self) -> bool {
+        self.is_index_damaged.load(Ordering::SeqCst)
+    }
+
     pub(super) fn set_missing(&self, count: i64) {
         let count = u64::try_from(count).unwrap_or(0);
         if self.actions_missing.swap(count, Ordering::Relaxed) != count {
             metrics::actions_missing(count);
+        }
+    }
+
+    /// Tells by how much the clock is behind the log's newest entry.
+    pub(super) fn set_clock_behind(&self, behind_ms: i64) {
+        let behind = u64::try_from(behind_ms / 1000).unwrap_or(0);
+        let before = self.clock_behind_sec.swap(behind, Ordering::Relaxed);
+        if behind == before {
+            return;
+        }
+        metrics::clock_behind(behind);
+        if behind >= CLOCK_BEHIND_SEC && before < CLOCK_BEHIND_SEC {
+            tracing::warn!(
+                behind_sec = behind,
+                "this machine's clock is behind the newest entry of the audit log, whose time stands still until it has caught up: check the clock"
+            );
+        } else if behind < CLOCK_BEHIND_SEC && before >= CLOCK_BEHIND_SEC {
+            tracing::info!("this machine's clock has caught up with the audit log");
         }
     }
 

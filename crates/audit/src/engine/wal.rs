@@ -93,6 +93,26 @@ fn frame(bytes: &[u8], at: usize) -> Option<Frame<'_>> {
     (u64::from(checksum(index, group, leaf)) == number(4..8)).then_some(Frame { index, group, leaf })
 }
 
+/// The leaves that follow each other from an index on, for who only reads.
+pub(super) fn leaves_from(disk: &dyn Disk, directory: &Path, from: u64) -> io::Result<Vec<Bytes>> {
+    let mut leaves = Vec::new();
+    for first in segments(disk, directory)? {
+        let bytes = match disk.read(&directory.join(name(first))) {
+            // It has gone since, and so its entries are in bundles.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            read => Bytes::from(read?),
+        };
+        let mut at = 0;
+        while let Some(frame) = frame(&bytes, at) {
+            if frame.index == from + leaves.len() as u64 {
+                leaves.push(bytes.slice_ref(frame.leaf));
+            }
+            at += FRAME + frame.leaf.len();
+        }
+    }
+    Ok(leaves)
+}
+
 /// What the segments of a directory hold.
 #[derive(Default)]
 pub(super) struct Recovered {

@@ -44,17 +44,29 @@ pub(super) fn digest16(parts: &[&str]) -> Digest16 {
     short
 }
 
-/// Checks the bundle at this index. The facts of all its entries, or what is wrong with the first bad one, with the facts of those before it.
-pub(super) fn check(source: &dyn Source, tiles: &mut Tiles<'_>, index: u64, size: u64) -> (Vec<Facts>, Option<Stop>) {
-    let mut facts = Vec::with_capacity(256);
-    let stop = check_into(source, tiles, index, size, &mut facts).err();
-    (facts, stop)
+/// What was found in a bundle.
+pub(super) struct Checked {
+    /// Of its entries, up to the first bad one.
+    pub(super) facts: Vec<Facts>,
+    /// What is wrong with that one.
+    pub(super) stop: Option<Stop>,
+    /// The bytes of a good bundle, without those behind the log's end.
+    pub(super) bytes: Vec<u8>,
 }
 
-fn check_into(source: &dyn Source, tiles: &mut Tiles<'_>, index: u64, size: u64, facts: &mut Vec<Facts>) -> Result<(), Stop> {
-    let Some(path) = TilePath::in_tree(TileLevel::Entries, index, size) else { return Ok(()) };
+/// Checks the bundle at this index.
+pub(super) fn check(source: &dyn Source, tiles: &mut Tiles<'_>, index: u64, size: u64) -> Checked {
+    let mut facts = Vec::with_capacity(256);
+    match check_into(source, tiles, index, size, &mut facts) {
+        Ok(bytes) => Checked { facts, stop: None, bytes },
+        Err(stop) => Checked { facts, stop: Some(stop), bytes: Vec::new() },
+    }
+}
+
+fn check_into(source: &dyn Source, tiles: &mut Tiles<'_>, index: u64, size: u64, facts: &mut Vec<Facts>) -> Result<Vec<u8>, Stop> {
+    let Some(path) = TilePath::in_tree(TileLevel::Entries, index, size) else { return Ok(Vec::new()) };
     let hashes = tiles.tile(0, index)?;
-    let (name, bytes) = read(source, path)?;
+    let (name, mut bytes) = read(source, path)?;
     let at = walk(&name, &bytes, hashes, first_leaf(path), |leaf, entry, byte| {
         facts.push(check_leaf(source, &name, leaf, entry, byte)?);
         Ok(())
@@ -64,7 +76,8 @@ fn check_into(source: &dyn Source, tiles: &mut Tiles<'_>, index: u64, size: u64,
         let what = format!("{} bytes are behind the last entry", bytes.len() - at);
         return Err(Stop::Found(Finding::tampered(name, what).at(first_leaf(path) + u64::from(path.width) - 1, at as u64)));
     }
-    Ok(())
+    bytes.truncate(at);
+    Ok(bytes)
 }
 
 /// Takes a bundle apart leaf by leaf, and compares each with its hash before the next is looked for: a changed length shows where it stands.

@@ -94,6 +94,15 @@ impl fmt::Display for Tally {
     }
 }
 
+/// How the index of an installation agrees with the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct IndexReport {
+    /// Rows that are what the log says.
+    pub rows: u64,
+    /// The last entry that it has, as `2026-17`; none if it is empty. Later ones it takes in when the service starts.
+    pub last: Option<String>,
+}
+
 /// What was verified of a shard. `Display` is the one line for people.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
@@ -117,6 +126,8 @@ pub struct Report {
     pub anchor: Anchor,
     /// Whether the keys came with the log itself: it then proves only that it agrees with itself.
     pub keys_from_log: bool,
+    /// Of the last shard, where there was an index to compare.
+    pub index: Option<IndexReport>,
     /// Everything that is wrong, the first entry first; at most [`FINDINGS_MAX`].
     pub findings: Vec<Finding>,
     /// The log's checkpoint as it was read: keep it, and verify against it later.
@@ -141,6 +152,11 @@ impl Report {
 
     pub fn is_tampered(&self) -> bool {
         self.first_bad().is_some()
+    }
+
+    /// Whether the index alone is not what it should be, and the log is.
+    pub fn is_index_alone(&self) -> bool {
+        self.findings.iter().all(|finding| finding.class == Class::Incomplete || finding.file == super::index::NAME)
     }
 
     /// Whether something is not there that should be.

@@ -1,6 +1,7 @@
 //! Logs that are built here, tampered with in every way that is known, and verified.
 
 mod building;
+mod decisions;
 mod honest;
 mod tampered;
 

@@ -63,7 +63,7 @@ impl Export {
         }
         let is_one = places.len() == 1;
         for (shard, indexes) in places {
-            let found = local::Found { shards: vec![http::shard(&client, shard)], key_files: Vec::new() };
+            let found = local::Found { shards: vec![http::shard(&client, shard)], key_files: Vec::new(), index: None };
             let keys = keys::find(&self.keys, &found)?;
             let directory = if is_one { self.out.clone() } else { self.out.join(shard.to_string()) };
             let query = Query { query: self.words(), indexes, complete, made_at: Timestamp::now() };

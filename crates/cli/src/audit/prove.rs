@@ -45,7 +45,7 @@ impl Prove {
         let (shard, index) = self.entry;
         let found = match &self.data {
             Some(data) => local::shard(&data.to_string_lossy(), shard)?,
-            None => local::Found { shards: vec![http::shard(&client, shard)], key_files: Vec::new() },
+            None => local::Found { shards: vec![http::shard(&client, shard)], key_files: Vec::new(), index: None },
         };
         let keys = keys::find(&self.keys, &found)?;
         // Reading blocks.

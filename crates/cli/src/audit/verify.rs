@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use clap::Args;
-use fte_audit::verify::{Anchor, Options, Progress, Report, Source, VerifyError, summary, verify};
+use fte_audit::verify::{Anchor, IndexReport, Options, Progress, Report, Source, VerifyError, summary, verify};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -45,6 +45,9 @@ pub(crate) struct Verify {
     /// Neither use nor write what is remembered
     #[arg(long, conflicts_with = "memory")]
     no_memory: bool,
+    /// Do not compare an installation's index with its log, which takes as long as the log itself
+    #[arg(long)]
+    no_index: bool,
     /// How many threads hash. By default one for each core
     #[arg(long, value_name = "N")]
     threads: Option<NonZero<usize>>,
@@ -78,6 +81,7 @@ impl Verify {
         let defaults = Options::new(keys.policy);
         let threads = self.threads.unwrap_or(defaults.threads);
         let options = Options { keys_from_log: keys.from_log, given, remembered, range: self.range.clone(), threads, ..defaults };
+        let options = Options { index: found.index.clone().filter(|_| !self.no_index), ..options };
         if options.range.is_some() && found.shards.len() > 1 {
             let advice = format!("name one shard, as {}/2026", self.target.trim_end_matches('/'));
             return Err(Error::usage("--range is about the entries of one shard, and there are several", advice));
@@ -115,6 +119,13 @@ impl Verify {
         }
         if !is_tampered {
             caveats(reports, anchor, output);
+        }
+        if is_tampered && reports.iter().all(Report::is_index_alone) {
+            return Err(Error::Broken {
+                what: "the index is not what the log says; the log itself is what was signed".to_owned(),
+                why: "index.sqlite was changed, or is damaged: what it hides is not found by asking".to_owned(),
+                advice: "keep a copy of it, stop the instance, and make it again with `fte audit reindex`".to_owned(),
+            });
         }
         if is_tampered {
             return Err(Error::Broken {
@@ -158,6 +169,9 @@ fn caveats(reports: &[Report], anchor: Anchor, output: Output) {
             "the key was taken from the log's own directory: give --public-key or --policy from elsewhere to prove whose log this is",
         );
     }
+    if let Some(IndexReport { rows, last: Some(last) }) = reports.last().and_then(|report| report.index.as_ref()) {
+        output.note(format!("index: {rows} rows are what the log says up to entry {last}"));
+    }
     let unknown: usize = reports.iter().map(|report| report.unknown_signatures).sum();
     if unknown > 0 {
         output.note(format!("{unknown} signatures are of keys that are not known here, and say nothing"));
@@ -180,7 +194,7 @@ fn unverifiable(error: VerifyError) -> Error {
 }
 
 /// On standard error, and only where that is a terminal.
-fn progress_bar(is_json: bool) -> ProgressBar {
+pub(super) fn progress_bar(is_json: bool) -> ProgressBar {
     if is_json || !crate::output::stderr_is_terminal() {
         return ProgressBar::hidden();
     }

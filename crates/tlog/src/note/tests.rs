@@ -50,6 +50,29 @@ fn a_key_with_the_name_of_another_is_not_the_other() {
 }
 
 #[test]
+fn each_key_counts_once_and_a_signature_stands_once() {
+    let (first, second) = (signer("first", 1), signer("second", 2));
+    let witness = SignerKey::new("witness", KeyAlgorithm::CosignatureV1, &[3; 32]).unwrap();
+    let text = "text\n";
+    let signatures = [first.sign(text, 0), second.sign(text, 0), first.sign(text, 0), witness.sign(text, 5), witness.sign(text, 6)];
+    let note = signatures.into_iter().fold(SignedNote::new(text).unwrap(), SignedNote::with);
+    // The same signature again is none more; another of the same key is.
+    assert_eq!(note.signatures().len(), 4);
+    let keys = [first.verifier(), second.verifier(), witness.verifier()];
+    let verified: Vec<_> =
+        note.verify(&keys).unwrap().into_iter().map(|verified| (verified.key.name().to_owned(), verified.time_s)).collect();
+    assert_eq!(verified, [("first".to_owned(), 0), ("second".to_owned(), 0), ("witness".to_owned(), 5)]);
+}
+
+#[test]
+fn a_note_has_so_many_bytes_and_no_more() {
+    let end = "\n\n\u{2014} a AAAAAAA=\n";
+    let largest = format!("{}{end}", "x".repeat(NOTE_BYTES_MAX - end.len()));
+    assert!(SignedNote::parse(largest.as_bytes()).is_ok());
+    assert_eq!(SignedNote::parse(format!("x{largest}").as_bytes()), Err(NoteError::TooLarge));
+}
+
+#[test]
 fn the_text_ends_at_the_last_empty_line() {
     let text = "one\n\ntwo\n\n\u{2014} not a signature\n";
     let key = signer("name", 1);

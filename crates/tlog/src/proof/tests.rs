@@ -99,6 +99,10 @@ fn a_proof_with_a_hash_more_less_or_other_does_not_hold() {
     };
     check(&inclusion, &included);
     check(&consistency, &consistent);
+    let length = |found: usize, expected: usize| Err(ProofError::Length { found, expected });
+    let (short, right, long) = (consistency.len() - 1, consistency.len(), consistency.len() + 1);
+    assert_eq!(consistent(&consistency[..short]), length(short, right));
+    assert_eq!(consistent(&[&consistency[..], &[leaf(0)]].concat()), length(long, right));
     assert_eq!(included(&inclusion[1..]), Err(ProofError::Length { found: inclusion.len() - 1, expected: inclusion.len() }));
 }
 
@@ -123,5 +127,16 @@ fn tiles_that_cannot_be_used_are_told_apart() {
     let mut tree = TileHashes::new(300, |path: TilePath| Ok::<_, ()>(vec![0; usize::from(path.width) * 32]));
     for (height, index) in [(0, 300), (1, 150), (8, 1), (9, 0), (64, 0), (2048, 0), (7, u64::MAX)] {
         assert!(matches!(tree.subtree(height, index), Err(TileError::NotInTree { .. })), "{height} {index}");
+    }
+}
+
+#[test]
+fn a_full_tile_stands_for_a_partial_one_and_shows_no_more_than_that() {
+    let (whole, tree) = (Tree::of(512), Tree::of(300));
+    let mut reader = TileHashes::new(300, |path: TilePath| whole.tiles.get(&path.filled()).or(tree.tiles.get(&path)).cloned().ok_or(()));
+    assert_eq!(reader.subtree(0, 299).unwrap(), leaf(299));
+    assert_eq!(tree_root(&mut reader, 300).unwrap(), *tree.root(300));
+    for (height, index) in [(0, 300), (1, 150), (2, 75), (0, 511)] {
+        assert!(matches!(reader.subtree(height, index), Err(TileError::NotInTree { .. })), "{height} {index}");
     }
 }

@@ -13,7 +13,7 @@ const CHECKPOINT_PAGES: u32 = 1000;
 /// Longest wait for another connection's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Version of these tables. One that is not this is made again from the log.
-const VERSION: i32 = 2;
+pub(super) const VERSION: i32 = 2;
 
 /// `pos` is a place in all shards, in log order ([`super::pos_of`]); a block is the 256 entries of one bundle.
 const TABLES: &str = "

@@ -81,6 +81,130 @@ async fn p12_an_index_that_is_missing_or_damaged_or_of_another_log_is_made_again
     }
 }
 
+/// Overwrites what is behind the first page of the index, as a failing disk may.
+fn spoil(path: &Path) {
+    // Out of SQLite's own log first.
+    Connection::open(path).unwrap().query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    let length = usize::try_from(fs::metadata(path).unwrap().len()).unwrap();
+    assert!(length > 100 * 4096, "{length}");
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &vec![b'x'; length - 4096], 4096).unwrap();
+}
+
+/// A log whose writer keeps so few pages of the index that it meets what is on the disk.
+fn forgetful(directory: &Path) -> EngineOptions {
+    EngineOptions { cache_kib: 16, ..options(directory) }
+}
+
+#[tokio::test]
+async fn p12_an_index_that_is_damaged_while_it_is_used_is_made_again_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = Engine::open(forgetful(directory.path())).unwrap();
+    for from in (0..6000).step_by(500) {
+        log.append(batch(from, 500)).await.unwrap();
+    }
+    let path = directory.path().join("audit/index.sqlite");
+    spoil(&path);
+    let error = log.append(batch(0, 500)).await.unwrap_err();
+    assert!(error.to_string().contains("its index is damaged and is made again"), "{error}");
+    assert!(log.append(batch(0, 500)).await.unwrap().iter().all(|outcome| *outcome == Appended::Known));
+    log.ready().unwrap();
+    assert_eq!(all(&log, any()).await.len(), 6000);
+    // Damaged again at once: that is not the index's fault, and making it again would not end.
+    spoil(&path);
+    let error = fte_service::chain(&log.append(batch(0, 500)).await.unwrap_err());
+    assert!(error.contains("is damaged again") && error.contains("check the disk"), "{error}");
+    assert!(log.append(batch(6000, 1)).await.is_err());
+    assert!(fte_service::chain(&log.ready().unwrap_err()).contains("is damaged again"));
+    drop(log);
+    // A person has looked: whatever is wrong with the index shows, and it is made again.
+    let log = Engine::open(forgetful(directory.path())).unwrap();
+    while log.append(batch(0, 6000)).await.is_err() {}
+    assert_eq!(all(&log, any()).await.len(), 6000);
+}
+
+#[tokio::test]
+async fn p12_a_damaged_index_that_only_a_reader_meets_is_made_again_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(directory.path());
+    for from in (0..6000).step_by(500) {
+        log.append(batch(from, 500)).await.unwrap();
+    }
+    spoil(&directory.path().join("audit/index.sqlite"));
+    let by_type = Query { action: Some("fte.status.changed".to_owned()), ..any() };
+    assert!(log.entries(by_type.clone()).await.is_err());
+    while log.entries(by_type.clone()).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(all(&log, by_type).await.len(), 6000);
+}
+
+#[tokio::test]
+async fn p12_an_index_that_names_what_is_not_there_is_made_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(directory.path());
+    log.append(batch(0, 100)).await.unwrap();
+    let path = directory.path().join("audit/index.sqlite");
+    Connection::open(&path).unwrap().execute("UPDATE identity SET pos = pos + 1000", []).unwrap();
+    assert!(log.append(batch(0, 1)).await.unwrap_err().to_string().contains("is made again"));
+    assert_eq!(log.append(batch(0, 1)).await.unwrap(), [Appended::Known]);
+}
+
+#[tokio::test]
+async fn who_reads_while_the_index_is_made_again_reads_no_index_that_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = Arc::new(open(directory.path()));
+    log.append(batch(0, 100)).await.unwrap();
+    let (reading, is_reading) = std::sync::mpsc::channel();
+    let (go_on, may_go_on) = std::sync::mpsc::channel::<()>();
+    let reader = Arc::clone(&log);
+    let under_way = tokio::spawn(async move {
+        let count = |connection: &Connection| Ok(connection.query_row("SELECT count(*) FROM identity", [], |row| row.get::<_, i64>(0))?);
+        let read = move |connection: &Connection, _: &super::super::view::Files| {
+            count(connection)?;
+            reading.send(()).unwrap();
+            may_go_on.recv().unwrap();
+            count(connection)
+        };
+        reader.readers.read(read).await
+    });
+    tokio::task::spawn_blocking(move || is_reading.recv().unwrap()).await.unwrap();
+    log.shared.damage_index();
+    log.append(batch(100, 100)).await.unwrap();
+    go_on.send(()).unwrap();
+    let error = under_way.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("is being made again"), "{error}");
+    // Its connection is not kept: whoever reads next finds what there is.
+    log.append(batch(200, 100)).await.unwrap();
+    assert_eq!(all(&log, any()).await.len(), 300);
+}
+
+#[tokio::test]
+async fn p12_an_index_is_made_again_by_hand_while_nobody_writes() {
+    let directory = tempfile::tempdir().unwrap();
+    let audit = directory.path().join("audit");
+    assert!(fte_service::chain(&reindex(&audit, &mut |_, _| {}).unwrap_err()).contains("no shard"));
+    let now = Arc::new(AtomicI64::new(JULY_2026));
+    let clock = Arc::clone(&now);
+    let options = EngineOptions { clock: Arc::new(move || clock.load(Ordering::Relaxed)), ..options(directory.path()) };
+    let log = Engine::open(options.clone()).unwrap();
+    log.append(batch(0, 5000)).await.unwrap();
+    now.store(JULY_2026 + 400 * 24 * 3_600_000, Ordering::Relaxed);
+    log.append(batch(5000, 300)).await.unwrap();
+    let error = fte_service::chain(&reindex(&audit, &mut |_, _| {}).unwrap_err());
+    assert!(error.contains("another process") && error.contains("stop it first"), "{error}");
+    drop(log);
+    let path = audit.join("index.sqlite");
+    let before = dump(&path);
+    fs::write(&path, vec![b'x'; 8192]).unwrap();
+    let mut told = Vec::new();
+    assert_eq!(reindex(&audit, &mut |done, all| told.push((done, all))).unwrap(), 5302);
+    assert!(told.iter().all(|(_, all)| *all == 5302) && told.is_sorted() && told.last() == Some(&(5302, 5302)), "{told:?}");
+    assert_eq!(dump(&path), before);
+    drop(Engine::open(options).unwrap());
+    assert_eq!(dump(&path), before);
+}
+
 /// Every row of every table.
 fn dump(path: &Path) -> Vec<String> {
     let connection = Connection::open(path).unwrap();
@@ -138,18 +262,67 @@ async fn p10_a_log_that_is_older_or_other_than_what_was_signed_does_not_start() 
 }
 
 #[tokio::test]
+async fn p10_a_log_that_another_key_signed_is_refused_and_nothing_of_it_is_signed() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(directory.path());
+    log.append(batch(0, 100)).await.unwrap();
+    let published = sealed(&log, 101).await;
+    drop(log);
+    let state = directory.path().join("audit/state");
+    let shard = directory.path().join(format!("audit/{}/log/checkpoint", published.shard));
+    let before = fs::read(&shard).unwrap();
+    let under = |key: SignerKey| EngineOptions { key: Arc::new(key), ..options(directory.path()) };
+    let why = |options: EngineOptions| Engine::open(options).err().map(|error| fte_service::chain(&error)).unwrap_or_default();
+    let other = |name: &str| SignerKey::new(name, fte_tlog::KeyAlgorithm::Ed25519, &[8; 32]).unwrap();
+    for key in [other("log.test"), other("log.other")] {
+        let why = why(under(key));
+        assert!(why.contains("was signed by another key") && why.contains("log.test/") && why.contains("restore that key"), "{why}");
+    }
+    // Nor where what it signed is remembered nowhere else, or is published alone.
+    fs::remove_file(state.join("checkpoint-1")).ok();
+    assert!(why(under(other("log.test"))).contains("was signed by another key"));
+    let slot = fs::read(state.join("checkpoint-0")).unwrap();
+    fs::remove_file(state.join("checkpoint-0")).unwrap();
+    assert!(why(under(other("log.test"))).contains("was signed by another key"));
+    assert_eq!(fs::read(&shard).unwrap(), before);
+
+    // What cannot be read is not the same as what is not there.
+    for damaged in [vec![b'x'; 4096], Vec::new(), vec![0; 4096]] {
+        fs::write(state.join("checkpoint-0"), damaged).unwrap();
+        assert!(why(options(directory.path())).contains("no checkpoint of this log"), "{}", why(options(directory.path())));
+    }
+    fs::remove_file(state.join("checkpoint-0")).unwrap();
+    fs::create_dir(state.join("checkpoint-0")).unwrap();
+    assert!(why(options(directory.path())).contains("checkpoint-0"), "{}", why(options(directory.path())));
+    fs::remove_dir(state.join("checkpoint-0")).unwrap();
+    // One of the two may be torn: the other is what was signed last.
+    fs::write(state.join("checkpoint-0"), slot).unwrap();
+    fs::write(state.join("checkpoint-1"), vec![b'x'; 100]).unwrap();
+    drop(Engine::open(options(directory.path())).unwrap());
+}
+
+#[tokio::test]
 async fn p10_a_second_writer_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let log = open(directory.path());
     let error = Engine::open(options(directory.path())).err().unwrap();
     assert!(fte_service::chain(&error).contains("another process"), "{}", fte_service::chain(&error));
-    // Where the lock does not reach, the epoch does: the first one signs no more.
+    drop(log);
+    // Where the lock does not reach, the epoch does: once another has started, the first one acknowledges nothing, long before it would sign.
+    let log = Engine::open(EngineOptions { seal_every: Duration::from_secs(3600), ..options(directory.path()) }).unwrap();
     log.append(batch(0, 1)).await.unwrap();
-    fs::write(directory.path().join("audit/state/epoch"), "99\n").unwrap();
-    while log.ready().is_ok() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+    let epoch = directory.path().join("audit/state/epoch");
+    let mine = fs::read_to_string(&epoch).unwrap();
+    // Also one that started at the same moment, and so with the same number.
+    fs::write(&epoch, format!("{} other\n", mine.split(' ').next().unwrap())).unwrap();
+    for _ in 0..2 {
+        let error = fte_service::chain(&log.append(batch(1, 1)).await.unwrap_err());
+        assert!(error.contains("raised by another process"), "{error}");
     }
     assert!(fte_service::chain(&log.ready().unwrap_err()).contains("raised by another process"));
+    // It writes nothing more, so whoever took over is alone.
+    drop(log);
+    assert_eq!(all(&open(directory.path()), any()).await.len(), 2, "what was synced and not acknowledged is there, and comes again");
 }
 
 #[tokio::test]

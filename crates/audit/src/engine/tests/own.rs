@@ -1,5 +1,7 @@
 //! What the log itself says: that a task is closed, and that actions are missing.
 
+use std::fs;
+
 use super::*;
 
 fn of_task(event_type: &str, id: &str, task: TaskId, data: &Value) -> NewEntry {
@@ -115,4 +117,65 @@ async fn many_contradictions_of_one_identity_are_numbered_and_only_the_newest_ar
         [Appended::Known, Appended::Known, Appended::Known]
     ));
     assert!(matches!(log.append(vec![content(5)]).await.unwrap()[..], [Appended::Conflict(_)]));
+}
+
+#[test]
+fn what_waits_is_closed_and_told_also_while_the_clock_is_behind_the_log() {
+    const YEAR: i64 = 365 * 24 * 3_600_000;
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("audit")).unwrap();
+    let options = options(directory.path());
+    let mut core = Core::open(options.means(&Arc::default())).unwrap();
+    let append = |core: &mut Core, now_ms, entries: &[NewEntry]| core.append(&[entries.to_vec()], now_ms).unwrap().1.new;
+    let count = |new: [u64; Kind::ALL.len()], kind| new[kind as usize];
+    let life = |task| {
+        [
+            of_task("fte.task.requested", &format!("t{task}"), task, &json!({})),
+            of_task("fte.result.completed", &format!("r{task}"), task, &json!({})),
+        ]
+    };
+    let action = |sequence: u64| {
+        let body = json!({"id": sequence.to_string(), "source": "/fte/intake", "type": "fte.action.recorded", "sequence": format!("{sequence:020}"), "fteepoch": "e"});
+        record("fte.audit.actions", body.to_string())
+    };
+    // A clock that is five years ahead, and is put right.
+    append(&mut core, JULY_2026 + 5 * YEAR, &[action(1)]);
+    let now = JULY_2026;
+    let new = append(&mut core, now, &[&life(TaskId::now())[..], &[action(4)]].concat());
+    assert_eq!((count(new, Kind::TaskClosed), count(new, Kind::Gap)), (0, 0));
+    // Due by the clock on the wall: the task after 10 s, the gap after 60.
+    assert_eq!(core.due_ms().unwrap(), Some(now + 10_000));
+    assert_eq!(core.tick(now + 9_999).unwrap().new, [0; Kind::ALL.len()]);
+    let new = core.tick(now + 10_000).unwrap().new;
+    assert_eq!((count(new, Kind::TaskClosed), count(new, Kind::Gap)), (1, 0));
+    assert_eq!(core.due_ms().unwrap(), Some(now + 60_000));
+    let new = core.tick(now + 60_000).unwrap().new;
+    assert_eq!((count(new, Kind::TaskClosed), count(new, Kind::Gap)), (0, 1));
+    assert_eq!(core.due_ms().unwrap(), None);
+    // More than one group of the log's own takes are closed one after the other.
+    let many: Vec<_> = (0..700).flat_map(|_| life(TaskId::now())).collect();
+    let mut closed = vec![count(append(&mut core, now + 70_000, &many), Kind::TaskClosed)];
+    while let Some(due) = core.due_ms().unwrap() {
+        closed.push(count(core.tick(due).unwrap().new, Kind::TaskClosed));
+    }
+    assert!(closed.iter().sum::<u64>() == 700 && closed.len() == 2, "{closed:?}");
+    // It goes back once more, and then has caught up: as ever.
+    append(&mut core, now - YEAR, &life(TaskId::now()));
+    assert_eq!(core.due_ms().unwrap(), Some(now - YEAR + 10_000));
+    let now = JULY_2026 + 6 * YEAR;
+    append(&mut core, now, &life(TaskId::now()));
+    core.tick(now + 1).unwrap();
+    assert_eq!(core.due_ms().unwrap(), Some(now + 10_000));
+}
+
+#[test]
+fn a_clock_that_is_behind_the_log_is_measured() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let shared = Shared::default();
+    ::metrics::with_local_recorder(&recorder, || {
+        shared.set_clock_behind(7_200_999);
+        assert!(recorder.handle().render().contains("fte_audit_clock_behind_sec 7200"));
+        shared.set_clock_behind(-5);
+        assert!(recorder.handle().render().contains("fte_audit_clock_behind_sec 0"));
+    });
 }

@@ -72,7 +72,7 @@ pub(in crate::audit) async fn shards(client: &Client, target: &str) -> Result<Fo
         Box::new(Shard { client: client.clone(), prefix: format!("/v1/audit/log/{shard}"), runtime: Handle::current() })
     };
     if let Some(shard) = shard {
-        return Ok(Found { shards: vec![one(shard)], key_files: Vec::new() });
+        return Ok(Found { shards: vec![one(shard)], key_files: Vec::new(), index: None });
     }
     let entries: Entries = client.get("/v1/audit/entries?limit=1").await?.json()?;
     let mut shards = Vec::new();
@@ -86,5 +86,5 @@ pub(in crate::audit) async fn shards(client: &Client, target: &str) -> Result<Fo
             }
         }
     }
-    Ok(Found { shards, key_files: Vec::new() })
+    Ok(Found { shards, key_files: Vec::new(), index: None })
 }

@@ -12,6 +12,8 @@ pub(in crate::audit) struct Found {
     pub(in crate::audit) shards: Vec<Box<dyn Source + Send>>,
     /// Where the log's public key may be: `keys/log.pub`.
     pub(in crate::audit) key_files: Vec<PathBuf>,
+    /// The index of all these shards, if there is one.
+    pub(in crate::audit) index: Option<PathBuf>,
 }
 
 /// Finds the shards in a data directory, in its `audit`, or the one that the directory itself is.
@@ -22,7 +24,11 @@ pub(in crate::audit) fn shards(target: &str) -> Result<Found, Error> {
     }
     let top = if given.join("audit").is_dir() { given.join("audit") } else { given };
     let key_files = [".", "..", "../.."].map(|up| top.join(up).join("keys/log.pub")).to_vec();
-    let one = |log: PathBuf| Found { shards: vec![Box::new(Directory::new(log)) as Box<dyn Source + Send>], key_files: key_files.clone() };
+    let one = |log: PathBuf| Found {
+        shards: vec![Box::new(Directory::new(log)) as Box<dyn Source + Send>],
+        key_files: key_files.clone(),
+        index: None,
+    };
     if top.join("checkpoint").is_file() || top.join("tile").is_dir() {
         return Ok(one(top));
     }
@@ -36,7 +42,8 @@ pub(in crate::audit) fn shards(target: &str) -> Result<Found, Error> {
         return Err(Error::usage(format!("{target} has no audit log in it"), advice));
     }
     let shards = years.into_iter().map(|year| Box::new(Directory::new(top.join(year).join("log"))) as Box<dyn Source + Send>).collect();
-    Ok(Found { shards, key_files })
+    let index = Some(top.join("index.sqlite")).filter(|index| index.is_file());
+    Ok(Found { shards, key_files, index })
 }
 
 fn years(top: &Path) -> std::io::Result<Vec<String>> {
