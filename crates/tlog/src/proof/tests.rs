@@ -133,7 +133,8 @@ fn tiles_that_cannot_be_used_are_told_apart() {
 #[test]
 fn a_full_tile_stands_for_a_partial_one_and_shows_no_more_than_that() {
     let (whole, tree) = (Tree::of(512), Tree::of(300));
-    let mut reader = TileHashes::new(300, |path: TilePath| whole.tiles.get(&path.filled()).or(tree.tiles.get(&path)).cloned().ok_or(()));
+    let mut reader =
+        TileHashes::new(300, |path: TilePath| whole.tiles.get(&path.filled()).or_else(|| tree.tiles.get(&path)).cloned().ok_or(()));
     assert_eq!(reader.subtree(0, 299).unwrap(), leaf(299));
     assert_eq!(tree_root(&mut reader, 300).unwrap(), *tree.root(300));
     for (height, index) in [(0, 300), (1, 150), (2, 75), (0, 511)] {
