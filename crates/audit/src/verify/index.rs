@@ -65,7 +65,7 @@ impl IndexCheck {
         for strange in strange {
             let year = strange.at.map(|at| at.shard);
             let is_of = |report: &Report| year_of(&report.origin) == year;
-            let place = reports.iter().position(is_of).unwrap_or(reports.len().saturating_sub(1));
+            let place = reports.iter().position(is_of).unwrap_or_else(|| reports.len().saturating_sub(1));
             if let Some(report) = reports.get_mut(place) {
                 report.find(Finding::tampered(NAME, strange.what).at(strange.at.map(|at| at.index), None));
             }
