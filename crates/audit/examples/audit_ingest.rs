@@ -1,10 +1,10 @@
 //! Measures the way into the log: reading, recognising, numbering, committing.
 //!
-//! `cargo run --profile bench -p fte-audit --example audit_ingest -- [events] [deliveries at once] [events each] [directory] [duplicates in %] [ids] [way]`
+//! `cargo run --profile bench -p fte-audit --example audit_ingest -- [events] [deliveries at once] [events each] [directory] [duplicates in %] [ids] [way] [sealing]`
 //!
 //! Events look like those of tasks that pass through an embedded sidecar: six of each task, with the attributes that a sidecar adds. `ids` are
 //! those of the catalogue (`task`) or `random`, as those of outside systems may be. The way is `direct`, or `bulk`: through the route that
-//! a sidecar calls, with its JSON and base64, but without HTTP.
+//! a sidecar calls, with its JSON and base64, but without HTTP. With `sealed` what is personal is encrypted, as the service does; with `plain` it is not.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use bytes::Bytes;
 use fte_audit::engine::{Engine, EngineOptions};
 use fte_audit::entry::{Entry, NewEntry, Position};
 use fte_audit::log::{Log, Query};
+use fte_audit::subjects::{Subjects, SubjectsOptions};
 use fte_bus::Record;
 use fte_events::{EventName, TaskId, event_id};
 use fte_service::{MapEnv, Settings};
@@ -32,6 +33,7 @@ struct Plan {
     duplicates_pct: usize,
     random: bool,
     bulk: bool,
+    sealed: bool,
 }
 
 fn main() {
@@ -45,6 +47,7 @@ fn main() {
         duplicates_pct: number(4, 0),
         random: arguments.get(5).is_some_and(|text| text == "random"),
         bulk: arguments.get(6).is_some_and(|text| text == "bulk"),
+        sealed: arguments.get(7).is_none_or(|text| text == "sealed"),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(run(plan));
@@ -55,7 +58,11 @@ async fn run(plan: Plan) {
     let place = fte_audit::signing::KeyPlace::File(plan.directory.join("audit/keys/log.key"));
     let key = fte_audit::signing::key(&place, None, &plan.directory.join("audit")).expect("a key");
     let opening = Instant::now();
-    let log: Arc<dyn Log> = Arc::new(Engine::open(EngineOptions::at(plan.directory.join("audit"), Arc::new(key))).expect("the log opens"));
+    let mut options = EngineOptions::at(plan.directory.join("audit"), Arc::new(key));
+    if plan.sealed {
+        options.sealing = Arc::new(Subjects::open(SubjectsOptions::at(plan.directory.join("audit/keys"))).expect("keys"));
+    }
+    let log: Arc<dyn Log> = Arc::new(Engine::open(options).expect("the log opens"));
     let opened = opening.elapsed();
     let plan = Arc::new(plan);
     // Made before the clock runs: what is measured is the log.

@@ -187,6 +187,8 @@ impl Comparison {
         if odd > 0 {
             self.compared.strange.push(Strange { at: last, what: "`done` has a row that it should not have".to_owned() });
         }
+        // What is written once for each group is there after that.
+        self.expected.commit(None).map_err(CompareError::Expected)?;
         let limit = Limit { end, is_ahead };
         for table in &TABLES {
             if !(is_ahead && table.about == About::Past) {
