@@ -98,8 +98,9 @@ impl Writer {
                 self.health.set(None);
                 self.last_row = applied.last_row;
                 self.waiters.wake(&applied.stored);
-                commands.into_iter().for_each(|command| command.answer(Ok(())));
+                // Before the answer: who begins to listen after it is told of nothing that came before.
                 self.feed.publish(self.last_row, &applied.stored);
+                commands.into_iter().for_each(|command| command.answer(Ok(())));
                 self.checkpointer.committed(applied.stored.iter().map(|(_, event)| event.body.len()).sum());
             }
             Err(error) if commands.len() > 1 && (error.is_refusal() || error.is_full()) => {
