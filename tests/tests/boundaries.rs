@@ -80,7 +80,7 @@ fn lines_with(words: &[&str], crates: &[&str]) -> Vec<String> {
                 if path.is_dir() {
                     folders.push(path);
                 } else if path.extension().is_some_and(|kind| kind == "rs")
-                    && !["tests.rs", "test_support.rs"].iter().any(|name| path.ends_with(name))
+                    && !["tests.rs", "test_support.rs"].iter().any(|end| path.to_string_lossy().ends_with(end))
                 {
                     let text = std::fs::read_to_string(&path).unwrap();
                     let code = text.split("#[cfg(test)]").next().unwrap();

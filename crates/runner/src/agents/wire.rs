@@ -15,7 +15,7 @@ use crate::document::{Budget, HandoffReply};
 use crate::ports::{Escalation, Handoff, Start, Tell};
 
 #[cfg(test)]
-mod schema;
+mod schema_tests;
 
 /// Most artifacts that are handed over at once.
 const HANDED_MAX: usize = 100;
@@ -298,7 +298,7 @@ enum Told<'a> {
         task_id: Option<TaskId>,
         status: ResultKind,
         result: &'a Option<Value>,
-        #[cfg_attr(test, schemars(with = "Vec<schema::LaidOut>"))]
+        #[cfg_attr(test, schemars(with = "Vec<schema_tests::LaidOut>"))]
         artifacts: &'a [Value],
         error: &'a Option<TaskError>,
     },
@@ -315,7 +315,7 @@ struct HandedOff<'a> {
     reason: &'a Option<String>,
     /// How long the chain of hand-offs is, from 1.
     depth: u8,
-    #[cfg_attr(test, schemars(with = "Vec<schema::LaidOut>"))]
+    #[cfg_attr(test, schemars(with = "Vec<schema_tests::LaidOut>"))]
     artifacts: &'a [Value],
 }
 
