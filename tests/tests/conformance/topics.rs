@@ -65,6 +65,8 @@ pub(crate) const BULK_GONE: &str = "conf.bulk.gone";
 pub(crate) const BULK_RAW: &str = "conf.bulk.raw";
 /// The second app subscribes to this, too, in bulk.
 pub(crate) const GROUPS: &str = "conf.groups";
+/// So it does to this, where calls fail: a bulk call that fails comes again with all that is in it, so what is counted must not share it.
+pub(crate) const GROUPS_FAIL: &str = "conf.groups.fail";
 pub(crate) const INSTANCES: &str = "conf.instances";
 pub(crate) const UNREAD: &str = "conf.unread";
 /// What the cases use that stop something.
@@ -88,10 +90,14 @@ pub(crate) const TOPICS: &[Topic] = &[
     letters(topic(BULK_GONE, 1, Mode::Bulk(20)), BULK_LETTERS),
     raw(topic(BULK_RAW, 1, Mode::Bulk(20))),
     topic(GROUPS, 3, Mode::Single),
+    topic(GROUPS_FAIL, 3, Mode::Single),
     topic(INSTANCES, 6, Mode::Single),
     topic(UNREAD, 1, Mode::Unread),
     topic(OUTAGES, 3, Mode::Single),
 ];
+
+/// What the second app subscribes to, in bulk.
+pub(crate) const SECOND: [&str; 2] = [GROUPS, GROUPS_FAIL];
 
 /// Where the first app takes a topic's events.
 pub(crate) fn route(topic: &str) -> String {
@@ -105,7 +111,7 @@ pub(crate) fn subscriptions(pubsub: &str) -> Value {
 
 /// The answer of the second app.
 pub(crate) fn second_subscriptions(pubsub: &str) -> Value {
-    json!([subscription(pubsub, &topic(GROUPS, 3, Mode::Bulk(100)))])
+    SECOND.iter().map(|name| subscription(pubsub, &topic(name, 3, Mode::Bulk(100)))).collect()
 }
 
 fn subscription(pubsub: &str, topic: &Topic) -> Value {

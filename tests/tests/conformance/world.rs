@@ -34,7 +34,7 @@ impl World {
         for topic in TOPICS.iter().filter(|topic| topic.mode != Mode::Unread) {
             let mark = world.publish_marked(topic.name, "warm").await;
             world.arrives(Who::First, &mark).await;
-            if topic.name == topics::GROUPS && world.has(Feature::SecondApp) {
+            if topics::SECOND.contains(&topic.name) && world.has(Feature::SecondApp) {
                 world.arrives(Who::Second, &mark).await;
             }
         }
