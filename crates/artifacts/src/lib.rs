@@ -25,8 +25,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-#[cfg(feature = "s3")]
-pub use config::S3Place;
 pub use config::{ENV_ALLOW_HTTP, ENV_ARTIFACTS, ENV_PATH_STYLE, Place};
 pub use digest::{Digest, NotADigest};
 pub use epoch::EPOCH_SECONDS;
@@ -111,12 +109,7 @@ pub enum OpenError {
     /// The connection to S3 cannot be set up.
     #[cfg(feature = "s3")]
     #[error("the S3 store of FTE_ARTIFACTS cannot be set up")]
-    Object(#[source] object_store::Error),
-    /// There is nobody to trust.
-    #[error(
-        "the S3 store of FTE_ARTIFACTS needs TLS, and this system has no CA certificates: install ca-certificates, or set SSL_CERT_FILE"
-    )]
-    NoAuthorities,
+    S3(#[from] fte_s3::OpenError),
 }
 
 /// What was kept.

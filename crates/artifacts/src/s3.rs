@@ -6,21 +6,19 @@
 //!
 //! What a killed process leaves of an upload in parts is the store's to remove: a rule for the bucket (`AbortIncompleteMultipartUpload`) does.
 
-mod client;
-
 use std::fmt;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::time::Duration;
 
 use bytes::Bytes;
+use fte_s3::Place;
 use futures_util::TryStreamExt as _;
-use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::aws::AmazonS3;
 use object_store::multipart::{MultipartStore as _, PartId};
 use object_store::path::Path;
-use object_store::{BackoffConfig, Error, ObjectStore as _, ObjectStoreExt as _, PutPayload, RetryConfig};
+use object_store::{Error, ObjectStore as _, ObjectStoreExt as _, PutPayload};
 use tokio::sync::Semaphore;
 
-use crate::config::S3Place;
 use crate::digest::Digest;
 use crate::epoch::Epoch;
 use crate::reading::Source;
@@ -40,39 +38,14 @@ pub(crate) struct S3 {
     store: AmazonS3,
     /// The same without repetitions.
     once: AmazonS3,
-    place: S3Place,
+    place: Place,
     uploads: Semaphore,
 }
 
 impl S3 {
-    pub(crate) fn new(place: &S3Place) -> Result<Self, OpenError> {
-        let connector = client::Connector::new(place)?;
-        let build = |max_retries| {
-            let retry = RetryConfig {
-                max_retries,
-                retry_timeout: Duration::from_secs(60),
-                backoff: BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(5), base: 2.0 },
-            };
-            let mut builder = AmazonS3Builder::new()
-                .with_bucket_name(&place.bucket)
-                .with_region(&place.region)
-                .with_virtual_hosted_style_request(!place.path_style)
-                // Not every store knows the call that removes many.
-                .with_disable_bulk_delete(true)
-                // What is `http://` was asked for, or is where a machine's role is found.
-                .with_allow_http(true)
-                .with_http_connector(connector.clone())
-                .with_retry(retry);
-            if let Some(endpoint) = &place.endpoint {
-                builder = builder.with_endpoint(endpoint);
-            }
-            for (name, value) in &place.identity {
-                let key: AmazonS3ConfigKey = name.to_ascii_lowercase().parse().map_err(OpenError::Object)?;
-                builder = builder.with_config(key, value.expose());
-            }
-            builder.build().map_err(OpenError::Object)
-        };
-        Ok(Self { store: build(5)?, once: build(0)?, place: place.clone(), uploads: Semaphore::new(UPLOADS_MAX) })
+    pub(crate) fn new(place: &Place) -> Result<Self, OpenError> {
+        let bucket = fte_s3::Bucket::new(place)?;
+        Ok(Self { store: bucket.client(5)?, once: bucket.client(0)?, place: place.clone(), uploads: Semaphore::new(UPLOADS_MAX) })
     }
 
     fn directory(&self, digest: Digest) -> String {

@@ -70,14 +70,14 @@ async fn run(plan: Plan) {
     let total: usize = batches.iter().map(Vec::len).sum();
     let bytes: usize = batches.iter().flatten().map(Bytes::len).sum();
     if plan.bulk {
-        batches = batches.iter().map(|batch| vec![bulk_body(batch)]).collect();
+        batches = batches.iter().enumerate().map(|(number, batch)| vec![bulk_body(batch, &Origin::of(number, plan.each))]).collect();
     }
     let batches = Arc::new(batches);
     let next = Arc::new(AtomicUsize::new(0));
 
     let settings = Settings::from_env(&MapEnv::default(), fte_audit::config::PORTS).expect("default settings");
     let router = fte_audit::subscribe::subscriptions(&settings, &log).router();
-    let bulk = plan.bulk;
+    let (bulk, each) = (plan.bulk, plan.each);
 
     let (cpu, started, resident_before) = (cpu_time(), Instant::now(), resident_mib());
     let workers: Vec<_> = (0..plan.at_once)
@@ -86,18 +86,21 @@ async fn run(plan: Plan) {
             tokio::spawn(async move {
                 let topic: Arc<str> = "fte.status.updates".into();
                 let mut waits = Histogram::<u64>::new(3).expect("a histogram");
-                while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(batch) = batches.get(number) else { break };
                     let asked = Instant::now();
                     if bulk {
                         deliver(&router, batch[0].clone()).await;
                         waits.record(u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX)).expect("a wait");
                         continue;
                     }
-                    let read = |(offset, body): (usize, &Bytes)| {
-                        let offset = i64::try_from(offset).ok();
-                        NewEntry::read(Record { topic: Arc::clone(&topic), body: body.clone(), partition: Some(3), offset, key: None })
+                    let Origin { partition, first } = Origin::of(number, each);
+                    let read = |(offset, body): (i64, &Bytes)| {
+                        let (partition, offset) = (Some(partition), Some(offset));
+                        NewEntry::read(Record { topic: Arc::clone(&topic), body: body.clone(), partition, offset, key: None })
                     };
-                    let entries = batch.iter().enumerate().map(read).collect();
+                    let entries = (first..).zip(batch).map(read).collect();
                     log.append(entries).await.expect("the log takes entries");
                     waits.record(u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX)).expect("a wait");
                 }
@@ -201,14 +204,32 @@ async fn ask(log: &dyn Log) -> Histogram<u64> {
     waits
 }
 
+/// Where the events of a delivery were read: each partition's one after the other, as a topic has them, since an offset that the log has passed is noted in
+/// the entry. A later run into the same directory begins at the first offsets again, as a topic does that was made anew.
+struct Origin {
+    partition: i32,
+    first: i64,
+}
+
+impl Origin {
+    /// More than are delivered at a time, so that no two of one partition overtake each other.
+    const PARTITIONS: usize = 60;
+
+    fn of(delivery: usize, each: usize) -> Self {
+        let (partition, first) = (delivery % Self::PARTITIONS, delivery / Self::PARTITIONS * each);
+        Self { partition: i32::try_from(partition).unwrap_or_default(), first: i64::try_from(first).unwrap_or_default() }
+    }
+}
+
 /// A delivery as Dapr makes it in bulk with `rawPayload`.
-fn bulk_body(events: &[Bytes]) -> Bytes {
+fn bulk_body(events: &[Bytes], Origin { partition, first }: &Origin) -> Bytes {
     let mut body = String::from(r#"{"id":"9f0f3d8a-3f5c-4d1c-9d1b-7a4a7c0b2f11","entries":["#);
     for (place, event) in events.iter().enumerate() {
         let comma = if place > 0 { "," } else { "" };
+        let offset = first + i64::try_from(place).unwrap_or_default();
         let event = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, event);
         body.push_str(&format!(
-            r#"{comma}{{"entryId":"{place}","event":"{event}","contentType":"application/octet-stream","metadata":{{"__key":"01980000-0000-7000-8000-000000000001","__offset":"{place}","__partition":"3","__timestamp":"1782900000000","__topic":"fte.status.updates","pubsubName":"pubsub"}}}}"#
+            r#"{comma}{{"entryId":"{place}","event":"{event}","contentType":"application/octet-stream","metadata":{{"__key":"01980000-0000-7000-8000-000000000001","__offset":"{offset}","__partition":"{partition}","__timestamp":"1782900000000","__topic":"fte.status.updates","pubsubName":"pubsub"}}}}"#
         ));
     }
     body.push_str(

@@ -7,10 +7,10 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use fte_audit::canonical::content_digest;
 use fte_audit::reading::Reading;
 use fte_audit::subjects::{About, Context, Opened, Subjects, SubjectsOptions, Unsealed};
 use fte_events::{EventName, TaskId, event_id};
+use sha2::Digest as _;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -43,7 +43,7 @@ fn main() {
                 about,
                 context: Context { tenant: "default", source: "/fte/runner", id },
                 bytes: body.as_bytes(),
-                content: content_digest(body.as_bytes()),
+                sha256: sha2::Sha256::digest(body.as_bytes()).into(),
             })
             .collect();
         sealed.extend(subjects.seal(&unsealed).expect("it seals"));

@@ -2,10 +2,12 @@
 //!
 //! A sidecar may repeat a publish with other transport attributes, another order of members and numbers written otherwise, so two events of one
 //! identity are compared by `id`, `source`, `type`, `subject`, `datacontenttype`, `data` and `data_base64` alone, in the canonical form of RFC 8785
-//! (JCS). Numbers are IEEE doubles there, as they are to the sidecar. It is worked out only when an identity comes again with other bytes.
+//! (JCS). Numbers are IEEE doubles there, as they are to the sidecar. It is worked out only when an identity comes again with other bytes: of what is sealed, too, which is opened for that. (A keyed digest in each entry was the other way. It cost
+//! every entry the canonical form of its event, a sixth of what logging one takes, and a tenth of its room.)
 
 use std::fmt::Write;
 
+use fte_bus::json;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -24,12 +26,17 @@ pub fn content_digest(event: &[u8]) -> [u8; 32] {
     hash.finalize().into()
 }
 
+/// Whether two events say the same. Bytes that are equal need no digest.
+pub fn is_same_content(one: &[u8], other: &[u8]) -> bool {
+    one == other || content_digest(one) == content_digest(other)
+}
+
 fn canonical_content(event: &[u8]) -> Option<String> {
     let members: Members<'_> = serde_json::from_slice(event).ok()?;
     let mut content = Map::new();
     for (name, value) in members.0 {
         if CONTENT.contains(&name.as_str()) {
-            let value: Value = serde_json::from_str(value.get()).ok()?;
+            let value: Value = json::from_slice(value.get().as_bytes(), json::EVENT_DEPTH_MAX).ok()?;
             // An attribute that is null is absent; data that is null is data.
             if value.is_null() && name != "data" {
                 content.remove(&name);
@@ -107,21 +114,25 @@ fn write_value(value: &Value, text: &mut String) {
 
 pub(crate) fn write_string(value: &str, text: &mut String) {
     text.push('"');
-    for char in value.chars() {
-        match char {
-            '"' => text.push_str("\\\""),
-            '\\' => text.push_str("\\\\"),
-            '\u{8}' => text.push_str("\\b"),
-            '\t' => text.push_str("\\t"),
-            '\n' => text.push_str("\\n"),
-            '\u{c}' => text.push_str("\\f"),
-            '\r' => text.push_str("\\r"),
-            control if control < ' ' => {
-                let _ = write!(text, "\\u{:04x}", u32::from(control));
+    let mut rest = value;
+    // All that is escaped is ASCII, so what lies between is copied as a whole: hardly any text has something to escape.
+    while let Some(at) = rest.bytes().position(|byte| byte < b' ' || byte == b'"' || byte == b'\\') {
+        text.push_str(&rest[..at]);
+        match rest.as_bytes()[at] {
+            b'"' => text.push_str("\\\""),
+            b'\\' => text.push_str("\\\\"),
+            8 => text.push_str("\\b"),
+            b'\t' => text.push_str("\\t"),
+            b'\n' => text.push_str("\\n"),
+            12 => text.push_str("\\f"),
+            b'\r' => text.push_str("\\r"),
+            control => {
+                let _ = write!(text, "\\u{control:04x}");
             }
-            other => text.push(other),
         }
+        rest = &rest[at + 1..];
     }
+    text.push_str(rest);
     text.push('"');
 }
 

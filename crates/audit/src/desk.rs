@@ -7,23 +7,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use fte_bus::{Message, Publisher, Record};
+use fte_bus::{Message, Publisher};
 use fte_events::{ActionOutcome, ActionRecorded, Actor, ActorType, ErasureRequested, EventName, Outgoing, TaskId, event_id};
 use fte_service::{AuditTrail, ServiceError, chain};
-use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, Notify};
 use uuid::Uuid;
 
 use crate::NAME;
-use crate::canonical::canonical;
-use crate::engine::SOURCE;
-use crate::entry::{Key, NewEntry};
+use crate::exports::Exports;
 use crate::holds::{Covers, Hold, HoldError, Unlogged};
 use crate::leaf::Kind;
-use crate::log::{Log, LogError};
+use crate::log::LogError;
+use crate::notes::{Note, Notes};
 use crate::subjects::{EraseError, Erasure, KeyError, Step, Subject, Subjects};
 
 /// Tasks that one event names: it stays well below the size that any event may have.
@@ -40,50 +37,12 @@ pub enum Unfinished {
     Keys(#[from] KeyError),
     #[error("the log did not take an entry")]
     Log(#[from] LogError),
+    #[error("exports could not be removed")]
+    Exports(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("an event could not be published")]
     Publish(#[source] fte_bus::Error),
     #[error("the thread that works on the keys has ended")]
     Ended,
-}
-
-/// An entry that the log is to write by itself.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Note {
-    pub kind: Kind,
-    /// Its identity: the same note is one entry.
-    pub id: String,
-    pub tenant: Option<String>,
-    pub payload: Value,
-}
-
-/// Takes notes: durable and numbered on return, each identity once.
-pub trait Notes: Send + Sync + 'static {
-    fn note(&self, note: Note) -> BoxFuture<'_, Result<(), LogError>>;
-}
-
-/// Notes in the log: an entry of its own kind, in the form of an event of this service.
-pub(crate) struct LogNotes(pub(crate) Arc<dyn Log>);
-
-impl Notes for LogNotes {
-    fn note(&self, note: Note) -> BoxFuture<'_, Result<(), LogError>> {
-        let Note { kind, id, tenant, payload } = note;
-        let event = json!({
-            "specversion": "1.0",
-            "id": id,
-            "source": SOURCE,
-            "type": kind.as_str(),
-            "ftetenant": tenant.unwrap_or_else(|| fte_events::TENANT.to_owned()),
-            "data": payload,
-        });
-        let body = Bytes::from(canonical(&event));
-        let record = Record { topic: "".into(), body, partition: None, offset: None, key: None };
-        let mut entry = NewEntry { kind, ..NewEntry::read(record) };
-        // Its identity is among the log's own: an event that somebody gave the same id is something else.
-        if let Some(own) = Key::of_header(&entry.header(0)) {
-            entry.key = own;
-        }
-        Box::pin(async move { self.0.append(vec![entry]).await.map(drop) })
-    }
 }
 
 /// The desk; cheap to clone.
@@ -93,6 +52,8 @@ pub(crate) struct Desk {
     notes: Arc<dyn Notes>,
     publisher: Publisher,
     audit: AuditTrail,
+    /// What may hold in the clear what is to be forgotten.
+    exports: Option<Exports>,
     news: Arc<Notify>,
     /// One at a time sees things through.
     turn: Arc<Mutex<()>>,
@@ -100,7 +61,12 @@ pub(crate) struct Desk {
 
 impl Desk {
     pub(crate) fn new(subjects: Arc<Subjects>, notes: Arc<dyn Notes>, publisher: Publisher, audit: AuditTrail) -> Self {
-        Self { subjects, notes, publisher, audit, news: Arc::default(), turn: Arc::default() }
+        Self { subjects, notes, publisher, audit, exports: None, news: Arc::default(), turn: Arc::default() }
+    }
+
+    /// With the exports that an erasure removes.
+    pub(crate) fn with_exports(self, exports: Exports) -> Self {
+        Self { exports: Some(exports), ..self }
     }
 
     /// Erases a subject: on return its keys are gone. What follows is done now if it can be, and else later by itself.
@@ -111,6 +77,10 @@ impl Desk {
             Err(Unfinished::Keys(error)) => return Err(error.into()),
             Err(_) => return Err(EraseError::Interrupted),
         };
+        // If it fails, the erasure is not seen through before it has succeeded.
+        if let Err(error) = self.forget_exports().await {
+            tracing::warn!(error = %chain(&error), "exports are not removed yet after an erasure; it is tried again");
+        }
         self.note_action("personal-data.erased", by, format!("erasure/{}", erasure.id));
         self.see_through_now().await;
         let id = erasure.id;
@@ -162,7 +132,8 @@ impl Desk {
         }
     }
 
-    async fn see_through(&self) -> Result<(), Unfinished> {
+    /// Takes every step that is still to be taken.
+    pub(crate) async fn see_through(&self) -> Result<(), Unfinished> {
         let _turn = self.turn.lock().await;
         self.on_keys(Subjects::forget_gone).await??;
         for unlogged in self.on_keys(Subjects::unlogged_holds).await?? {
@@ -171,6 +142,10 @@ impl Desk {
         }
         for erasure in self.on_keys(|subjects| subjects.unfinished(ERASURES_MAX)).await?? {
             if erasure.step == Step::Destroyed {
+                // An export is kept for a day, which contents that have had their time may be, too.
+                if !erasure.is_expiry {
+                    self.forget_exports().await?;
+                }
                 self.notes.note(erasure_note(&erasure)).await?;
                 self.on_keys(move |subjects| subjects.set_logged(erasure.id)).await??;
             }
@@ -180,9 +155,16 @@ impl Desk {
         Ok(())
     }
 
+    async fn forget_exports(&self) -> Result<(), Unfinished> {
+        match &self.exports {
+            Some(exports) => exports.forget().await.map_err(|error| Unfinished::Exports(error.into())),
+            None => Ok(()),
+        }
+    }
+
     /// Publishes whom to forget, the tasks in the order of their ids, so that each part is the same event whenever it is made.
     async fn tell(&self, erasure: &Erasure) -> Result<(), Unfinished> {
-        // One without a subject was told before.
+        // One without a subject was told before, or is about nobody.
         let Some(subject) = &erasure.subject else { return Ok(()) };
         let at = Timestamp::from_millisecond(erasure.at_ms).unwrap_or_default();
         let (mut part, mut after) = (0, None);
@@ -223,12 +205,15 @@ impl Desk {
 }
 
 fn erasure_note(erasure: &Erasure) -> Note {
-    let payload = json!({
+    let mut payload = json!({
         "erasure_id": erasure.id,
         "keys": erasure.keys,
         "tasks": erasure.tasks,
         "destroyed_at": Timestamp::from_millisecond(erasure.at_ms).unwrap_or_default(),
     });
+    if erasure.is_expiry {
+        payload["reason"] = "retention".into();
+    }
     let tenant = erasure.subject.as_ref().map(|subject| subject.tenant.clone());
     Note { kind: Kind::KeyDestroyed, id: format!("key-destroyed/{}", erasure.id), tenant, payload }
 }

@@ -28,8 +28,10 @@ mod own;
 mod readers;
 mod recover;
 mod reindex;
+mod retiring;
 mod sealing;
 mod settle;
+mod signers;
 #[cfg(test)]
 pub(crate) mod sim;
 mod standing;
@@ -44,7 +46,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fte_tlog::{Hash, ProofFile, SignerKey, TilePath};
+use fte_tlog::{Hash, ProofFile, SignerKey, TilePath, VerifierKey};
 use futures_util::future::BoxFuture;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -53,12 +55,16 @@ use self::core::{Core, Means, Tally};
 pub use self::disk::{Disk, DiskFile, RealDisk};
 use self::fault::Fault;
 pub(crate) use self::index::compare::{CompareError, Compared, Comparison};
+pub(crate) use self::own::POLICY;
 pub use self::own::SOURCE;
 use self::readers::Readers;
 pub use self::reindex::reindex;
+pub(crate) use self::retiring::{Ended, Retirer, Standing, Wanted, record_id};
+pub use self::retiring::{FILE as RETIRED, Retired};
 pub use self::sealing::{Plain, Sealed, Sealing};
 use self::settle::Settled;
-pub use self::state::Published;
+use self::signers::Keys;
+pub use self::state::{Published, Stopped};
 use self::view::{Files, Shared};
 use crate::entry::{Entry, NewEntry, Position};
 use crate::leaf::Kind;
@@ -91,6 +97,10 @@ pub struct EngineOptions {
     pub disk: Arc<dyn Disk>,
     /// What checkpoints are signed with; its name is the origin's first part.
     pub key: Arc<SignerKey>,
+    /// The key that is to follow: the log announces it, and then both sign.
+    pub next_key: Option<Arc<SignerKey>>,
+    /// What signed before, under the log's own name.
+    pub former: Vec<VerifierKey>,
     pub sealing: Arc<dyn Sealing>,
     /// Most calls that wait for the writer.
     pub queue_max: usize,
@@ -115,6 +125,9 @@ pub struct EngineOptions {
     pub gap_grace: Duration,
     /// When an entry is logged.
     pub clock: Clock,
+    /// The shards that may be removed now if the log says that they are retired: the command's, which has looked whether they have had their time and nobody
+    /// holds them. The service removes nothing.
+    pub removable: Vec<u16>,
 }
 
 impl EngineOptions {
@@ -124,6 +137,8 @@ impl EngineOptions {
             directory: directory.into(),
             disk: Arc::new(RealDisk),
             key,
+            next_key: None,
+            former: Vec::new(),
             sealing: Arc::new(Plain),
             queue_max: 256,
             group_open: OPEN,
@@ -136,6 +151,7 @@ impl EngineOptions {
             close_after: Duration::from_secs(10),
             gap_grace: Duration::from_secs(60),
             clock: wall_clock(),
+            removable: Vec::new(),
         }
     }
 
@@ -144,13 +160,14 @@ impl EngineOptions {
         Means {
             disk: Arc::clone(&self.disk),
             root: self.directory.clone(),
-            key: Arc::clone(&self.key),
+            keys: Keys::new(&self.key, self.next_key.as_ref(), &self.former),
             sealing: Arc::clone(&self.sealing),
             shared: Arc::clone(shared),
             cache_kib: self.cache_kib,
             segment_bytes: self.segment_bytes,
             close_after_ms: ms(self.close_after),
             gap_grace_ms: ms(self.gap_grace),
+            removable: self.removable.clone(),
         }
     }
 }
@@ -217,7 +234,7 @@ impl Engine {
     }
 
     /// Resolves when the writer has ended, which it does only by a fault of this program: the process should not go on without it.
-    pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
         let mut ended = self.ended.clone();
         async move { while ended.changed().await.is_ok() {} }
     }
@@ -491,6 +508,10 @@ impl Log for Engine {
 
     fn consistency(&self, shard: u16, from: u64, to: u64) -> BoxFuture<'_, Result<Option<Vec<Hash>>, LogError>> {
         Box::pin(self.readers.read_files(move |files| files.consistency(shard, from, to)))
+    }
+
+    fn retired(&self) -> Vec<Retired> {
+        self.shared.view().retired.values().cloned().collect()
     }
 
     fn ready(&self) -> Result<(), LogError> {

@@ -1,7 +1,7 @@
 //! An entry of the log: what it is, where it stands, and what makes it the same as another.
 //!
-//! A record is an event of one identity, (`source`, `id`), or it is evidence that something unreadable arrived, whose identity is its topic and its
-//! digest. Where it came from (partition, offset) is a hint and never identity: a recreated topic starts its offsets again.
+//! A record is an event of one identity, (`source`, `id`), or it is evidence that something unreadable arrived, whose identity is its topic and a
+//! digest of it: keyed where the log seals what it keeps, so that nobody can find out by guessing what was there. Where it came from (partition, offset) is a hint and never identity: a recreated topic starts its offsets again.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,6 +17,7 @@ use uuid::Uuid;
 pub use crate::leaf::Kind;
 use crate::leaf::{Header, hex};
 use crate::reading::Reading;
+use crate::subjects::About;
 
 /// Where an entry stands: its shard (a year of the log's clock) and its index there, from 0 without a gap. Positions are ordered as the log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,7 +97,7 @@ impl Key {
         Self::of([b"event", source.as_bytes(), id.as_bytes()], id)
     }
 
-    /// `id` is the digest of what came, in hex.
+    /// `id` is a digest of what came, in hex.
     fn of_unparsed(topic: &str, id: &str) -> Self {
         Self::of([b"unparsed", topic.as_bytes(), id.as_bytes()], "")
     }
@@ -154,14 +155,18 @@ pub struct Counted {
 pub struct NewEntry {
     pub kind: Kind,
     pub key: Key,
+    /// What earlier versions recognised it by, where that is another.
+    pub earlier_key: Option<Key>,
     /// Of what is no event, none.
     pub source: Option<Box<str>>,
-    /// Of what is no event, the digest of what came, in hex.
+    /// Of what is no event, a digest of what came, in hex.
     pub id: Box<str>,
     /// When it happened, as its publisher says.
     pub time: Option<Box<str>>,
     pub task: Option<Task>,
     pub facets: Facets,
+    /// Whom it is about, as far as keys go.
+    pub about: About,
     pub counted: Counted,
     pub topic: Arc<str>,
     pub partition: Option<i32>,
@@ -182,11 +187,13 @@ impl NewEntry {
             return Self {
                 kind,
                 key,
+                earlier_key: None,
                 source: None,
                 id,
                 time: None,
                 task: None,
                 facets,
+                about: About::unreadable(),
                 counted,
                 topic,
                 partition,
@@ -208,9 +215,32 @@ impl NewEntry {
             outcome: reading.outcome().map(clipped),
             tenant: Some(clipped(reading.tenant())),
         };
-        let counted = counted(&reading, &topic);
+        let (about, counted) = (About::of(&reading, clip(&topic)), counted(&reading, &topic));
         let (source, id, time) = (Some((&*reading.source).into()), (&*reading.id).into(), reading.time.as_deref().map(clipped));
-        Self { kind: Kind::Event, key, source, id, time, task, facets, counted, topic, partition, offset, bytes: body, sha256 }
+        Self {
+            kind: Kind::Event,
+            key,
+            earlier_key: None,
+            source,
+            id,
+            time,
+            task,
+            facets,
+            about,
+            counted,
+            topic,
+            partition,
+            offset,
+            bytes: body,
+            sha256,
+        }
+    }
+
+    /// Gives a record that is no event another identity than the digest of its bytes. An entry that has that one is still recognised as the same.
+    pub(crate) fn identify_as(&mut self, id: &str) {
+        self.earlier_key = Some(self.key);
+        self.key = Key::of_unparsed(clip(&self.topic), id);
+        self.id = id.into();
     }
 
     /// What its header says, for a payload that is stored as it came. Its place in the log and in its task is not known yet.

@@ -1,39 +1,55 @@
-//! Evidence: entries of a log with all that anyone needs to check them, in one directory.
+//! Evidence: entries of a log with all that anyone needs to check them, in one archive.
 //!
-//! Everything is taken from the log's public files, so whoever may read these can make it, and it proves the same whoever made it: each entry has its own
-//! proof up to one signed checkpoint. What the log encrypts stays encrypted: proofs cover what is stored.
+//! Each entry has its own proof up to one signed checkpoint, and proofs cover what is stored: what the log encrypts stays encrypted in `leaf_base64`. Beside
+//! it stands what the exporter may read. That this is what was encrypted is the word of who holds the keys, as is which entries the question found; so the
+//! manifest is signed.
 //!
 //! | file | content |
 //! |---|---|
-//! | `entries.ndjson` | a line for each entry: index, leaf in base64, and its header and payload for readers |
+//! | `entries.ndjson` | a line for each entry: index, leaf in base64, and for readers its header and the event, or that it was erased |
 //! | `proofs/<index>.tlog-proof` | C2SP `tlog-proof`, one for each entry |
+//! | `blobs/<sha256>` | payloads that do not fit into their entries |
 //! | `checkpoint`, `policy` | the signed root, and the keys that count |
 //! | `ocsf.ndjson` | the same entries as OCSF 1.8.0 API Activity |
 //! | `report.html` | the same for people |
 //! | `manifest` | what was asked for, how many entries, and the SHA-256 of every other file |
+//! | `manifest.note` | the SHA-256 of the manifest, as a C2SP `signed-note` of the log's key |
 //! | `README` | what is proven, what is not, and how to check it |
+//!
+//! A log of several years is several trees, and its evidence one such folder for each year.
+//!
+//! The note's first line is the log's origin and `/export`, which is the name of the key, and its second is [`FORMAT`]. A checkpoint's first line is the origin
+//! itself and its second a number, so neither passes for the other, whatever name stands before a signature. The manifest is not the note's text itself:
+//! it names each file, and a note has a megabyte at most.
 //!
 //! OCSF is written as JSON lines and not as Parquet, which would bring forty crates for what every analysis tool reads as well.
 
+mod archive;
 mod check;
 mod ocsf;
 mod report;
+mod signed;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use fte_tlog::{Bundle, Checkpoint, Policy, ProofFile, SignedNote, TileError, TileHashes, TileLevel, TilePath, leaf_hash, prove_inclusion};
+use fte_bus::json;
+use fte_tlog::{
+    Bundle, Checkpoint, Policy, ProofFile, SignedNote, SignerKey, TileError, TileHashes, TileLevel, TilePath, leaf_hash, prove_inclusion,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
+pub use self::archive::{ARCHIVE_BYTES_MAX, Archive, unpack};
+use self::archive::{Folder, Spool};
 pub use self::check::{Checked, check};
 pub use self::ocsf::ocsf;
 use crate::leaf::{self, Header, hex};
+use crate::reading::Reading;
 use crate::verify::Source;
 
 /// Most entries of one export.
@@ -54,8 +70,14 @@ pub enum ExportError {
     NotYet { index: u64, size: u64 },
     #[error("{file}: {what}")]
     Bad { file: String, what: String },
-    #[error("{0} entries are asked for, and one export has {ENTRIES_MAX} at most: ask for a shorter time")]
-    TooMany(usize),
+    #[error("one export has {ARCHIVE_BYTES_MAX} bytes at most: ask for a shorter time")]
+    TooLarge,
+    #[error("the key of the log cannot sign under the name {name}")]
+    Name { name: String, source: fte_tlog::KeyError },
+    #[error("an event cannot be read")]
+    Open(#[from] crate::log::LogError),
+    #[error("somebody was erased while it was made")]
+    Outdated,
 }
 
 impl ExportError {
@@ -149,14 +171,23 @@ fn read_tile(source: &dyn Source, path: TilePath) -> Result<Vec<u8>, ExportError
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// `fte.example/evidence/v1`.
+    /// [`FORMAT`].
     pub format: String,
-    /// What was asked for, in words of the caller.
+    /// The export that it is of, as the log's entry names it.
+    pub export_id: String,
+    /// Who made it.
+    pub made_by: String,
+    /// What was asked for.
     pub query: Value,
     pub origin: String,
     pub size: u64,
     pub entries: usize,
-    /// Whether the query's answer was whole, as the log's service says; nobody can prove that from these entries alone.
+    /// The years of the export; each has evidence of its own.
+    pub shards: Vec<u16>,
+    /// Years that were retired before it was made, and of which it has nothing therefore; absent where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retired: Vec<u16>,
+    /// Whether a task's history was whole, as the log's service says; nobody can prove that from these entries alone.
     pub complete: Option<bool>,
     /// When it was made, RFC 3339.
     pub made_at: String,
@@ -165,105 +196,115 @@ pub struct Manifest {
 }
 
 /// The `format` of a manifest.
-pub const FORMAT: &str = "fte evidence v1";
+pub const FORMAT: &str = "fte evidence v2";
 
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub struct Query {
-    /// In the caller's words.
+    pub export_id: String,
+    pub made_by: String,
     pub query: Value,
     /// The entries, ascending.
     pub indexes: Vec<u64>,
+    pub shards: Vec<u16>,
+    pub retired: Vec<u16>,
     pub complete: Option<bool>,
     pub made_at: jiff::Timestamp,
 }
 
-/// Writes evidence into a new directory.
-pub fn write(directory: &Path, source: &dyn Source, policy: &Policy, query: &Query) -> Result<Manifest, ExportError> {
-    if query.indexes.len() > ENTRIES_MAX {
-        return Err(ExportError::TooMany(query.indexes.len()));
-    }
-    if directory.exists() {
-        return Err(ExportError::Exists { path: directory.to_owned() });
-    }
-    let mut prover = Prover::new(source, policy)?;
-    let mut out = Out { directory: directory.to_owned(), files: BTreeMap::new() };
-    let (mut lines, mut views, mut rows) = (String::new(), String::new(), Vec::new());
+/// An event as it came, by its header and what is stored of it; `None` where its key was destroyed.
+pub type Open<'a> = dyn Fn(&Header<'_>, &[u8]) -> Result<Option<Vec<u8>>, ExportError> + 'a;
+
+/// The log that evidence is made from.
+pub struct Origin<'a> {
+    pub source: &'a dyn Source,
+    pub policy: &'a Policy,
+    /// The installation's key; it signs under a name of its own.
+    pub signer: &'a SignerKey,
+    pub open: &'a Open<'a>,
+}
+
+/// Writes the evidence of one shard into a folder of an archive, and gives the digest of its manifest in hex. What grows with the entries is kept on the disk
+/// until it is complete, in the directory.
+pub fn write<W: Write>(
+    archive: &mut Archive<W>,
+    folder: &str,
+    directory: &Path,
+    from: &Origin<'_>,
+    query: &Query,
+) -> Result<(Manifest, String), ExportError> {
+    let mut prover = Prover::new(from.source, from.policy)?;
+    let Checkpoint { origin, size, .. } = prover.checkpoint().clone();
+    let mut out = Folder::new(archive, folder);
+    let (mut lines, mut views, mut page) = (Spool::new(directory)?, Spool::new(directory)?, Spool::new(directory)?);
+    page.push(&report::head(&origin, size, query))?;
     for &index in &query.indexes {
         let Proven { leaf, proof, .. } = prover.prove(index)?;
         out.write(&format!("proofs/{index}.tlog-proof"), proof.to_string().as_bytes())?;
         let (header, payload) = leaf::decode(&leaf).map_err(|error| ExportError::bad(format!("entry {index}"), error.to_string()))?;
+        let mut stored = Cow::Borrowed(payload);
         if let Some(blob) = &header.payload_ref {
             let digest = hex(blob);
-            let bytes = source.blob(&digest).map_err(|source| ExportError::Read { file: digest.clone(), source })?;
+            let bytes = from.source.blob(&digest).map_err(|source| ExportError::Read { file: digest.clone(), source })?;
             let name = format!("blobs/{digest}");
-            out.write(&name, &bytes.ok_or_else(|| ExportError::Absent { file: name.clone() })?)?;
+            let bytes = bytes.ok_or_else(|| ExportError::Absent { file: name.clone() })?;
+            out.write(&name, &bytes)?;
+            stored = Cow::Owned(bytes);
         }
-        lines += &format!("{}\n", entry_line(index, &leaf, &header, payload));
-        views += &format!("{}\n", ocsf(index, &header, payload));
-        rows.push(report::Row::of(index, &header, payload));
+        let event = (from.open)(&header, &stored)?;
+        lines.push(&format!("{}\n", entry_line(index, &leaf, event.as_deref())))?;
+        let shown = shown(&header, event.as_deref());
+        views.push(&format!("{}\n", ocsf(index, &shown, event.as_deref().unwrap_or_default())))?;
+        page.push(&report::row(index, &shown, event.as_deref()))?;
     }
-    out.write("entries.ndjson", lines.as_bytes())?;
-    out.write("ocsf.ndjson", views.as_bytes())?;
+    page.push(report::FOOT)?;
+    out.write_spooled("entries.ndjson", lines)?;
+    out.write_spooled("ocsf.ndjson", views)?;
+    out.write_spooled("report.html", page)?;
     out.write("checkpoint", prover.note().as_bytes())?;
-    let Checkpoint { origin, size, .. } = prover.checkpoint().clone();
-    let mut policy = crate::trust::policy_of(policy, prover.note().as_bytes());
+    let mut policy = crate::trust::policy_of(from.policy, prover.note().as_bytes());
     // An installation's key under its own name is no key of this log, and a policy may not have one key twice.
     policy.logs.retain(|log| log.key.name() == origin);
     out.write("policy", policy.to_string().as_bytes())?;
-    out.write("report.html", report::page(&origin, size, query, &rows).as_bytes())?;
     out.write("README", report::readme(&origin, size, query.indexes.len()).as_bytes())?;
     let manifest = Manifest {
         format: FORMAT.to_owned(),
+        export_id: query.export_id.clone(),
+        made_by: query.made_by.clone(),
         query: query.query.clone(),
         origin,
         size,
         entries: query.indexes.len(),
+        shards: query.shards.clone(),
+        retired: query.retired.clone(),
         complete: query.complete,
         made_at: query.made_at.to_string(),
         files: std::mem::take(&mut out.files),
     };
     let text = serde_json::to_string_pretty(&manifest).map_err(|error| ExportError::bad("manifest", error.to_string()))?;
-    // Last: without it the directory is no evidence.
     out.write("manifest", text.as_bytes())?;
-    Ok(manifest)
+    let (note, digest) = signed::sign(&manifest.origin, text.as_bytes(), from.signer)?;
+    out.write("manifest.note", note.as_bytes())?;
+    Ok((manifest, digest))
 }
 
-fn entry_line(index: u64, leaf: &[u8], header: &Header<'_>, payload: &[u8]) -> Value {
+/// The header as readers see it: of a sealed event that is open to them, as if it had never been sealed.
+fn shown<'a>(header: &'a Header<'a>, event: Option<&[u8]>) -> Cow<'a, Header<'a>> {
+    let Some(event) = event.filter(|_| header.enc.is_some()) else { return Cow::Borrowed(header) };
+    let actor = Reading::of(event).and_then(|reading| Some(Cow::Owned(reading.actor()?.to_owned())));
+    Cow::Owned(Header { enc: None, actor, ..header.clone() })
+}
+
+fn entry_line(index: u64, leaf: &[u8], event: Option<&[u8]>) -> Value {
     let line = leaf.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let header_value: Value = serde_json::from_slice(line).unwrap_or(Value::Null);
-    let mut entry = json!({"index": index, "leaf_base64": STANDARD.encode(leaf), "header": header_value});
-    if header.enc.is_none()
-        && let Ok(event) = serde_json::from_slice::<Value>(payload)
-    {
-        entry["event"] = event;
+    let header: Value = serde_json::from_slice(line).unwrap_or(Value::Null);
+    let mut entry = json!({"index": index, "leaf_base64": STANDARD.encode(leaf), "header": header});
+    match event.map(|event| json::from_slice::<Value>(event, json::EVENT_DEPTH_MAX).map_err(|_| event)) {
+        None => entry["erased"] = true.into(),
+        Some(Ok(event)) => entry["event"] = event,
+        Some(Err(bytes)) => entry["event_base64"] = STANDARD.encode(bytes).into(),
     }
     entry
-}
-
-/// The files of an export that is being written.
-struct Out {
-    directory: PathBuf,
-    files: BTreeMap<String, String>,
-}
-
-impl Out {
-    fn write(&mut self, name: &str, bytes: &[u8]) -> Result<(), ExportError> {
-        let path = self.directory.join(name);
-        let write = || {
-            fs::create_dir_all(path.parent().unwrap_or(&self.directory))?;
-            let mut file = File::create_new(&path)?;
-            file.write_all(bytes)?;
-            file.sync_all()
-        };
-        match write() {
-            // The same large payload twice.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && self.files.contains_key(name) => {}
-            done => done.map_err(|source| ExportError::Write { path: path.clone(), source })?,
-        }
-        self.files.insert(name.to_owned(), hex(&Sha256::digest(bytes)));
-        Ok(())
-    }
 }
 
 /// The text of a note without checking who signed it.

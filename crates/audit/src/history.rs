@@ -2,16 +2,18 @@
 //!
 //! A history is complete when its trigger is there, its status changes are numbered without a gap from 1 up to one that nothing follows, it has
 //! exactly one result, and each sandbox that was claimed was given back exactly once. A contradiction makes it incomplete too. What is
-//! missing may still arrive: that of a task under way always lacks its end.
+//! missing may still arrive: that of a task under way always lacks its end. Of a task that began in a year which is retired that is said, and nothing is missed that
+//! may have been there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fte_events::{ResultKind, SandboxKind, Status, handoffs, status, triggers};
+use fte_events::Status;
 use serde::Deserialize;
 
 use crate::engine::Published;
 use crate::entry::{Entry, Kind, Position, Task};
 use crate::log::{Log, LogError, Query};
+use crate::mark::Mark;
 
 /// Entries of an answer; more come on further pages.
 pub const ENTRIES_MAX: usize = 10_000;
@@ -25,6 +27,8 @@ const MISSING_MAX: usize = 100;
 pub struct History {
     pub entries: Vec<Entry>,
     pub next: Option<Position>,
+    /// How many entries of its beginning were in shards that are retired.
+    pub retired: u64,
     /// What it lacks; nothing if it is complete.
     pub missing: Vec<String>,
     /// The last checkpoint when it was read.
@@ -58,6 +62,12 @@ pub async fn of(
     if check.observed == 0 {
         return Ok(None);
     }
+    if check.first_seq > 0 && !log.retired().is_empty() {
+        // A tenant may see but a part of it, and the whole may begin with another's.
+        let first = log.entries(Query { task: Some(task.clone()), limit: 1, ..Query::default() }).await?;
+        check.retired = first.entries.first().and_then(|entry| entry.header.task_seq).unwrap_or(0);
+    }
+    let retired = check.retired;
     let mut page = wanted.unwrap_or_default();
     if after.is_some() {
         page = log.entries(Query { task: Some(task), tenant, after, limit, ..Query::default() }).await?;
@@ -65,7 +75,7 @@ pub async fn of(
         page.entries.truncate(limit);
         page.next = page.entries.last().map(|entry| entry.position);
     }
-    Ok(Some(History { entries: page.entries, next: page.next, missing: check.missing(from.is_some()), published: page.published }))
+    Ok(Some(History { entries: page.entries, next: page.next, retired, missing: check.missing(from.is_some()), published: page.published }))
 }
 
 /// The parts of an event that completeness depends on.
@@ -90,6 +100,10 @@ struct Claim {
 #[derive(Default)]
 struct Completeness {
     observed: usize,
+    /// The number of the first entry that was seen.
+    first_seq: u64,
+    /// How many entries before it are retired.
+    retired: u64,
     triggered: bool,
     sequences: BTreeSet<u64>,
     last: Option<(u64, Status)>,
@@ -97,12 +111,30 @@ struct Completeness {
     /// How often each was claimed and given back.
     claims: BTreeMap<String, (usize, usize)>,
     faults: Vec<String>,
+    /// How many events can be read no more.
+    gone: usize,
+    /// What the log itself said when it closed the task, if nothing came after that.
+    closed: Option<Closed>,
+}
+
+/// What a `task_closed` says.
+#[derive(Deserialize)]
+struct Closed {
+    missing: Vec<String>,
 }
 
 impl Completeness {
     fn observe(&mut self, entry: &Entry) {
+        if self.observed == 0 {
+            self.first_seq = entry.header.task_seq.unwrap_or(0);
+        }
         self.observed += 1;
+        if entry.header.kind.is_received() {
+            self.closed = None;
+        }
         match entry.header.kind {
+            Kind::TaskClosed => self.closed = entry.bytes.as_deref().and_then(|bytes| serde_json::from_slice(bytes).ok()),
+            Kind::Event if entry.bytes.is_none() => self.gone += 1,
             Kind::Conflict => self.fault(format!("entry {} contradicts an earlier one of the same source and id", entry.position)),
             Kind::Event => {
                 let step = entry.bytes.as_deref().and_then(|bytes| serde_json::from_slice::<Step<'_>>(bytes).ok());
@@ -115,14 +147,10 @@ impl Completeness {
     fn step(&mut self, entry: &Entry, data: Option<&serde_json::value::RawValue>) {
         let data = data.map_or("null", |data| data.get());
         let event_type = entry.header.event_type.as_deref().unwrap_or_default();
-        let unreadable = || match entry.bytes {
-            Some(_) => format!("entry {} ({event_type}) has data that cannot be read", entry.position),
-            None => format!("entry {} ({event_type}) was erased", entry.position),
-        };
-        if entry.topic() == triggers::TOPIC || entry.topic().starts_with(handoffs::TOPIC_PREFIX) {
-            self.triggered |= !matches!(event_type, "fte.task.resumed" | "fte.erasure.requested" | "fte.handoff.withdrawn");
-        } else if entry.topic() == status::TOPIC && event_type == "fte.status.changed" {
-            match serde_json::from_str::<Change>(data) {
+        let unreadable = || format!("entry {} ({event_type}) has data that cannot be read", entry.position);
+        match Mark::of(&entry.header) {
+            Mark::Trigger => self.triggered = true,
+            Mark::Status => match serde_json::from_str::<Change>(data) {
                 Ok(change) => {
                     self.sequences.insert(change.sequence);
                     if self.last.is_none_or(|(sequence, _)| sequence < change.sequence) {
@@ -130,17 +158,16 @@ impl Completeness {
                     }
                 }
                 Err(_) => self.fault(unreadable()),
-            }
-        } else if ResultKind::from_event_type(event_type).is_some() {
-            self.results += 1;
-        } else if let Some(kind) = SandboxKind::from_event_type(event_type).filter(|kind| *kind != SandboxKind::ClaimFailed) {
-            match serde_json::from_str::<Claim>(data) {
+            },
+            Mark::Result => self.results += 1,
+            mark @ (Mark::Claimed | Mark::Ended) => match serde_json::from_str::<Claim>(data) {
                 Ok(claim) => {
                     let (claimed, ended) = self.claims.entry(claim.claim_id).or_default();
-                    *if kind.ends_claim() { ended } else { claimed } += 1;
+                    *if mark == Mark::Ended { ended } else { claimed } += 1;
                 }
                 Err(_) => self.fault(unreadable()),
-            }
+            },
+            Mark::Closed | Mark::Other => {}
         }
     }
 
@@ -156,10 +183,26 @@ impl Completeness {
         if cut {
             missing.push(format!("only the first {} entries were looked at", self.observed));
         }
-        if !self.triggered {
+        let is_whole = self.retired == 0;
+        if !is_whole {
+            missing.push(format!("its first {} entries, which were logged in a year that is retired", self.retired));
+        }
+        if self.gone > 0 {
+            // What they said counted when the task was closed, and no entry of the log can be changed since.
+            match self.closed {
+                Some(closed) => missing.extend(closed.missing),
+                None => {
+                    missing.push(format!("what {} of its entries say, which can be read no more, and the log has not closed it", self.gone))
+                }
+            }
+            missing.extend(self.faults);
+            missing.truncate(MISSING_MAX);
+            return missing;
+        }
+        if is_whole && !self.triggered {
             missing.push("its trigger".to_owned());
         }
-        let mut expected = 1;
+        let mut expected = if is_whole { 1 } else { self.sequences.first().copied().unwrap_or(1) };
         for sequence in self.sequences {
             if sequence > expected {
                 let last = sequence - 1;
@@ -171,18 +214,19 @@ impl Completeness {
             }
             expected = expected.max(sequence.saturating_add(1));
         }
-        if !self.last.is_some_and(|(_, status)| status.is_terminal()) {
+        if is_whole && !self.last.is_some_and(|(_, status)| status.is_terminal()) {
             missing.push("a final status".to_owned());
         }
         match self.results {
-            0 => missing.push("its result".to_owned()),
-            1 => {}
+            0 if is_whole => missing.push("its result".to_owned()),
+            0 | 1 => {}
             several => missing.push(format!("a single result: there are {several}")),
         }
         for (claim, counts) in self.claims {
             match counts {
                 (1, 1) => {}
                 (1, 0) => missing.push(format!("the release of claim {claim}")),
+                (0, 1) if !is_whole => {}
                 (0, 1) => missing.push(format!("the claim {claim}, which was released")),
                 (claimed, ended) => missing.push(format!("one claim and one release of {claim}: there are {claimed} and {ended}")),
             }

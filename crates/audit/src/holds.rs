@@ -6,6 +6,7 @@
 //! The log has an entry for each that was placed or lifted, with what it covers but for persons, whom it does not name, and without the reason, which is
 //! free text. Those are sealed here.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use rusqlite::{OptionalExtension, Transaction, params};
@@ -16,7 +17,8 @@ use uuid::Uuid;
 use crate::entry::Task;
 use crate::subjects::cache::Name;
 use crate::subjects::erasing::{What, tasks_of};
-use crate::subjects::keys::{Fault, Keys, Vault, open_alone, seal_alone};
+use crate::subjects::expiring::search_again;
+use crate::subjects::keys::{Fault, Keys, Vault, open_alone, seal_alone, task_id as task_id_of};
 use crate::subjects::{KeyError, Subject, Subjects};
 
 /// Most holds at a time.
@@ -95,10 +97,9 @@ impl Subjects {
     /// # Errors
     /// The disk.
     pub fn lift_hold(&self, id: Uuid) -> Result<bool, KeyError> {
-        let keys = self.lock();
-        let now_ms = keys.now_ms();
-        let sql = "UPDATE hold SET lifted_ms = coalesce(lifted_ms, ?2) WHERE id = ?1";
-        keys.connection.execute(sql, params![id.as_bytes(), now_ms]).map(|count| count > 0).map_err(|error| keys.explained(error))
+        let mut keys = self.lock();
+        let lifted = keys.lift_hold(id);
+        lifted.map_err(|error| keys.explained(error))
     }
 
     /// The holds in force.
@@ -165,6 +166,21 @@ impl Keys {
     }
 }
 
+impl Keys {
+    fn lift_hold(&mut self, id: Uuid) -> rusqlite::Result<bool> {
+        let now_ms = self.now_ms();
+        let transaction = self.connection.transaction()?;
+        let is_lifted =
+            transaction.execute("UPDATE hold SET lifted_ms = ?2 WHERE id = ?1 AND lifted_ms IS NULL", params![id.as_bytes(), now_ms])?;
+        if is_lifted > 0 {
+            search_again(&transaction)?;
+        }
+        let is_known = transaction.prepare_cached("SELECT 1 FROM hold WHERE id = ?1")?.exists([id.as_bytes()])?;
+        transaction.commit()?;
+        Ok(is_known)
+    }
+}
+
 fn in_force(connection: &rusqlite::Connection, vault: &Vault) -> Result<Vec<Hold>, Fault> {
     let mut select = connection.prepare_cached("SELECT id, sealed FROM hold WHERE lifted_ms IS NULL ORDER BY n")?;
     let rows = select.query_map([], |row| Ok((row.get::<_, [u8; 16]>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
@@ -210,10 +226,51 @@ pub(crate) fn blocking(
     Ok(None)
 }
 
+/// Those of some units, with their tenants where these are known, that a hold covers. Where it is not certain that one is free of a hold, it is held.
+pub(crate) fn held(transaction: &Transaction<'_>, vault: &Vault, units: &[(Option<String>, Name)]) -> Result<HashSet<Name>, Fault> {
+    let mut held = HashSet::new();
+    for hold in in_force(transaction, vault)? {
+        match &hold.covers {
+            Covers::Tenant { tenant } => {
+                held.extend(units.iter().filter(|(of, _)| of.as_ref().is_none_or(|of| of == tenant)).map(|(_, unit)| *unit));
+            }
+            Covers::Task { task_id } => held.extend(units.iter().map(|(_, unit)| *unit).filter(|unit| task_id_of(unit) == Some(*task_id))),
+            Covers::Subject { tenant, subject } => {
+                let Ok(What::Person(person)) = Subject::parse(tenant, subject).map(|held| held.what) else {
+                    // What cannot be read may be about any of them.
+                    held.extend(units.iter().map(|(_, unit)| *unit));
+                    continue;
+                };
+                let person = vault.person(tenant, &person);
+                for (_, unit) in units {
+                    if is_task_of(transaction, unit, &person)? {
+                        held.insert(*unit);
+                    }
+                }
+            }
+            Covers::Range { to_ms, .. } => {
+                for (_, unit) in units {
+                    if is_older(transaction, None, std::slice::from_ref(unit), *to_ms)? {
+                        held.insert(*unit);
+                    }
+                }
+            }
+        }
+    }
+    Ok(held)
+}
+
 fn has_task_among(transaction: &Transaction<'_>, person: &Name, units: &[Name]) -> Result<bool, Fault> {
     let n: Option<i64> = transaction.query_row("SELECT n FROM key WHERE unit = ?1", [person], |row| row.get(0)).optional()?;
     let Some(n) = n else { return Ok(false) };
     Ok(tasks_of(transaction, n)?.iter().any(|task| units.contains(task)))
+}
+
+/// Whether a task, or one that it was handed on by, is a person's. It looks upwards: somebody may have a million tasks, and a task has few above it.
+fn is_task_of(transaction: &Transaction<'_>, unit: &Name, person: &Name) -> Result<bool, Fault> {
+    let sql = "WITH RECURSIVE above (task) AS (SELECT ?1 UNION SELECT parent FROM kin JOIN above ON child = above.task)
+        SELECT 1 FROM key JOIN owner ON owner.n = key.n WHERE key.unit = ?2 AND owner.task IN (SELECT task FROM above) LIMIT 1";
+    Ok(transaction.prepare_cached(sql)?.exists(params![unit, person])?)
 }
 
 /// Whether one of the keys was made before a moment, and so may have sealed what was logged before it.

@@ -5,7 +5,7 @@
 //! SHA-256, in lower-case hex, of a blob that stands beside the tree and is the payload.
 //!
 //! The header says all that entries are found and checked by, so that an index can be made from the log, and compared with it, without any key: nothing
-//! here is a function of the payload that only its reader could work out again. What is personal (`actor`, `content`) is a keyed hash where the payload
+//! here is a function of the payload that only its reader could work out again. What is personal (`actor`) is a keyed hash where the payload
 //! is encrypted.
 //!
 //! Decoding is strict: a header that is not exactly what encoding gives is refused, so one leaf has one meaning and one form.
@@ -20,7 +20,7 @@
 //! | `sequence`, `epoch` | the publisher's number: of (`source`, `epoch`) for actions, of the task's status changes without an epoch |
 //! | `topic`, `partition`, `offset` | where it was read; a hint and never identity |
 //! | `payload_len`, `payload_sha256`, `payload_ref` | of the payload as stored |
-//! | `content` | digest that tells a repeated event from a contradiction, where the payload alone no longer can |
+//! | `content` | a keyed digest by which repeated events were told from contradictions; no longer written, since the payload is opened for that |
 //! | `enc` | how the payload is encrypted: `alg`, `key` (a reference), `nonce` |
 
 use std::borrow::Cow;
@@ -66,10 +66,12 @@ pub enum Kind {
     Export,
     /// Entries were read.
     Read,
+    /// A shard has had its time: what it was, before it is removed.
+    ShardRetired,
 }
 
 impl Kind {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Event,
         Self::Unparsed,
         Self::Conflict,
@@ -83,6 +85,7 @@ impl Kind {
         Self::KeyDestroyed,
         Self::Export,
         Self::Read,
+        Self::ShardRetired,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -100,6 +103,7 @@ impl Kind {
             Self::KeyDestroyed => "key_destroyed",
             Self::Export => "export",
             Self::Read => "read",
+            Self::ShardRetired => "shard_retired",
         }
     }
 
@@ -348,18 +352,11 @@ pub fn encode(header: &Header<'_>, payload: &[u8]) -> Result<Vec<u8>, LeafError>
 
 /// Takes a leaf apart: its header, and the payload unless that is a blob (then empty). The payload's digest is left to [`check_payload`].
 pub fn decode(leaf: &[u8]) -> Result<(Header<'_>, &[u8]), LeafError> {
-    if leaf.len() > LEAF_BYTES_MAX {
-        return Err(LeafError::TooLong(leaf.len()));
-    }
-    let end = leaf.iter().position(|byte| *byte == b'\n').ok_or(LeafError::NoHeader)?;
-    let (line, payload) = (&leaf[..end], &leaf[end + 1..]);
-    let header: Header<'_> = serde_json::from_slice(line).map_err(LeafError::Header)?;
-    if header.v != VERSION {
-        return Err(LeafError::Version(header.v));
-    }
-    let mut again = String::with_capacity(line.len() + 1);
+    let (header, payload) = read(leaf)?;
+    let line = &leaf[..leaf.len() - payload.len()];
+    let mut again = String::with_capacity(line.len());
     header.write(&mut again);
-    if again.as_bytes() != &leaf[..=end] {
+    if again.as_bytes() != line {
         return Err(LeafError::NotCanonical);
     }
     let (expected, found) = (if header.payload_ref.is_some() { 0 } else { header.payload_len }, payload.len() as u64);
@@ -367,6 +364,22 @@ pub fn decode(leaf: &[u8]) -> Result<(Header<'_>, &[u8]), LeafError> {
         return Err(LeafError::Length { expected, found });
     }
     Ok((header, payload))
+}
+
+/// [`decode`], of a leaf that it has taken apart before: whether that is in the one form it may have is not asked again.
+pub(crate) fn read(leaf: &[u8]) -> Result<(Header<'_>, &[u8]), LeafError> {
+    if leaf.len() > LEAF_BYTES_MAX {
+        return Err(LeafError::TooLong(leaf.len()));
+    }
+    let end = memchr::memchr(b'\n', leaf).ok_or(LeafError::NoHeader)?;
+    let (line, payload) = (&leaf[..end], &leaf[end + 1..]);
+    // Text that is checked as a whole need not be checked string by string.
+    let header: Header<'_> = match std::str::from_utf8(line) {
+        Ok(line) => serde_json::from_str(line),
+        Err(_) => serde_json::from_slice(line),
+    }
+    .map_err(LeafError::Header)?;
+    if header.v == VERSION { Ok((header, payload)) } else { Err(LeafError::Version(header.v)) }
 }
 
 /// Whether a payload, from the leaf or from its blob, is the one that the header names.
@@ -390,29 +403,39 @@ pub fn hex(digest: &[u8]) -> String {
 
 fn push_hex(digest: &[u8], text: &mut String) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in digest {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    let mut digits = [0; 64];
+    for part in digest.chunks(32) {
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(part) {
+            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        }
+        text.push_str(std::str::from_utf8(&digits[..part.len() * 2]).unwrap_or_default());
     }
 }
 
 /// A digest of 32 bytes from lower-case hex.
 pub fn unhex(text: &str) -> Option<[u8; 32]> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        _ => None,
-    };
-    let bytes = text.as_bytes();
+    let digits: &[u8; 64] = text.as_bytes().try_into().ok()?;
     let mut digest = [0; 32];
-    if bytes.len() != 64 {
-        return None;
+    // Anything above 15 is no digit; that is asked once.
+    let mut all = 0;
+    for (byte, pair) in digest.iter_mut().zip(digits.chunks_exact(2)) {
+        let (high, low) = (HEX_VALUES[usize::from(pair[0])], HEX_VALUES[usize::from(pair[1])]);
+        all |= high | low;
+        *byte = high << 4 | low & 15;
     }
-    for (place, pair) in bytes.chunks_exact(2).enumerate() {
-        digest[place] = digit(pair[0])? << 4 | digit(pair[1])?;
-    }
-    Some(digest)
+    (all < 16).then_some(digest)
 }
+
+/// What each byte is worth as a digit of lower-case hex; 255 for what is none.
+const HEX_VALUES: [u8; 256] = {
+    let mut values = [255; 256];
+    let mut value = 0;
+    while value < 16 {
+        values[b"0123456789abcdef"[value as usize] as usize] = value;
+        value += 1;
+    }
+    values
+};
 
 /// Writes the members of an object, in the order in which they are given.
 struct Members<'a> {
@@ -429,7 +452,9 @@ impl Members<'_> {
             self.text.push(',');
         }
         self.first = false;
-        let _ = write!(self.text, "\"{name}\":");
+        self.text.push('"');
+        self.text.push_str(name);
+        self.text.push_str("\":");
     }
 
     fn text(&mut self, name: &str, value: Option<&str>) {

@@ -14,18 +14,27 @@
 //! [`engine`] writes it with all that is waiting, and [`routes`] shows it; [`history`] says whether a task's is whole.
 
 pub mod anchor;
+pub mod archive;
 pub mod canonical;
 pub mod config;
+mod contents;
 pub mod desk;
 pub mod engine;
 pub mod entry;
 pub mod export;
+mod exports;
+pub mod files;
 pub mod history;
 pub mod holds;
 pub mod leaf;
 pub mod log;
+mod mark;
 pub mod metrics;
+pub mod notes;
 pub mod reading;
+mod reads;
+pub mod retention;
+pub mod rotation;
 pub mod routes;
 pub mod signing;
 pub mod subjects;
@@ -41,9 +50,13 @@ use std::sync::Arc;
 use fte_service::{Bus, Secret, Service, Settings, chain, check};
 
 pub use self::config::Config;
-use self::desk::{Desk, LogNotes, Notes};
+use self::contents::{Contents, DAY_MS};
+use self::desk::Desk;
 use self::engine::{Engine, EngineOptions, Sealing};
+use self::exports::{Exports, Signers};
 use self::log::{Log, LogError};
+use self::notes::{LogNotes, Notes};
+use self::reads::Reads;
 use self::signing::{KeyError, KeyPlace};
 use self::subjects::{Subjects, SubjectsOptions};
 use self::witnessing::Witnessing;
@@ -68,6 +81,8 @@ pub enum Error {
     Secret { name: String, source: fte_bus::Error },
     #[error("the secret {name} has no value")]
     EmptySecret { name: String },
+    #[error("exports of earlier runs cannot be removed")]
+    Exports(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the thread that works on the audit log has ended")]
     Ended,
 }
@@ -77,12 +92,11 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus) -> Result<Serv
     metrics::register();
     let data = settings.data_dir.clone();
     let group_open = settings.group_open(engine::OPEN);
-    let Config { cache_kib, readers_max, origin, key_file, key_secret, master_key_file, master_key_secret, witness_policy } = config;
-    let place = match (key_secret, key_file) {
-        (Some(name), _) => KeyPlace::Text(secret(&bus, name).await?),
-        (None, Some(path)) => KeyPlace::File(path),
-        (None, None) => KeyPlace::File(data.join("audit/keys/log.key")),
-    };
+    let Config { cache_kib, readers_max, origin, master_key_file, master_key_secret, witness_policy, record_reads, contents_days, .. } =
+        config;
+    let place = key_place(&bus, config.key_secret, config.key_file).await?;
+    let place = place.unwrap_or_else(|| KeyPlace::File(data.join("audit/keys").join(signing::KEY)));
+    let next_place = key_place(&bus, config.next_key_secret, config.next_key_file).await?;
     let master_secret = match master_key_secret {
         Some(name) => Some(Secret::new(secret(&bus, name).await?)),
         None => None,
@@ -94,17 +108,34 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus) -> Result<Serv
     let opening = tokio::task::spawn_blocking(move || {
         std::fs::create_dir_all(&data).map_err(|source| Error::Directory { path: data.clone(), source })?;
         let directory = data.join("audit");
-        let key = signing::key(&place, origin.as_deref(), &directory)?;
+        let key = Arc::new(signing::key(&place, origin.as_deref(), &directory)?);
+        let next_key = rotation::next_key(next_place, &directory)?;
+        let former = rotation::former(&directory, &key, next_key.as_ref())?;
+        let next_key = next_key.map(Arc::new);
+        let signers = Signers::new(Arc::clone(&key), &former);
         let mut sealing = SubjectsOptions { master_secret, ..SubjectsOptions::at(directory.join("keys")) };
         sealing.master_key = master_key_file.unwrap_or(sealing.master_key);
+        let clock = Arc::clone(&sealing.clock);
         let subjects = Arc::new(Subjects::open(sealing)?);
         let sealing: Arc<dyn Sealing> = Arc::clone(&subjects) as _;
-        let options = EngineOptions { cache_kib, readers_max, group_open, sealing, ..EngineOptions::at(directory, Arc::new(key)) };
-        Ok::<_, Error>((Engine::open(options)?, subjects))
+        let options = EngineOptions {
+            cache_kib,
+            readers_max,
+            group_open,
+            sealing: Arc::clone(&sealing),
+            next_key,
+            former,
+            ..EngineOptions::at(&*directory, key)
+        };
+        let log = Engine::open(options)?;
+        let ended = log.ended();
+        let log: Arc<dyn Log> = Arc::new(log);
+        let reads = if record_reads { Reads::on_record(Arc::clone(&log), Arc::clone(&sealing)) } else { Reads::default() };
+        let exports =
+            Exports::open(directory.join("exports"), Arc::clone(&log), sealing, signers).map_err(|error| Error::Exports(error.into()))?;
+        Ok::<_, Error>((log, ended, subjects, clock, exports, reads))
     });
-    let (log, subjects) = opening.await.map_err(|_| Error::Ended)??;
-    let ended = log.ended();
-    let log: Arc<dyn Log> = Arc::new(log);
+    let (log, ended, subjects, clock, exports, reads) = opening.await.map_err(|_| Error::Ended)??;
 
     let mut service = Service::new(NAME, &bus);
     service.background.push(Box::pin(async move {
@@ -114,13 +145,18 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus) -> Result<Serv
     service.app = subscribe::subscriptions(settings, &log).router();
     let trail = service.trail.clone();
     let notes: Arc<dyn Notes> = Arc::new(LogNotes(Arc::clone(&log)));
-    let desk = Desk::new(subjects, notes, bus.publisher, trail.clone());
+    let desk = Desk::new(Arc::clone(&subjects), notes, bus.publisher, trail.clone()).with_exports(exports.clone());
     let witnessed = witnessing.as_ref().map(Witnessing::witnessed).unwrap_or_default();
-    service.api = routes::routes(&log, &desk, &witnessed);
+    service.api = routes::routes(&log, reads, &desk, &witnessed, &exports);
     if let Some(witnessing) = witnessing {
         service.background.push(Box::pin(witnessing.run(Arc::clone(&log))));
     }
+    if let Some(days) = contents_days {
+        let contents = Contents { log: Arc::clone(&log), subjects, desk: desk.clone(), kept_ms: i64::from(days) * DAY_MS, clock };
+        service.background.push(Box::pin(contents.keep()));
+    }
     service.background.push(Box::pin(desk.keep()));
+    service.background.push(Box::pin(exports.keep()));
     service.background.push(Box::pin(anchor::publish(Arc::clone(&log), trail)));
     service.checks.push((
         "log",
@@ -130,6 +166,14 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus) -> Result<Serv
         }),
     ));
     Ok(service)
+}
+
+/// Where a key is, if that is said: a secret that is read now, or a file.
+async fn key_place(bus: &Bus, name: Option<String>, path: Option<PathBuf>) -> Result<Option<KeyPlace>, Error> {
+    match (name, path) {
+        (Some(name), _) => Ok(Some(KeyPlace::Text(secret(bus, name).await?))),
+        (None, path) => Ok(path.map(KeyPlace::File)),
+    }
 }
 
 /// The value of a secret.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use fte_tlog::{Hash, ProofFile, TilePath};
 use futures_util::future::BoxFuture;
 
-use crate::engine::Published;
+use crate::engine::{Published, Retired};
 use crate::entry::{Entry, NewEntry, Position, Task};
 
 /// Where entries are kept.
@@ -40,6 +40,11 @@ pub trait Log: Send + Sync + 'static {
 
     /// That a shard only grew between two sizes, both at most that of its last checkpoint.
     fn consistency(&self, shard: u16, from: u64, to: u64) -> BoxFuture<'_, Result<Option<Vec<Hash>>, LogError>>;
+
+    /// The shards of which only the final checkpoint is left, the oldest first.
+    fn retired(&self) -> Vec<Retired> {
+        Vec::new()
+    }
 
     /// Whether the last append succeeded.
     fn ready(&self) -> Result<(), LogError>;
@@ -74,6 +79,8 @@ pub struct Query {
     pub after: Option<Position>,
     /// At most this many.
     pub limit: usize,
+    /// Without what their events say, which is not opened then.
+    pub headers_only: bool,
 }
 
 /// Some of the entries that were asked for.

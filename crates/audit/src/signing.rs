@@ -3,15 +3,18 @@
 //! Its text is that of Go's `note` package, `PRIVATE+KEY+name+id+…`; its name is the host's part of the log's origin, and each shard signs under
 //! `name/year`. It is made only for a log that has signed nothing: another key in the place of a lost one would make a log that nobody can check.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use fte_tlog::{KeyAlgorithm, SignerKey};
 use sha2::{Digest, Sha256};
 
+use crate::files::{install, install_new};
 use crate::leaf::hex;
+
+/// The file of the key in its directory.
+pub const KEY: &str = "log.key";
 
 /// Where the key is.
 #[derive(Clone, Debug)]
@@ -28,6 +31,8 @@ pub enum KeyError {
     File { path: PathBuf, source: io::Error },
     #[error("the key file {} is gone, and the log was signed with it: restore it from a copy", path.display())]
     Lost { path: PathBuf },
+    #[error("{} does not list former keys of a log, one a line", path.display())]
+    Former { path: PathBuf, source: fte_tlog::KeyError },
     #[error("the log's key is no private key of a log, which looks like PRIVATE+KEY+name+id+…")]
     Form { source: fte_tlog::KeyError },
     #[error("the log's key is named {found}, and FTE_AUDIT_ORIGIN says {expected}: a log keeps its name")]
@@ -51,29 +56,51 @@ pub fn key(place: &KeyPlace, origin: Option<&str>, directory: &Path) -> Result<S
             Err(source) => return Err(KeyError::File { path: path.clone(), source }),
         },
     };
-    let key: SignerKey = text.trim().parse().map_err(|source| KeyError::Form { source })?;
-    match origin {
-        Some(expected) if expected != key.name() => Err(KeyError::Name { found: key.name().to_owned(), expected: expected.to_owned() }),
-        _ => Ok(key),
+    let key = parse(&text)?;
+    if let Some(expected) = origin.filter(|expected| *expected != key.name()) {
+        return Err(KeyError::Name { found: key.name().to_owned(), expected: expected.to_owned() });
+    }
+    if let KeyPlace::File(path) = place {
+        renew_public(path, &key);
+    }
+    Ok(key)
+}
+
+/// Puts the public half beside a key that has followed another, where that was not done yet. What is not ours to write is left.
+fn renew_public(path: &Path, key: &SignerKey) {
+    let public = path.with_extension("pub");
+    let is_other = |text: String| text.trim() != key.verifier().to_string();
+    if fs::read_to_string(&public).is_ok_and(is_other)
+        && let Err(error) = install(&public, format!("{}\n", key.verifier()).as_bytes(), 0o644)
+    {
+        tracing::warn!(%error, path = %public.display(), "the public half of the log's key is that of another; write it anew");
     }
 }
 
-fn make(path: &Path, origin: Option<&str>) -> Result<SignerKey, KeyError> {
+/// A private key from its text.
+pub(crate) fn parse(text: &str) -> Result<SignerKey, KeyError> {
+    text.trim().parse().map_err(|source| KeyError::Form { source })
+}
+
+/// A key that nobody has had before, without a name yet.
+pub(crate) fn unnamed() -> Result<SignerKey, KeyError> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(KeyError::Random)?;
+    SignerKey::new("unnamed", KeyAlgorithm::Ed25519, &seed).map_err(|source| KeyError::Form { source })
+}
+
+fn make(path: &Path, origin: Option<&str>) -> Result<SignerKey, KeyError> {
     let form = |source| KeyError::Form { source };
-    let unnamed = SignerKey::new("unnamed", KeyAlgorithm::Ed25519, &seed).map_err(form)?;
+    let unnamed = unnamed()?;
     let digest = Sha256::digest(unnamed.verifier().public_bytes());
     let name = origin.map_or_else(|| format!("fte-{}.localhost", hex(&digest[..4])), str::to_owned);
     let key = unnamed.renamed(&name, KeyAlgorithm::Ed25519).map_err(form)?;
     let write = || {
         let directory = path.parent().unwrap_or(path);
         fs::create_dir_all(directory)?;
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(format!("{}\n", key.private_text()).as_bytes())?;
-        file.sync_all()?;
-        // The public half, for whoever checks.
-        fs::write(path.with_extension("pub"), format!("{}\n", key.verifier()))?;
+        // The public half first, for whoever checks: it may be written again, and the other may not.
+        install(&path.with_extension("pub"), format!("{}\n", key.verifier()).as_bytes(), 0o644)?;
+        install_new(path, format!("{}\n", key.private_text()).as_bytes(), 0o600)?;
         for directory in directory.ancestors().take(3) {
             fs::File::open(directory)?.sync_all()?;
         }

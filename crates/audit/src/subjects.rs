@@ -15,19 +15,24 @@
 //! did is sealed with that person's key even where it belongs to a task, so that a decision lasts as long as who made it and not as long as who asked.
 //! That topic is to carry no personal data; it is sealed all the same, since anybody may be wrong about that.
 //!
+//! **Contents that have had their time** lose their keys by age, which is no erasure: see `expiring`, and [`crate::contents`] for what the time is.
+//!
 //! **What arrives late.** A destroyed key leaves its place empty: an event for it is sealed with a key that nobody keeps. An event that names an erased
 //! person and happened before the erasure takes its task along, which is then erased everywhere, as those that were known ([`Subjects::unfinished`]).
 //!
-//! The parts: [`about`] says whom an event is about, `cipher` seals, `master` wraps the keys, `store` keeps them, and this file puts them together.
+//! The parts: [`about`] says whom an event is about, `cipher` seals, `master` wraps the keys, `keys` finds and makes them, `erasing` and `expiring` destroy them, and
+//! this file puts them together.
 
 mod about;
 pub(crate) mod cache;
 mod cipher;
 pub(crate) mod erasing;
 mod error;
+pub(crate) mod expiring;
 mod hex;
 pub(crate) mod keys;
 mod master;
+mod retiring;
 mod rewrap;
 mod schema;
 mod sealing;
@@ -79,8 +84,8 @@ pub struct Unsealed<'a> {
     pub context: Context<'a>,
     /// It, to the byte.
     pub bytes: &'a [u8],
-    /// Its digest as `canonical::content_digest` makes it.
-    pub content: [u8; 32],
+    /// Their SHA-256.
+    pub sha256: [u8; 32],
 }
 
 /// What is logged of an event.
@@ -90,8 +95,6 @@ pub struct Sealed {
     pub ciphertext: Option<Vec<u8>>,
     /// How it was sealed; none where it was not.
     pub enc: Option<Enc>,
-    /// Tells a repeated event from a contradiction: the digest, keyed where the event is sealed.
-    pub content: [u8; 32],
     /// Under what the actor or requester is found: a keyed hash for a person, the name itself for an agent or a service.
     pub actor: Option<Box<str>>,
 }
@@ -113,15 +116,6 @@ pub enum Opened {
     /// The event as it came.
     Bytes(Vec<u8>),
     /// Its key was destroyed.
-    Erased,
-}
-
-/// How an event compares with the entry that has its identity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Likeness {
-    Same,
-    Other,
-    /// The entry's key was destroyed: the identity alone decides, so it counts as the same.
     Erased,
 }
 
@@ -153,14 +147,6 @@ impl Subjects {
     /// The key is not there (a restored, older copy of the keys), it does not open the payload, or the disk.
     pub fn open_payload(&self, (alg, key, nonce): (&str, &str, &str), context: Context<'_>, payload: &[u8]) -> Result<Opened, KeyError> {
         self.lock().open_payload((alg, key, nonce), context, payload)
-    }
-
-    /// Compares an event's content digest with the `content` of an entry that was sealed with `key`.
-    ///
-    /// # Errors
-    /// As of [`Subjects::open_payload`].
-    pub fn compare(&self, key: &str, stored: &[u8; 32], digest: &[u8; 32]) -> Result<Likeness, KeyError> {
-        self.lock().compare(key, stored, digest)
     }
 
     /// Under what entries of this actor or requester are found: of `ada` or `user:ada`. At most 64 values; the name itself is among them, since an

@@ -16,6 +16,8 @@ mod files;
 mod index;
 mod order;
 mod report;
+mod retired;
+mod signers;
 mod source;
 mod spill;
 mod strict;
@@ -29,14 +31,17 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
 
-use fte_tlog::{Checkpoint, Policy, PolicyError, SignedNote, TileLevel, TilePath, VerifierKey};
+use fte_tlog::{Checkpoint, Policy, SignedNote, TileLevel, TilePath};
 
 use self::bundle::{Checked, Facts};
 use self::claims::Claim;
 use self::index::{IndexCheck, year_of};
 use self::order::Order;
-pub use self::report::{Anchor, Class, FINDINGS_MAX, Finding, IndexReport, Report, Tally, summary};
+pub use self::report::{Anchor, Class, FINDINGS_MAX, Finding, IndexReport, Report, RetiredReport, Tally, retired, summary};
+use self::retired::{Gone, Retirements};
+use self::signers::{Judged, Outcome, Seen, Signers};
 use self::source::WITNESSED;
+pub(crate) use self::source::blob_name;
 pub use self::source::{Directory, Source};
 use self::tiles::{Stop, Tiles};
 use crate::trust::policy_of;
@@ -54,6 +59,8 @@ pub struct Options {
     pub remembered: Vec<Vec<u8>>,
     /// Only these entries of each shard; all of them if there is none.
     pub range: Option<Range<u64>>,
+    /// Whether these are all shards of an installation: none may be missing then that the log does not say is retired.
+    pub is_whole: bool,
     /// The index of the installation whose shards these all are, to be compared with them; only where there is no range.
     pub index: Option<PathBuf>,
     /// How many threads hash.
@@ -64,7 +71,7 @@ impl Options {
     /// Everything, with all that this machine has.
     pub fn new(policy: Policy) -> Self {
         let threads = thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
-        Self { policy, keys_from_log: false, given: Vec::new(), remembered: Vec::new(), range: None, index: None, threads }
+        Self { policy, keys_from_log: false, given: Vec::new(), remembered: Vec::new(), range: None, is_whole: false, index: None, threads }
     }
 }
 
@@ -91,12 +98,52 @@ pub fn verify(shards: &[&dyn Source], options: &Options, progress: &mut dyn FnMu
     let temporary = |error| VerifyError::Read { file: "a temporary file".to_owned(), source: error };
     let mut order: Option<Order> = None;
     let mut before: Option<Checkpoint> = None;
+    // The key that the log has named last, and why a shard's checkpoint does not count until the next shard answers for it.
+    let mut named: Option<[u8; 32]> = None;
+    let mut unanswered: Option<(usize, Finding)> = None;
+    let mut retirements = Retirements::default();
     // Before any checkpoint is read: what the index has is in the log then, or not signed yet.
     let mut index = options.index.as_deref().filter(|_| options.range.is_none()).map(IndexCheck::open);
     for (number, source) in shards.iter().enumerate() {
         let mut report = Report { keys_from_log: options.keys_from_log, ..Report::default() };
-        let mut shard = Shard { number, options, report: &mut report, before: before.take(), order: &mut order, index: index.as_mut() };
-        match shard.verify(*source, progress) {
+        let mut shard = Shard {
+            number,
+            is_last: number + 1 == shards.len(),
+            options,
+            report: &mut report,
+            before: before.take(),
+            order: &mut order,
+            index: index.as_mut(),
+            retirements: &mut retirements,
+            is_gone: false,
+            signers: Signers::after(named),
+            opened_by: None,
+            unanswered: None,
+            answers: false,
+        };
+        let verified = shard.verify(*source, progress);
+        named = shard.signers.last();
+        let (answers, is_gone, mine) = (shard.answers, shard.is_gone, shard.unanswered.take());
+        let is_read = report.entries.all > 0 && report.entries.good == report.entries.all;
+        if let Some(order) = order.as_mut().filter(|_| !is_read) {
+            order.skip(number);
+        }
+        if let Some((of, finding)) = unanswered.take().filter(|_| !answers)
+            && let Some(report) = reports.get_mut(of)
+        {
+            report.find(finding);
+        }
+        match verified {
+            // Whose it is the log itself says.
+            Ok(Some(checkpoint)) if is_gone => {
+                retirements.gone.push(Gone { report: number, checkpoint: checkpoint.clone(), refused: mine });
+                before = Some(checkpoint);
+                reports.push(report);
+                continue;
+            }
+            _ => unanswered = mine.map(|finding| (number, finding)),
+        }
+        match verified {
             Ok(checkpoint) => before = checkpoint,
             Err(Broken::Stop(Stop::Found(finding))) => report.find(finding),
             Err(Broken::Stop(Stop::Io(file, source))) => return Err(VerifyError::Read { file, source }),
@@ -104,6 +151,7 @@ pub fn verify(shards: &[&dyn Source], options: &Options, progress: &mut dyn FnMu
         }
         reports.push(report);
     }
+    let is_all_there = retirements.settle(&mut reports, options.is_whole && options.range.is_none());
     if let Some(order) = order {
         let outcome = order.finish().map_err(temporary)?;
         for (place, what) in outcome.bad {
@@ -119,7 +167,7 @@ pub fn verify(shards: &[&dyn Source], options: &Options, progress: &mut dyn FnMu
     }
     // Of a log that is not what it should be there is no index to expect.
     let is_whole = |report: &Report| report.entries.good == report.entries.all && !report.is_tampered();
-    if let Some(index) = index.filter(|_| reports.iter().all(is_whole)) {
+    if let Some(index) = index.filter(|_| is_all_there && reports.iter().all(is_whole)) {
         index.finish(&mut reports);
     }
     for report in &mut reports {
@@ -142,12 +190,23 @@ impl From<Stop> for Broken {
 /// The verification of one shard.
 struct Shard<'a> {
     number: usize,
+    is_last: bool,
     options: &'a Options,
     report: &'a mut Report,
     /// The last checkpoint of the shard before, if that was verified too.
     before: Option<Checkpoint>,
     order: &'a mut Option<Order>,
     index: Option<&'a mut IndexCheck>,
+    retirements: &'a mut Retirements,
+    /// Nothing of it is there but its checkpoint, as of one that was retired.
+    is_gone: bool,
+    signers: Signers,
+    /// What the shard says the one before ended with, where that is of no key that is known yet: the note, the entry, and what is wrong.
+    opened_by: Option<(Vec<u8>, Finding)>,
+    /// What is wrong with the checkpoint, unless the next shard says that this one ended with it.
+    unanswered: Option<Finding>,
+    /// Whether this shard says that the one before ended as it does.
+    answers: bool,
 }
 
 impl Shard<'_> {
@@ -156,10 +215,14 @@ impl Shard<'_> {
         let witnessed = source.read(WITNESSED).map_err(|error| Stop::Io(WITNESSED.to_owned(), error))?;
         let (source, note) = Snapshot::take(source)?;
         self.report.checkpoints.all += 1;
-        let signed_by = self.judge(&note)?;
-        let checkpoint = signed_by.checkpoint;
+        let checkpoint = self.judge(&note)?;
         let size = checkpoint.size;
-        self.report.checkpoints.good += 1;
+        if retired::is_gone(&source, size, self.is_last)? {
+            self.is_gone = true;
+            self.check_witnessed(&source, &checkpoint, witnessed.as_deref().filter(|note| !retired::is_of_less(note, &checkpoint)))?;
+            self.check_anchors(&source, &checkpoint)?;
+            return Ok(Some(checkpoint));
+        }
         let range = match self.options.range.clone() {
             None => 0..size,
             Some(range) if range.start < range.end && range.end <= size => range,
@@ -177,7 +240,8 @@ impl Shard<'_> {
         }
         self.check_witnessed(&source, &checkpoint, witnessed.as_deref())?;
         self.check_anchors(&source, &checkpoint)?;
-        self.walk(&source, &checkpoint, &signed_by.keys, range, progress)?;
+        self.walk(&source, &checkpoint, range.clone(), progress)?;
+        self.check_signers(&checkpoint, &range)?;
         if self.options.range.is_none() && !self.report.is_tampered() {
             files::check(&source, size).or_else(|stop| source.unless_it_grew(stop))?;
         }
@@ -185,18 +249,70 @@ impl Shard<'_> {
     }
 
     /// Reads the checkpoint and checks who signed it.
-    fn judge(&mut self, note: &[u8]) -> Result<SignedBy, Stop> {
+    fn judge(&mut self, note: &[u8]) -> Result<Checkpoint, Stop> {
         let policy = policy_of(&self.options.policy, note);
-        let judged = policy.judge(note).map_err(|error| Stop::Found(refused(&error)))?;
+        let judged = anchors::read(&policy, "checkpoint", note).map_err(Stop::Found)?;
+        let refused = judged.refused.as_deref().map(|what| Finding::tampered("checkpoint", what));
+        // Nobody comes after the last to answer for it.
+        if let Some(finding) = refused.clone().filter(|_| self.is_last) {
+            return Err(Stop::Found(finding));
+        }
+        self.unanswered = refused;
+        self.see("checkpoint", &judged, note, None);
         let report = &mut *self.report;
         (report.origin, report.size) = (judged.checkpoint.origin.clone(), judged.checkpoint.size);
         report.root = judged.checkpoint.root.to_string();
         report.checkpoint = String::from_utf8_lossy(note).into_owned();
-        report.witnesses = Tally { good: judged.witnesses.len() as u64, all: policy.witnesses.len() as u64 };
+        report.witnesses = Tally { good: judged.witnesses, all: policy.witnesses.len() as u64 };
         (report.quorum_met, report.unknown_signatures) = (judged.quorum_met, judged.unknown_signatures);
-        report.witnessed_size = if judged.witnesses.is_empty() { 0 } else { report.size };
-        let keys = judged.logs.iter().map(|key| (*key).clone()).collect();
-        Ok(SignedBy { checkpoint: judged.checkpoint, keys })
+        report.witnessed_size = if judged.witnesses == 0 { 0 } else { report.size };
+        Ok(judged.checkpoint)
+    }
+
+    /// Keeps a checkpoint until it is known which key signed when. One without a signature of a known key does not count before.
+    fn see(&mut self, name: &str, judged: &Judged, note: &[u8], anchor: Option<Anchor>) {
+        let seen =
+            Seen { name: name.to_owned(), size: judged.checkpoint.size, note: note.to_vec(), anchor, refused: judged.refused.clone() };
+        if seen.refused.is_none() {
+            self.accept(&seen);
+        }
+        self.signers.see(seen);
+    }
+
+    fn accept(&mut self, seen: &Seen) {
+        self.report.checkpoints.good += 1;
+        // An empty log is the beginning of any.
+        if let Some(anchor) = seen.anchor.filter(|_| seen.size > 0 && self.report.anchor != Anchor::Witnessed) {
+            self.report.anchor = anchor;
+        }
+    }
+
+    /// Checks who has signed the checkpoints, now that it is known which key signed when.
+    fn check_signers(&mut self, checkpoint: &Checkpoint, read: &Range<u64>) -> Result<(), Stop> {
+        let vouched = self.unanswered.is_some();
+        let known = policy_of(&self.options.policy, self.report.checkpoint.as_bytes());
+        let signers = std::mem::take(&mut self.signers);
+        for Outcome { seen, bad, key } in signers.check(&checkpoint.origin, vouched, read) {
+            if let Some(what) = bad {
+                return Err(Stop::Found(Finding::tampered(&*seen.name, what)));
+            }
+            if seen.refused.is_some() {
+                self.accept(seen);
+            }
+            let is_learned = key.is_some_and(|key| known.logs.iter().all(|log| log.key != key));
+            if seen.name == "checkpoint" && is_learned {
+                self.report.unknown_signatures = self.report.unknown_signatures.saturating_sub(1);
+            }
+        }
+        self.signers = signers;
+        match self.opened_by.take() {
+            Some((note, finding)) if !self.signers.is_of_former(&note) => Err(Stop::Found(finding)),
+            Some(_) => {
+                self.report.checkpoints.good += 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     /// Compares with the last checkpoint that the log's owner had witnessed, and says whether the quorum is there, on that or on the newest.
@@ -204,19 +320,21 @@ impl Shard<'_> {
         if let Some(note) = note {
             self.report.checkpoints.all += 1;
             let policy = policy_of(&self.options.policy, note);
-            let judged =
-                policy.judge(note).map_err(|error| Stop::Found(Finding::tampered(WITNESSED, fte_service::chain(&error).to_string())))?;
+            let judged = anchors::read(&policy, WITNESSED, note).map_err(Stop::Found)?;
             if judged.checkpoint.origin != now.origin {
                 return Err(Stop::Found(Finding::tampered(WITNESSED, "it is a checkpoint of another log")));
             }
             anchors::compare(source, "the witnessed checkpoint", &judged.checkpoint, now)?;
-            self.report.checkpoints.good += 1;
-            if judged.quorum_met && !self.report.quorum_met || judged.witnesses.len() as u64 > self.report.witnesses.good {
-                self.report.witnesses.good = judged.witnesses.len() as u64;
+            self.see(WITNESSED, &judged, note, None);
+            // The quorum comes first, and then how many have signed: others than those that the policy demands make up for none of them.
+            if (judged.quorum_met, judged.witnesses) > (self.report.quorum_met, self.report.witnesses.good) {
+                self.report.witnesses.good = judged.witnesses;
                 (self.report.quorum_met, self.report.witnessed_size) = (judged.quorum_met, judged.checkpoint.size);
             }
         }
-        if !self.report.quorum_met {
+        if self.is_gone {
+            // A later shard has its checkpoint, and whoever witnessed that one has witnessed both.
+        } else if !self.report.quorum_met {
             let what = format!("{} witnesses have signed, which is not the quorum of the policy", self.report.witnesses);
             self.report.find(Finding::incomplete("checkpoint", what));
         } else if self.options.policy.quorum.is_some() {
@@ -234,14 +352,13 @@ impl Shard<'_> {
             if SignedNote::parse(note).is_ok_and(|note| note.text().lines().next() != Some(&now.origin)) {
                 continue;
             }
+            if self.is_gone && retired::is_of_less(note, now) {
+                continue;
+            }
             self.report.checkpoints.all += 1;
             let earlier = anchors::read(&policy_of(policy, note), name, note).map_err(Stop::Found)?;
-            anchors::compare(source, name, &earlier, now)?;
-            self.report.checkpoints.good += 1;
-            // An empty log is the beginning of any.
-            if earlier.size > 0 && self.report.anchor != Anchor::Witnessed {
-                self.report.anchor = anchor;
-            }
+            anchors::compare(source, name, &earlier.checkpoint, now)?;
+            self.see(name, &earlier, note, Some(anchor));
         }
         Ok(())
     }
@@ -251,14 +368,12 @@ impl Shard<'_> {
         &mut self,
         source: &dyn Source,
         checkpoint: &Checkpoint,
-        signers: &[VerifierKey],
         range: Range<u64>,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(), Stop> {
         let (size, threads) = (checkpoint.size, self.options.threads.get() as u64);
         let bundles = range.start / 256..range.end.div_ceil(256);
         let year = year_of(&checkpoint.origin);
-        let mut rotated = None;
         let stop = thread::scope(|scope| -> Result<Option<Stop>, Stop> {
             let workers: Vec<_> = (0..threads)
                 .map(|worker| {
@@ -278,7 +393,7 @@ impl Shard<'_> {
                 let Checked { facts, stop, bytes } =
                     workers[worker].recv().map_err(|_| Stop::Io("a bundle".to_owned(), io::Error::other("its reader failed")))?;
                 for facts in facts.iter().filter(|facts| range.contains(&facts.index)) {
-                    if let Some(stop) = self.observe(checkpoint, facts, &mut rotated)? {
+                    if let Some(stop) = self.observe(checkpoint, facts)? {
                         return Ok(Some(stop));
                     }
                     self.report.entries.good += 1;
@@ -287,43 +402,47 @@ impl Shard<'_> {
                     return Ok(stop);
                 }
                 if let (Some(check), Some(year)) = (&mut self.index, year) {
-                    check.take(year, index, &bytes, u16::try_from(facts.len()).unwrap_or(u16::MAX))?;
+                    check.take(year, index, bytes, u16::try_from(facts.len()).unwrap_or(u16::MAX));
                 }
                 self.report.bundles.good += 1;
                 progress(Progress { shard: self.number, done: self.report.entries.good, all: self.report.entries.all });
             }
             Ok(None)
         })?;
-        if let Some(stop) = stop {
-            return Err(stop);
-        }
-        match rotated {
-            Some(key) if !signers.contains(&key) => {
-                let what = "the log says that it signs with another key now, and the checkpoint is not signed with that";
-                Err(Stop::Found(Finding::tampered("checkpoint", what)))
-            }
-            _ => Ok(()),
-        }
+        stop.map_or(Ok(()), Err)
     }
 
     /// Takes an entry in.
-    fn observe(&mut self, checkpoint: &Checkpoint, facts: &Facts, rotated: &mut Option<VerifierKey>) -> Result<Option<Stop>, Stop> {
+    fn observe(&mut self, checkpoint: &Checkpoint, facts: &Facts) -> Result<Option<Stop>, Stop> {
         let name =
             || TilePath::in_tree(TileLevel::Entries, facts.index / 256, checkpoint.size).map_or_else(String::new, |path| path.to_string());
         let found = |what: String| Ok(Some(Stop::Found(Finding::tampered(name(), what).at(facts.index, facts.byte))));
         match &facts.claim {
             Some(Claim::Opened { previous }) => {
-                if let Err(what) = self.check_previous(previous.as_deref()) {
-                    return found(what);
+                match self.check_previous(previous.as_deref()) {
+                    Ok(None) => {}
+                    // It may be of a key that this shard says it had before.
+                    Ok(Some(what)) => {
+                        let finding = Finding::tampered(name(), what).at(facts.index, facts.byte);
+                        self.opened_by = Some((previous.as_deref().unwrap_or_default().as_bytes().to_vec(), finding));
+                    }
+                    Err(what) => return found(what),
                 }
                 if self.order.is_none() {
                     *self.order = Some(Order::new(previous.is_some())?);
                 }
             }
-            Some(Claim::Rotated { key }) if key.name() != checkpoint.origin => {
-                return found("the new key is that of another log".to_owned());
+            Some(Claim::Rotated { key, previous }) => {
+                if let Some(what) = self.signers.rotate(&checkpoint.origin, facts.index, key, previous.as_deref()) {
+                    return found(what);
+                }
             }
-            Some(Claim::Rotated { key }) => *rotated = Some(key.clone()),
+            Some(Claim::Retired(retirement)) => {
+                let place = retired::Place { index: facts.index, logged_time: facts.logged_time };
+                if let Err(what) = self.retirements.take(year_of(&checkpoint.origin), retirement, &place) {
+                    return found(what);
+                }
+            }
             None => {}
         }
         let order = match self.order {
@@ -337,42 +456,43 @@ impl Shard<'_> {
         }
     }
 
-    /// Whether the shard before ended as this one says.
-    fn check_previous(&mut self, note: Option<&str>) -> Result<(), String> {
+    /// Whether the shard before ended as this one says. Gives why that does not count yet, where it is of no known key and there is nothing to compare it with.
+    fn check_previous(&mut self, note: Option<&str>) -> Result<Option<String>, String> {
         let Some(note) = note else {
-            return if self.before.is_some() { Err("it follows no shard, and there is one before it".to_owned()) } else { Ok(()) };
+            return if self.before.is_some() { Err("it follows no shard, and there is one before it".to_owned()) } else { Ok(None) };
         };
         self.report.checkpoints.all += 1;
-        let policy = Policy { witnesses: Vec::new(), groups: Vec::new(), quorum: None, ..policy_of(&self.options.policy, note.as_bytes()) };
-        let previous = policy.judge(note.as_bytes()).map(|judged| judged.checkpoint).map_err(|error| {
-            format!("the checkpoint that it says the shard before ended with is not accepted: {}", fte_service::chain(&error))
-        })?;
+        let policy = policy_of(&self.options.policy, note.as_bytes());
+        let unaccepted = |what: &str| format!("the checkpoint that it says the shard before ended with is not accepted: {what}");
+        let judged = signers::judge(&policy, note.as_bytes()).map_err(|error| unaccepted(&fte_service::chain(&error).to_string()))?;
+        let previous = judged.checkpoint;
+        if self.before.is_none() {
+            self.retirements.follow(self.number, &previous);
+        }
         match &self.before {
             Some(before) if *before != previous => Err(format!(
                 "it follows a shard {} of {} entries; the one before it is {} of {}, or has another root",
                 previous.origin, previous.size, before.origin, before.size
             )),
-            _ => {
+            Some(_) => {
+                // This shard's tree has it, whoever signed it.
+                self.answers = true;
                 self.report.checkpoints.good += 1;
-                Ok(())
+                Ok(None)
             }
+            None if judged.refused.is_none() => {
+                self.report.checkpoints.good += 1;
+                Ok(None)
+            }
+            None => Ok(judged.refused.map(|what| unaccepted(&what))),
         }
     }
-}
-
-struct SignedBy {
-    checkpoint: Checkpoint,
-    keys: Vec<VerifierKey>,
 }
 
 impl From<Finding> for Broken {
     fn from(finding: Finding) -> Self {
         Self::Stop(Stop::Found(finding))
     }
-}
-
-fn refused(error: &PolicyError) -> Finding {
-    Finding::tampered("checkpoint", fte_service::chain(error).to_string())
 }
 
 /// A source at one moment: the checkpoint and the files at the right edge, which a log that grows replaces.

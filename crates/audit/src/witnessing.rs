@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -20,6 +20,7 @@ use fte_service::{ServiceError, chain};
 use fte_tlog::{Checkpoint, NoteError, Policy, SignedNote};
 
 use crate::engine::Published;
+use crate::files::install;
 use crate::log::Log;
 use crate::metrics;
 use crate::witness::client::{AskError, Witnesses};
@@ -226,15 +227,7 @@ impl Witnessing {
 
     fn keep(&self, shard: u16, note: &str) -> Result<(), WitnessError> {
         let path = place(&self.directory, shard);
-        let new = path.with_extension("new");
-        let write = || {
-            let mut file = fs::File::create(&new)?;
-            file.write_all(note.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            fs::File::open(path.parent().unwrap_or(&self.directory))?.sync_all()
-        };
-        write().map_err(|source| WitnessError::Keep { path: path.clone(), source })?;
+        install(&path, note.as_bytes(), 0o644).map_err(|source| WitnessError::Keep { path: path.clone(), source })?;
         self.kept.set(shard, note.into());
         Ok(())
     }

@@ -15,6 +15,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::json;
+
 /// A payload that travels as the `data` of a CloudEvent.
 pub trait Event: Serialize + DeserializeOwned + Send + 'static {
     /// The topic it is published on, or the prefix of its topics where each instance has its own.
@@ -98,14 +100,15 @@ impl<D> CloudEvent<D> {
 }
 
 impl RawEvent {
-    /// Reads an event from JSON bytes.
+    /// Reads an event from JSON bytes, which anybody may have written (see [`json`]).
     pub fn parse(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(bytes)
+        json::from_slice(bytes, json::EVENT_DEPTH_MAX)
     }
 
     /// Decodes the payload as `T`. An absent payload is read as `null`.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(self.data.as_ref().map_or("null", |data| data.get()))
+        let data = self.data.as_ref().map_or("null", |data| data.get());
+        json::from_slice(data.as_bytes(), json::DATA_DEPTH_MAX)
     }
 }
 

@@ -47,6 +47,7 @@ mod error;
 mod event;
 mod invoke;
 mod jobs;
+pub mod json;
 mod lane;
 pub mod metrics;
 mod publish;

@@ -28,17 +28,17 @@ Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 not found, 4 refused, 5 
 
 /// A command of an instance's client.
 #[derive(Debug, Args)]
-struct On<T: Args> {
+pub(crate) struct On<T: Args> {
     #[command(flatten)]
-    verb: T,
+    pub(crate) verb: T,
     #[command(flatten)]
-    instance: Instance,
+    pub(crate) instance: Instance,
 }
 
 /// Which instance, and who asks.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Instance")]
-struct Instance {
+pub(crate) struct Instance {
     /// The instance to talk to
     #[arg(long, global = true, env = "FTE_URL", hide_env_values = true, default_value = "http://127.0.0.1:8080", value_name = "URL")]
     url: String,
@@ -52,7 +52,7 @@ impl Instance {
         Ok(Target { hints: hints.clone(), ..Target::new(&self.url, self.api_key.as_deref())? })
     }
 
-    fn client(&self, hints: &Hints) -> Result<Client, Error> {
+    pub(crate) fn client(&self, hints: &Hints) -> Result<Client, Error> {
         self.target(hints).map(Client::new)
     }
 }
@@ -90,7 +90,7 @@ enum Command {
     /// Events that no service could handle
     DeadLetters(On<dead_letters::DeadLetters>),
     /// The record of everything that happened
-    Audit(On<audit::Audit>),
+    Audit(audit::Audit),
     /// The topics, as a table or as what creates them
     Topics(topics::Topics),
     /// Check an instance and its sidecar, and say what to do
@@ -139,7 +139,7 @@ impl Cli {
             Command::Cancel(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
             Command::Agents(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
             Command::DeadLetters(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
-            Command::Audit(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
+            Command::Audit(audit) => alone(audit.run(&hints, output)),
             Command::Topics(topics) => topics.run(output),
             Command::Doctor(On { verb, instance }) => alone(verb.run(instance.client(&hints)?, output)),
             Command::Bench(on) => on.verb.run(on.instance.target(&hints)?, output),

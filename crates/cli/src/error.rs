@@ -1,6 +1,7 @@
 //! What a command can fail with, the exit code each failure has, and the text a person reads: what happened, why, what to do.
 
 use std::fmt::Write as _;
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use http::StatusCode;
@@ -127,6 +128,24 @@ impl Error {
     }
 }
 
+/// What helps against what the system said at the root of an error, where that is known.
+pub(crate) fn remedy(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        match error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
+            Some(ErrorKind::PermissionDenied) => {
+                return Some("run it as the user who owns these files, or give this user the right to read and write them (chown, chmod)");
+            }
+            Some(ErrorKind::ReadOnlyFilesystem) => {
+                return Some("mount the file system so that it can be written, or choose another directory");
+            }
+            Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => return Some("make room on the disk"),
+            _ => cause = error.source(),
+        }
+    }
+    None
+}
+
 /// An answer of `application/problem+json` (RFC 9457), or what stands in for it where the body is something else.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Problem {
@@ -202,9 +221,10 @@ impl Problem {
             401 => "set FTE_API_KEY to a key of this instance".to_owned(),
             403 => "use a key that may do this, and a URL whose host the instance allows (FTE_ALLOWED_HOSTS)".to_owned(),
             404 if self.code == "task_not_found" => format!("{} lists what there is", hints.command("tasks")),
+            422 if self.code == "agent_unknown" => format!("{} lists them", hints.command("agents")),
             404 if self.code.contains("letter") => format!("{} lists what there is", hints.command("dead-letters list")),
             404 | 405 if ["", "route_not_found", "method_not_allowed"].contains(&self.code.as_str()) => {
-                "this address serves only a part of FTE, or another program: see FTE_URL".to_owned()
+                "this address serves only a part of FTE, as each of its services does by itself, or another program: see FTE_URL".to_owned()
             }
             408 | 429 | 502 | 503 | 504 => {
                 let wait = self.retry_after_s.map_or_else(|| "again in a moment".to_owned(), |wait| format!("again in {wait} s"));
@@ -245,7 +265,7 @@ mod tests {
             404,
             "",
             Exit::NotFound,
-            "error: Not Found (404)\n  try: this address serves only a part of FTE, or another program: see FTE_URL",
+            "error: Not Found (404)\n  try: this address serves only a part of FTE, as each of its services does by itself, or another program: see FTE_URL",
         );
         check(
             502,

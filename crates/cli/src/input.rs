@@ -1,8 +1,9 @@
-//! What people type: task ids, durations, points in time, JSON.
+//! What people type: task ids, durations, points in time, JSON; and who they are.
 
 use std::time::Duration;
 
 use fte_events::TaskId;
+use fte_service::{Env, ProcessEnv};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
@@ -41,6 +42,11 @@ fn time(text: &str, sign: i32) -> Result<Timestamp, String> {
     let wrong = |_| "write it like 2026-01-31T09:00:00Z, or as a duration like 15m".to_owned();
     let span = SignedDuration::try_from(duration(text).map_err(|_| "").map_err(wrong)?).map_err(|_| "").map_err(wrong)?;
     Timestamp::now().checked_add(span * sign).map_err(|_| "it is beyond the calendar".to_owned())
+}
+
+/// Who is at the terminal, as the system names them.
+pub(crate) fn logged_in() -> Option<String> {
+    ["USER", "LOGNAME"].into_iter().find_map(|name| ProcessEnv.get(name))
 }
 
 /// A JSON object.

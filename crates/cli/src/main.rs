@@ -14,6 +14,7 @@ mod hints;
 mod input;
 mod keys;
 mod listing;
+mod memory;
 mod output;
 mod serve;
 mod server;
@@ -24,6 +25,7 @@ mod sse;
 mod task;
 mod topics;
 mod up;
+mod variables;
 
 use std::process::ExitCode;
 
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
     if let Some(exit) = fte_sandbox::stage::run_if_asked() {
         return exit;
     }
+    memory::give_back_soon();
     let cli = cli::Cli::from_command_line();
     let (output, hints) = (cli.output(), cli.hints());
     match cli.run() {

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use fte_service::{Bus, ConfigError, Env, Ports, ProcessEnv, Service, Settings};
 
-use crate::error::Error;
+use crate::error::{Error, remedy};
 use crate::{claims, up};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -74,7 +74,7 @@ impl Config {
         let name = self.name().as_str();
         let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Start {
             what: format!("{name} does not start"),
-            advice: String::new(),
+            advice: remedy(&*source).unwrap_or_default().to_owned(),
             source: Some(source),
         };
         let bus = Bus::connect(settings, name).map_err(|error| failed(error.into()))?;

@@ -21,6 +21,7 @@ use futures_util::future::try_join_all;
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
+use self::banner::Callers;
 use crate::client::{Client, Target};
 use crate::error::Error;
 use crate::hints::Hints;
@@ -103,7 +104,11 @@ impl Up {
 
         let listeners = self.listen().await?;
         let tokens = Name::ALL.map(|_| Tokens { app: secret(), api: secret() });
+        let lost = lost_log(&self.data);
         let sidecar = self.start_sidecar(&settings, &listeners, &tokens).await?;
+        if let Some(warning) = lost {
+            tracing::warn!("{warning}");
+        }
         let addrs = sidecar.http_addrs().to_vec();
         let api = local_addr(&listeners.api)?;
         let named = env.get(fte_service::settings::ENV_PUBLIC_URL).is_some();
@@ -125,12 +130,13 @@ impl Up {
             data: std::path::absolute(&self.data).unwrap_or_else(|_| self.data.clone()),
         };
         let checks: Vec<Check> = services.iter().flat_map(|service| &service.checks).map(|(_, check)| Check::clone(check)).collect();
+        let callers = if settings.keys.is_some() { Callers::WithKey } else { Callers::Anybody };
         let ended = sidecar.failed();
         let asked = async {
             tokio::select! {
                 () = shutdown.asked() => Ok(()),
                 () = ended => Err(Error::Stopped { what: "the store of the sidecar has ended; the log says why".to_owned(), source: None }),
-                Err(error) = self.announce(&checks, &place, output) => Err(error),
+                Err(error) = self.announce(&checks, &place, callers, output) => Err(error),
             }
         };
         let (tell, told) = tokio::sync::oneshot::channel();
@@ -202,7 +208,13 @@ impl Up {
     }
 
     /// Says that everything is ready, once it is. Ends only with an error.
-    async fn announce(&self, checks: &[Check], place: &ready::Place, output: Output) -> Result<std::convert::Infallible, Error> {
+    async fn announce(
+        &self,
+        checks: &[Check],
+        place: &ready::Place,
+        callers: Callers,
+        output: Output,
+    ) -> Result<std::convert::Infallible, Error> {
         ready::wait(checks).await;
         if let Some(file) = &self.ready_file {
             place.write(file).map_err(|source| Error::Write { what: file.display().to_string(), source })?;
@@ -210,13 +222,27 @@ impl Up {
         if output.json {
             output.json_line(place)?;
         } else if !self.quiet {
-            output.note(banner::text(place));
+            output.note(banner::text(place, callers));
             let hints = Hints::new(place.is_elsewhere().then(|| place.api.clone()));
             let target = Target { hints, ..Target::new(&place.api, ProcessEnv.get("FTE_API_KEY").as_deref())? };
             return Ok(waiting::tell(Client::new(target), output).await);
         }
         std::future::pending().await
     }
+}
+
+/// What is to be said where a data directory was used before and has no audit log: somebody took that away. To be asked before the sidecar starts.
+fn lost_log(data: &Path) -> Option<String> {
+    let log = data.join("audit");
+    let is_lost = data.join("sidecar.sqlite").exists() && !log.exists();
+    is_lost.then(|| {
+        format!(
+            "there is no audit log in {}, though this data directory was used before: a new and empty log begins, with a key of its own, and nothing in it \
+             shows what was done until now. If the log was moved or deleted, stop this and put {} back from a copy",
+            data.display(),
+            log.display()
+        )
+    })
 }
 
 fn secret() -> Secret {

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 
 use crate::digest::sha256_hex;
+use fte_bus::json::{DEPTH_MAX, from_slice};
 use fte_bus::{Message, REPLAY_ATTRIBUTE, RawEvent, Rejected};
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -123,7 +124,7 @@ impl DeadLettered {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Self {
             original_topic: original_topic.to_owned(),
-            original_event: is_whole.then(|| serde_json::from_slice(body).unwrap_or_else(|_| text(body).into())),
+            original_event: is_whole.then(|| from_slice(body, DEPTH_MAX).unwrap_or_else(|_| text(body).into())),
             original_prefix: (!is_whole).then(|| text(&body[..PREFIX_BYTES_MAX])),
             original_size: (!is_whole).then_some(body.len() as u64),
             original_sha256: (!is_whole).then(|| sha256_hex(body)),

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use fte_bus::RawEvent;
+use fte_bus::json::{DATA_DEPTH_MAX, from_slice};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -117,7 +118,7 @@ pub enum DecodeError {
 /// acknowledge it.
 pub fn decode(event_type: &str, data: &str) -> Result<Option<Decoded>, DecodeError> {
     fn read<T: DeserializeOwned>(event_type: &str, data: &str) -> Result<T, DecodeError> {
-        serde_json::from_str(data).map_err(|source| DecodeError::Data { event_type: event_type.to_owned(), source })
+        from_slice(data.as_bytes(), DATA_DEPTH_MAX).map_err(|source| DecodeError::Data { event_type: event_type.to_owned(), source })
     }
 
     if let Some(kind) = SandboxKind::from_event_type(event_type) {
@@ -206,7 +207,7 @@ pub fn parse_trigger(event: &RawEvent, now: Timestamp) -> Result<Trigger, Trigge
 }
 
 fn bare(event: &RawEvent, data: &str, now: Timestamp) -> Result<TaskRequested, TriggerError> {
-    let mut fields: Map<String, Value> = serde_json::from_str(data).map_err(|_| TriggerError::NoTask)?;
+    let mut fields: Map<String, Value> = from_slice(data.as_bytes(), DATA_DEPTH_MAX).map_err(|_| TriggerError::NoTask)?;
     if !fields.get("task").is_some_and(Value::is_string) {
         return Err(TriggerError::NoTask);
     }

@@ -95,7 +95,7 @@ impl fmt::Display for Status {
 
 /// A word that is no status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a status")]
+#[error("{word:?} is not a status: there are {known}", word = .0, known = Status::ALL.map(Status::as_str).join(", "))]
 pub struct UnknownStatus(pub String);
 
 impl FromStr for Status {

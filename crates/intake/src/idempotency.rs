@@ -31,20 +31,17 @@ use chacha20poly1305::aead::{Aead, KeyInit};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use fte_events::{TaskId, hex};
 use hmac::{Hmac, Mac};
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use fte_service::Problem;
+use fte_service::extract::idempotency_key;
 
 /// How long a key is remembered after its last write.
 pub(crate) const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
-/// The header.
-pub(crate) const HEADER: &str = "idempotency-key";
-/// Longest key.
-const KEY_CHARS_MAX: usize = 200;
 
 /// A caller's key: 1 to 200 visible ASCII characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,18 +50,7 @@ pub(crate) struct Key(String);
 impl Key {
     /// The request's key, if it has one.
     pub(crate) fn of(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
-        let mut given = headers.get_all(HEADER).iter();
-        let Some(key) = given.next() else {
-            return Ok(None);
-        };
-        let sound = (1..=KEY_CHARS_MAX).contains(&key.len()) && key.as_bytes().iter().all(u8::is_ascii_graphic);
-        match key.to_str() {
-            Ok(key) if sound && given.next().is_none() => Ok(Some(Self(key.to_owned()))),
-            _ => {
-                let detail = "The Idempotency-Key must be one text of 1 to 200 visible ASCII characters without spaces, such as a UUID.";
-                Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_idempotency_key", detail))
-            }
-        }
+        Ok(idempotency_key(headers)?.map(Self))
     }
 
     /// The name of its record, one for each tenant. Hashed: keys may hold anything, names may not, and nobody reads keys out of the store.
@@ -164,32 +150,16 @@ mod tests {
 
     use super::*;
 
-    fn key(text: &str) -> Result<Option<Key>, Problem> {
-        let value = http::HeaderValue::from_bytes(text.as_bytes()).unwrap();
-        Key::of(&HeaderMap::from_iter([(http::HeaderName::from_static(HEADER), value)]))
-    }
-
-    #[test]
-    fn a_key_is_1_to_200_visible_characters() {
-        assert_eq!(Key::of(&HeaderMap::new()).unwrap(), None);
-        for good in ["a", "\"quoted\"", "0198-…".trim_end_matches('…'), &"k".repeat(200)] {
-            assert_eq!(key(good).unwrap(), Some(Key(good.to_owned())));
-        }
-        for bad in ["", "two words", "ü", "tab\tbed", &"k".repeat(201)] {
-            assert_eq!(key(bad).unwrap_err().code, "invalid_idempotency_key", "{bad}");
-        }
-        let mut twice = HeaderMap::new();
-        twice.append(HEADER, "a".parse().unwrap());
-        twice.append(HEADER, "a".parse().unwrap());
-        assert_eq!(Key::of(&twice).unwrap_err().code, "invalid_idempotency_key");
+    fn key(text: &str) -> Key {
+        Key(text.to_owned())
     }
 
     #[test]
     fn a_record_s_name_hides_the_key() {
-        let name = key("secret/../x").unwrap().unwrap().record_name("default");
+        let name = key("secret/../x").record_name("default");
         assert!(name.len() == 5 + 64 && name.starts_with("idem/") && !name.contains("secret"));
-        assert_ne!(name, key("other").unwrap().unwrap().record_name("default"));
-        assert_ne!(name, key("secret/../x").unwrap().unwrap().record_name("acme"), "each tenant has keys of its own");
+        assert_ne!(name, key("other").record_name("default"));
+        assert_ne!(name, key("secret/../x").record_name("acme"), "each tenant has keys of its own");
     }
 
     #[test]

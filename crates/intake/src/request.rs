@@ -18,6 +18,9 @@ use utoipa::ToSchema;
 
 /// Most unknown fields that are named.
 const UNKNOWN_NAMED_MAX: usize = 10;
+/// All that there are, as in [`NewTask`].
+const FIELDS: [&str; 10] =
+    ["task", "agent", "context", "require_approval", "priority", "deadline", "delay", "budget_usd", "budget_tokens", "metadata"];
 
 /// A task to be done: the body of `POST /v1/tasks`.
 #[derive(Clone, Debug, Default, Serialize, ToSchema)]
@@ -192,7 +195,7 @@ impl Fields {
     fn refuse_unknown(&mut self) {
         let unknown: Vec<String> = self.body.keys().take(UNKNOWN_NAMED_MAX).map(|name| name.chars().take(64).collect()).collect();
         for name in unknown {
-            self.refuse(&name, "unknown field");
+            self.refuse(&name, format!("there is no such field; there are: {}", FIELDS.join(", ")));
         }
     }
 }

@@ -303,6 +303,11 @@ impl TaskDoc {
         tenant.is_none_or(|tenant| self.tenant.is_empty() || self.tenant == tenant)
     }
 
+    /// The same, of a task that was met: a document that holds but a cancel, or an erasure, is of one whose request is still to come, if there is any.
+    pub fn is_met_by(&self, tenant: Option<&str>) -> bool {
+        self.is_seen_by(tenant) && (self.request.is_some() || self.ended())
+    }
+
     /// What is kept of an ended task that was erased: that it was there, and how it ended. What a document may hold besides is not listed, so that nothing
     /// that is added to it is kept by oversight.
     pub fn stripped(self) -> Self {
@@ -318,7 +323,7 @@ impl TaskDoc {
 
     /// Whether it waits, without an owner, for a person.
     pub fn awaits_decision(&self) -> bool {
-        matches!(self.state, State::Running | State::ParkedForApproval) && self.open_question().is_some()
+        matches!(self.state, State::Running | State::ParkedForApproval) && self.open_question().is_some_and(|open| open.asking)
     }
 
     /// It waits for a sandbox, or for its time.
@@ -412,6 +417,7 @@ impl TaskDoc {
         self.turn += 1;
         self.owner = None;
         self.state = State::Queued;
+        self.asks_no_more();
         let decided = if reason == ResumeReason::Approved { self.decided() } else { None };
         self.say_status(now, Status::Queued, |event| event.details.extend(decided));
         let resumed = TaskResumed { task_id: self.task_id, turn: self.turn, reason, extra: Map::new() };
@@ -445,6 +451,7 @@ impl TaskDoc {
         self.release(now, ReleaseReason::Failed);
         self.attempt += 1;
         self.state = State::Queued;
+        self.asks_no_more();
         // The next try begins anew; what the last one showed is not its progress.
         self.stage = None;
         self.progress_pct = None;

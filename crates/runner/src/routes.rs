@@ -19,12 +19,16 @@ mod reply;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fte_service::{ApiRoutes, Problem};
+use fte_events::TaskId;
+use fte_service::{ApiRoutes, Arrival, Problem};
 use http::StatusCode;
 use utoipa_axum::routes;
 
 use crate::ports::PortError;
 use crate::protocol::Runner;
+
+/// How often a task that is on its way is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What handlers need.
 #[derive(Clone)]
@@ -41,6 +45,25 @@ pub(crate) fn router(state: AppState) -> ApiRoutes {
         .routes(routes!(cancel::cancel))
         .routes(routes!(agents::list))
         .with_state(state)
+}
+
+/// Asks, and again for a short while if nobody has met the task: one that was accepted a moment ago may still be on its way here.
+async fn once_met<T, E, F>(task: TaskId, is_unmet: impl Fn(&E) -> bool, ask: impl Fn() -> F) -> Result<T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    let arrival = Arrival::of(Some(task));
+    loop {
+        match ask().await {
+            Err(error) if is_unmet(&error) && arrival.wait(tokio::time::sleep(LOOK_EVERY)).await => {}
+            answer => return answer,
+        }
+    }
+}
+
+fn not_found(task: TaskId) -> Problem {
+    let detail = format!("There is no task {task} here; it may not have arrived yet, or it ended more than 8 days ago.");
+    Problem::new(StatusCode::NOT_FOUND, "task_not_found", detail)
 }
 
 /// The state store or this runner cannot take it now.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Redirect};
 use axum::routing::get;
 use axum::{Router, middleware};
 use bytes::Bytes;
@@ -59,6 +59,8 @@ pub fn api_router(routes: Vec<ApiRoutes>, readiness: &Readiness, options: ApiOpt
     router
         .route("/openapi.json", get(async move || ([(CONTENT_TYPE, "application/json")], document).into_response()))
         .merge(docs)
+        // Who opens the address in a browser shall find something.
+        .route("/", get(async || Redirect::to("/docs")))
         .merge(probes(readiness))
         // A fallback of our own, so that the front is before it too.
         .fallback(async || http::StatusCode::NOT_FOUND)

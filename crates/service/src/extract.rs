@@ -1,15 +1,18 @@
 //! Extractors like axum's whose rejections are problems: a handler never meets a bad request, a caller never meets a bare text.
 
+mod idempotency;
 mod one_meaning;
 mod query;
+mod words;
 
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
+use axum::extract::rejection::{BytesRejection, FailedToBufferBody, PathRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use fte_bus::json;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
@@ -18,6 +21,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
+pub use self::idempotency::{IDEMPOTENCY_KEY, idempotency_key};
 use self::one_meaning::OneMeaning;
 use crate::problem::Problem;
 
@@ -92,15 +96,30 @@ pub(crate) fn body_too_large(max: Option<usize>) -> Problem {
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
 }
 
-/// Reads a JSON object: 400 `invalid_json` for what is not JSON, 422 `invalid_body` for what is, but not of this shape, or says a thing twice.
+/// Reads a JSON object: 400 `invalid_json` for what is not JSON, 422 `invalid_body` for what is, but not of this shape, or says a thing twice. The field
+/// that does not fit is named.
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    let checked = serde_json::from_slice::<OneMeaning>(bytes).and_then(|OneMeaning| serde_json::from_slice(bytes));
-    checked.map_err(|error| match error.classify() {
-        Category::Data => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", format!("The body does not fit: {error}.")),
-        Category::Syntax | Category::Eof | Category::Io => {
-            Problem::new(StatusCode::BAD_REQUEST, "invalid_json", format!("The body is not JSON: {error}."))
+    let invalid = |detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_body", detail);
+    let not_json = |error: &serde_json::Error| Problem::new(StatusCode::BAD_REQUEST, "invalid_json", words::not_json(bytes, error));
+    json::check(bytes, json::DEPTH_MAX).map_err(|unfit| invalid(format!("The body does not fit: {unfit}.")))?;
+    serde_json::from_slice::<OneMeaning>(bytes).map_err(|error| match error.classify() {
+        Category::Data => invalid(format!("The body does not fit: {}.", words::ambiguous(&error))),
+        Category::Syntax | Category::Eof | Category::Io => not_json(&error),
+    })?;
+    serde_json::from_slice(bytes).map_err(|error| match error.classify() {
+        Category::Data => {
+            let wrong = words::unfit(&path_of_misfit::<T>(bytes), &error);
+            let detail = format!("The body does not fit; to be mended: {}.", wrong.pointer.trim_start_matches('/'));
+            invalid(detail).errors(vec![wrong])
         }
+        Category::Syntax | Category::Eof | Category::Io => not_json(&error),
     })
+}
+
+/// Reads a body that does not fit once more, and notes the way: that costs more than to read it, and most bodies fit.
+fn path_of_misfit<T: DeserializeOwned>(bytes: &[u8]) -> String {
+    let read: Result<T, _> = serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(bytes));
+    read.err().map_or_else(String::new, |error| error.path().to_string())
 }
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
@@ -133,7 +152,14 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
         match axum::extract::Path::from_request_parts(parts, state).await {
             Ok(axum::extract::Path(path)) => Ok(Self(path)),
             Err(error) if error.status().is_server_error() => Err(Problem::internal(&error)),
-            Err(error) => Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_path", format!("{}.", error.body_text()))),
+            Err(error) => {
+                let why = match &error {
+                    PathRejection::FailedToDeserializePathParams(unfit) => words::bad_path(unfit.kind()),
+                    _ => None,
+                };
+                let detail = why.unwrap_or_else(|| format!("{}.", error.body_text()));
+                Err(Problem::new(StatusCode::BAD_REQUEST, "invalid_path", detail))
+            }
         }
     }
 }

@@ -91,7 +91,7 @@ impl Front {
     fn log(&self, problem: &Problem) {
         let (code, detail, cause) = (problem.code, problem.detail.as_str(), problem.cause.as_deref());
         let status = problem.status.as_u16();
-        if status < 500 {
+        if status < 500 || problem.expected {
             tracing::debug!(status, code, detail, cause, "refused");
         } else if !self.log_throttle.admit() {
             // The metric counts it.

@@ -1,7 +1,8 @@
 //! `GET /health` (this process answers), `GET /ready` (what it needs is there), `GET /metrics`; on both listeners.
 //!
 //! Health never depends on anything outside: a restart would not bring the sidecar back. Readiness asks the sidecar and the service's own
-//! checks each time, side by side and each for a bounded time, and says which one is missing. It is closed while draining.
+//! checks each time, side by side and each for a bounded time, and says which one is missing. It is closed while draining. Until it was open once nothing is
+//! amiss: then the log has no warning of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,6 +42,7 @@ where
 pub struct Readiness {
     checks: Arc<Vec<(String, Check)>>,
     draining: Arc<AtomicBool>,
+    was_ready: Arc<AtomicBool>,
 }
 
 /// How one check ended.
@@ -58,7 +60,7 @@ pub struct CheckState {
 impl Readiness {
     /// Ready when all of these are.
     pub fn new(checks: Vec<(String, Check)>) -> Self {
-        Self { checks: Arc::new(checks), draining: Arc::default() }
+        Self { checks: Arc::new(checks), draining: Arc::default(), was_ready: Arc::default() }
     }
 
     /// The sidecar's own check: it is up and can be called.
@@ -112,10 +114,33 @@ async fn ready(State(readiness): State<Readiness>) -> Response {
     let states = readiness.states().await;
     let missing: Vec<&str> = states.iter().filter(|state| !state.ready).map(|state| state.name.as_str()).collect();
     if missing.is_empty() {
+        readiness.was_ready.store(true, Ordering::Relaxed);
         return ([(CACHE_CONTROL, "no-store")], Json(json!({ "status": "ready", "checks": states }))).into_response();
     }
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", format!("Not ready: {}.", missing.join(", ")))
-        .with("checks", json!(states))
-        .retry_after(Duration::from_secs(1))
-        .into_response()
+    let detail = format!("Not ready: {}.", missing.join(", "));
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail).with("checks", json!(states));
+    let expected = !readiness.was_ready.load(Ordering::Relaxed);
+    Problem { expected, ..problem.retry_after(Duration::from_secs(1)) }.into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn it_is_no_news_that_something_starts_but_that_it_went_away() {
+        let is_there = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&is_there);
+        let store = check(move || std::future::ready(if asked.load(Ordering::Relaxed) { Ok(()) } else { Err("away".to_owned()) }));
+        let readiness = Readiness::new(vec![("audit/store".to_owned(), store)]);
+        let expected = async || {
+            let response = ready(State(readiness.clone())).await;
+            response.extensions().get::<Arc<Problem>>().map(|problem| problem.expected)
+        };
+        assert_eq!(expected().await, Some(true));
+        is_there.store(true, Ordering::Relaxed);
+        assert_eq!(expected().await, None);
+        is_there.store(false, Ordering::Relaxed);
+        assert_eq!(expected().await, Some(false));
+    }
 }

@@ -32,6 +32,8 @@ pub struct Problem {
     pub extra: Option<Box<Map<String, Value>>>,
     /// Why, for the log only.
     pub cause: Option<String>,
+    /// It is as it should be, and no news for the log: somebody asks early, as they may.
+    pub expected: bool,
 }
 
 /// One wrong field of a request.
@@ -47,7 +49,7 @@ pub struct FieldError {
 impl Problem {
     /// A problem with a status, a stable code and a text for the caller.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), retry_after: None, errors: Vec::new(), extra: None, cause: None }
+        Self { status, code, detail: detail.into(), retry_after: None, errors: Vec::new(), extra: None, cause: None, expected: false }
     }
 
     /// The caller may repeat the request after this long.

@@ -10,6 +10,7 @@ mod dir;
 mod events;
 mod eventually;
 mod process;
+mod s3;
 mod sidecar;
 mod sse;
 
@@ -21,5 +22,6 @@ pub use events::{bare, cloud_event, request, request_for};
 pub use eventually::{PATIENCE, eventually, eventually_within};
 pub use fte_events::sample;
 pub use process::{FteProcess, Ready, built_binary};
+pub use s3::S3Server;
 pub use sidecar::{Call, FakeSidecar, Fault, Held, Published};
 pub use sse::{SseEvent, SseStream};

@@ -249,6 +249,7 @@ mod tests {
         let public = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
         let key: SignerKey = private.parse().unwrap();
         assert_eq!((key.private_text().as_str(), key.verifier().to_string().as_str()), (private, public));
+        assert_eq!((key.name(), key.verifier().name()), ("PeterNeumann", "PeterNeumann"));
         assert!(!format!("{key:?}").contains("AYEKFALV"));
     }
 

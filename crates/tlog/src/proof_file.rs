@@ -130,4 +130,18 @@ mod tests {
         check("index 1", "index 01", 3);
         check("index 1\n", "index 1\n\t\n", 4);
     }
+
+    #[test]
+    fn a_proof_file_has_so_many_hashes_and_so_large_a_checkpoint_and_no_more() {
+        let (file, _) = file();
+        let read = |hashes: usize, bytes: usize| {
+            let file = ProofFile { proof: vec![leaf_hash(b""); hashes], checkpoint: "x".repeat(bytes), ..file.clone() };
+            ProofFile::parse(&file.to_string())
+        };
+        assert!(read(63, NOTE_BYTES_MAX).is_ok());
+        assert!(matches!(read(64, 1), Err(ProofFileError::Form { line: 4, .. })));
+        assert!(matches!(read(65, 1), Err(ProofFileError::Form { line: 4, .. })));
+        assert!(matches!(read(1, NOTE_BYTES_MAX + 1), Err(ProofFileError::Form { line: 4, .. })));
+        assert!(matches!(read(1, NOTE_BYTES_MAX + 2), Err(ProofFileError::Form { line: 4, .. })));
+    }
 }

@@ -105,9 +105,6 @@ fn read_path(text: &str) -> Option<TilePath> {
         None => (rest, TILE_WIDTH),
     };
     let digits: String = index.split('/').map(|group| group.strip_prefix('x').unwrap_or(group)).collect();
-    if digits.len() > 21 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
     Some(TilePath { level, index: digits.parse().ok()?, width })
 }
 

@@ -8,6 +8,7 @@
 mod closed_loop;
 mod faults;
 mod files;
+mod handoffs;
 mod outages;
 mod poison;
 mod replicas;

@@ -58,7 +58,10 @@ async fn three_runners_and_two_intakes_share_the_work_while_one_is_killed_one_co
     let mut slow_tasks = Vec::new();
     while slow_tasks.len() < 12 || at_work(&doomed).await == 0 {
         assert!(slow_tasks.len() < 60, "a third of the tasks should be at the third runner");
-        slow_tasks.push(post(&doors.intake, slow.clone()).await);
+        let task = post(&doors.intake, slow.clone()).await;
+        // What is still on its way is at nobody's: a short task of the load's would be taken for it.
+        shown(&doors.status, &task, |shown| shown["status"] != "accepted" && shown["status"] != "queued").await;
+        slow_tasks.push(task);
     }
     story.world.pairs[third].kill().await;
     let taken_over = eventually_within(TAKEOVER_PATIENCE, || async {

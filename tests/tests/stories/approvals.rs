@@ -116,10 +116,20 @@ async fn a_cancel_counts_before_during_and_not_after() {
 }
 
 #[tokio::test]
-async fn nobody_can_decide_what_is_not_there() {
+async fn nobody_can_say_a_thing_to_what_is_not_there_also_once_it_is_cancelled() {
     let fte = Fte::start().await;
     let task = fte_events::TaskId::now().to_string();
-    assert_eq!(decide(&fte, &task, true).await.expect_status(404).problem_code(), "task_not_found");
+    for _ in 0..2 {
+        assert_eq!(decide(&fte, &task, true).await.expect_status(404).problem_code(), "task_not_found");
+        for (path, body) in [("reply", json!({ "result": 1 })), ("messages", json!({ "text": "hello" }))] {
+            let answer = fte.api().post(&format!("/v1/tasks/{task}/{path}"), &body).await.unwrap();
+            assert_eq!(answer.expect_status(404).problem_code(), "task_not_found", "{path}");
+        }
+        let shown = fte.api().get(&format!("/v1/approvals/{task}")).await.unwrap();
+        assert_eq!(shown.expect_status(404).problem_code(), "task_not_found");
+        // It leaves a document behind, for a task that is still to come.
+        fte.api().post(&format!("/v1/tasks/{task}/cancel"), &json!({})).await.unwrap().expect_status(202);
+    }
     let shown: Value = fte.api().get("/v1/agents").await.unwrap().expect_status(200).json();
     assert!(shown["items"].as_array().unwrap().iter().any(|agent| agent["name"] == "echo"), "{shown}");
 }

@@ -3,8 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use fte_testkit::{Client, Daemon, Dir, built_binary, eventually};
-use fte_tests::ports::free_port;
+use fte_testkit::{Client, Dir, S3Server, built_binary, eventually};
 use serde_json::{Value, json};
 
 use crate::parts::Parts;
@@ -148,24 +147,12 @@ async fn a_status_that_sees_no_store_says_what_to_do() {
 
 #[tokio::test]
 async fn an_s3_store_between_runner_and_status_may_be_away_for_a_while() {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/s3/server");
-    let built = Command::new(script).stderr(Stdio::inherit()).output().unwrap();
-    assert!(built.status.success(), "{script} cannot build the S3 server: it needs Go");
-    let (dir, port) = (Dir::new(), free_port());
-    std::fs::create_dir(dir.join("bucket")).unwrap();
-    let address = format!("127.0.0.1:{port}");
-    let objects = dir.join("").display().to_string();
-    let program = String::from_utf8(built.stdout).unwrap().trim().to_owned();
-    let words = [program.as_str(), "--port", &address, "--access", "key", "--secret", "secret", "--quiet", "posix", &objects];
-    let mut server = Daemon::new("s3", words);
-    let endpoint = format!("http://{address}");
-    let env = [
-        ("FTE_ARTIFACTS", "s3://bucket/fte"),
-        ("FTE_ARTIFACTS_ALLOW_HTTP", "true"),
-        ("AWS_ENDPOINT_URL", endpoint.as_str()),
-        ("AWS_ACCESS_KEY_ID", "key"),
-        ("AWS_SECRET_ACCESS_KEY", "secret"),
-    ];
+    let mut server = S3Server::new();
+    let own = server.env();
+    let env: Vec<(&str, &str)> = [("FTE_ARTIFACTS", "s3://bucket/fte"), ("FTE_ARTIFACTS_ALLOW_HTTP", "true")]
+        .into_iter()
+        .chain(own.iter().map(|(name, value)| (*name, value.as_str())))
+        .collect();
     // The store is away at first: the runner starts, and the attempt is made again.
     let parts = Parts::start_with(MAKER, &[&env], &env).await;
     let task = post(&parts.intake.api, json!({ "task": "12000000" })).await;
@@ -176,6 +163,7 @@ async fn an_s3_store_between_runner_and_status_may_be_away_for_a_while() {
     .await;
     assert_eq!(shown["artifacts"], Value::Null, "{shown}");
     server.start().await;
+    server.make_bucket("bucket", false);
     assert_eq!(result(&parts.status.api, &task).await["status"], "completed");
     listed(&parts.status.api, &task).await;
     let made = eventually(|| async {

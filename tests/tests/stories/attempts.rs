@@ -35,6 +35,45 @@ echo "{\"type\":\"result\",\"result\":{\"tries\": $n}}"
 const CRASH_ALWAYS: &str = "kill -9 $$\n";
 const REFUSE: &str = "echo no such thing >&2; exit 3\n";
 
+/// Asks, crashes, and does it anyway when it is started again.
+const ASK_AND_CRASH: &str = r#"
+read -r start
+case "$start" in *'"attempt":1'*)
+  echo '{"type":"approval","reason":"may I?"}'
+  until [ -e DIR/crash ]; do sleep 0.01; done
+  exit 7
+esac
+echo '{"type":"result","result":"did it anyway"}'
+"#;
+
+/// Whoever said no while the next try was waiting was told that it counts.
+#[tokio::test]
+async fn a_no_to_an_agent_that_crashed_meanwhile_is_the_end() {
+    let (fte, dir) = with_scripts(&[("asks", "process", ASK_AND_CRASH)]).await;
+    let mut counted = 0;
+    for _ in 0..5 {
+        let task = fte.post(json!({ "task": "try" })).await;
+        fte.asking(&task, 1).await;
+        dir.write("crash", "");
+        fte_testkit::eventually(|| async {
+            let shown: Value = fte.api().get(&format!("/v1/tasks/{task}")).await.map_err(|error| error.to_string())?.json();
+            if shown["attempt"] == 2 || shown["status"] == "completed" { Ok(()) } else { Err(shown.to_string()) }
+        })
+        .await;
+        let answer = fte.api().post(&format!("/v1/tasks/{task}/approval"), &json!({ "approved": false, "reason": "no" })).await.unwrap();
+        let end = fte.result(&task).await;
+        std::fs::remove_file(dir.join("crash")).unwrap();
+        match answer.status.as_u16() {
+            200 => {
+                counted += 1;
+                assert_eq!(end["status"], "rejected", "{end}");
+            }
+            status => assert_eq!((status, &end["status"]), (409, &json!("completed")), "{end}"),
+        }
+    }
+    assert!(counted > 0, "the next try waits before it starts");
+}
+
 #[tokio::test]
 async fn an_agent_that_crashes_is_tried_three_times_in_all() {
     let (fte, _dir) = with_scripts(&[

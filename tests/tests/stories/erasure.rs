@@ -126,6 +126,14 @@ async fn p13_erasing_a_person_leaves_the_log_whole_and_nothing_of_theirs_readabl
     let by_ada = root.get("/v1/audit/entries?actor=ada&limit=1000").await.unwrap().text();
     assert!(by_ada.contains(&hers));
 
+    // An export has in the clear what its maker may read, and goes with the erasure.
+    let export: Value = root.post("/v1/audit/exports", &json!({"task_id": hers})).await.unwrap().expect_status(201).json();
+    let export = format!("/v1/audit/exports/{}", export["export_id"].as_str().unwrap());
+    assert!(root.get(&export).await.unwrap().expect_status(200).text().contains(SECRET));
+    assert!(is_under(&audit.join("exports"), SECRET.as_bytes()));
+
+    let none = json!({"covers": "subject", "tenant": "default", "subject": format!("task:{hers}"), "reason": "case 17"});
+    assert_eq!(root.post("/v1/audit/holds", &none).await.unwrap().expect_status(422).problem_code(), "invalid_hold");
     let hold = json!({"covers": "subject", "tenant": "default", "subject": "user:ada", "reason": "case 17"});
     let hold: Value = root.post("/v1/audit/holds", &hold).await.unwrap().expect_status(201).json();
     let erasure = "/v1/audit/subjects/user:ada/erasure";
@@ -136,6 +144,8 @@ async fn p13_erasing_a_person_leaves_the_log_whole_and_nothing_of_theirs_readabl
 
     let erased: Value = root.post(erasure, &json!({})).await.unwrap().expect_status(200).json();
     assert_eq!((&erased["keys"], &erased["tasks"]), (&2.into(), &1.into()));
+    assert!(!is_under(&audit, SECRET.as_bytes()), "on the answer it is in no file");
+    assert_eq!(root.get(&export).await.unwrap().expect_status(404).problem_code(), "export_unknown");
     fte.process.kill().await;
     fte.process.restart().await;
     let root = fte.somebody_with(&key).await;
@@ -145,6 +155,9 @@ async fn p13_erasing_a_person_leaves_the_log_whole_and_nothing_of_theirs_readabl
     assert!(!is_under(&audit, SECRET.as_bytes()));
     let by_ada = root.get("/v1/audit/entries?actor=ada&limit=1000").await.unwrap().text();
     assert!(!by_ada.contains(&hers), "{by_ada}");
+    let later: Value = root.post("/v1/audit/exports", &json!({"task_id": hers})).await.unwrap().expect_status(201).json();
+    let later = root.get(&format!("/v1/audit/exports/{}", later["export_id"].as_str().unwrap())).await.unwrap().expect_status(200).text();
+    assert!(later.contains("\"erased\":true") && !later.contains(SECRET), "a later export tells of it as erased");
     let again: Value = root.post(erasure, &json!({})).await.unwrap().expect_status(200).json();
     assert_eq!(again["erasure_id"], erased["erasure_id"]);
     eventually(|| async {

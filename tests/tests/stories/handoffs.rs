@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use fte_events::Requester;
 use fte_testkit::{Client, Dir, FteProcess, built_binary};
 use serde_json::{Value, json};
 
@@ -227,6 +228,52 @@ async fn who_is_called_off_calls_off_what_was_handed_off() {
     let late = api.post(&format!("/v1/tasks/{}/reply", children[1]), &json!({ "result": 1 })).await.unwrap();
     assert_eq!(late.expect_status(409).problem_code(), "not_awaiting_reply");
     settled(&Doors::all(&api), &ids(&tree)).await;
+}
+
+/// The person did not ask for what was handed on: it is theirs all the same.
+#[tokio::test]
+async fn forgetting_who_asked_ends_and_forgets_what_was_handed_off() {
+    let team = Team::start(&[("FTE_RUNNER_HANDOFF_STAY_MS", "50")]).await;
+    let api = team.api();
+    let lead = r#"say("handoff", to="b", task="hand_off('human', 'wait for her secret')"); hand_off("human", "wait")"#;
+    let ask = async |name: &str| {
+        let mut request = fte_testkit::request(lead);
+        request.requester = Some(Requester { requester_type: "user".to_owned(), id: name.to_owned(), extra: serde_json::Map::new() });
+        request.agent = Some("a".to_owned());
+        let event = serde_json::to_value(fte_testkit::cloud_event(&request)).unwrap();
+        let path = "/v1.0/publish/pubsub/fte.triggers.inbound";
+        team.process.sidecar().post_as(path, "application/cloudevents+json", &event).await.unwrap().expect_status(204);
+        let id = request.task_id.to_string();
+        in_status(&api, &id, "awaiting_handoff").await;
+        id
+    };
+    let (hers, his) = (ask("ada").await, ask("bob").await);
+    let (mine, others) = (grown(&api, &hers, 4).await, grown(&api, &his, 4).await);
+    for task in ids(&mine).iter().chain(&ids(&others)) {
+        in_status(&api, task, "awaiting_handoff").await;
+    }
+    // The log has met all of them, too.
+    for task in ids(&mine) {
+        fte_testkit::eventually(|| async {
+            let history = api.get(&format!("/v1/audit/tasks/{task}")).await.map_err(|error| error.to_string())?.text();
+            if history.contains("awaiting_handoff") { Ok(()) } else { Err(history) }
+        })
+        .await;
+    }
+    let erased: Value = api.post("/v1/audit/subjects/user:ada/erasure", &json!({})).await.unwrap().expect_status(200).json();
+    assert_eq!(erased["tasks"], 4, "{erased}");
+    for task in ids(&mine) {
+        fte_testkit::eventually(|| async {
+            let status = api.get(&format!("/v1/tasks/{task}")).await.map_err(|error| error.to_string())?;
+            let history = api.get(&format!("/v1/audit/tasks/{task}")).await.map_err(|error| error.to_string())?.text();
+            let is_gone = status.status == 404 && !history.contains("wait for her secret") && history.contains("cancelled");
+            if is_gone { Ok(()) } else { Err(format!("{} {history}", status.text())) }
+        })
+        .await;
+    }
+    for task in ids(&others) {
+        in_status(&api, &task, "awaiting_handoff").await;
+    }
 }
 
 #[tokio::test]

@@ -161,6 +161,8 @@ async fn an_acp_agent_is_told_between_its_turns_and_an_interrupt_ends_the_turn()
     let task = post(&api, json!({ "task": TURNS })).await;
     shown(&api, &task, |task| task["stage"] == "work").await;
     let path = format!("/v1/tasks/{task}/messages");
+    let keyed = api.clone().with_header("idempotency-key", "not one");
+    assert_eq!(keyed.post(&path, &json!({ "text": "nought" })).await.unwrap().expect_status(400).problem_code(), "invalid_idempotency_key");
     api.post(&path, &json!({ "text": "one", "data": { "n": 1 }, "message_id": "m1" })).await.unwrap().expect_status(202);
     // Told, and the turn goes on: nothing ends it but the second one.
     told(&api, &task, |event| event["data"]["details"]["message"]["id"] == "m1").await;

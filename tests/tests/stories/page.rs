@@ -123,27 +123,38 @@ impl Browser {
     }
 }
 
+/// Tells what it was given.
+const TELLER: &str = r#"
+    default = "teller"
+    [agents.teller]
+    kind = "process"
+    command = ["python3", "-c", "import json, sys; start = json.loads(sys.stdin.readline()); print(json.dumps({'type': 'result', 'result': [start['task'], start['context']['account']]}))"]
+"#;
+
 /// The text of a question that would be a script, were it ever read as a document.
 const HOSTILE: &str = "<img src=x onerror=\"document.title='owned'\">";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_person_edits_and_approves_with_a_click() {
-    let fte = Fte::start().await;
-    let task = fte.post(json!({ "task": format!("greet {HOSTILE}"), "require_approval": true })).await;
+    let fte = Fte::with_agents(TELLER, &[]).await;
+    // JavaScript's own numbers end two below that.
+    let context = json!({ "account": 9_007_199_254_740_993_u64 });
+    let task = fte.post(json!({ "task": format!("greet {HOSTILE}"), "context": context, "require_approval": true })).await;
     let link = fte.asking(&task, 1).await["approval"]["link"].as_str().unwrap().to_owned();
 
     let mut browser = Browser::start().await;
     browser.open(&link).await;
-    assert!(browser.text("data").await.contains("onerror"), "the question is shown as text");
+    let shown = browser.text("data").await;
+    assert!(shown.contains("onerror") && shown.contains("9007199254740993"), "the question is shown as text, to the digit: {shown}");
     browser.click("change").await;
     browser.value("document.getElementById('edit').select()").await;
     browser.value("document.getElementById('edit').value = ''").await;
-    browser.type_into("edit", r#"{"task": "greet the board", "context": {}}"#).await;
+    browser.type_into("edit", r#"{"task": "greet the board", "context": {"account": 9007199254740995}}"#).await;
     browser.type_into("approver", "ada").await;
     browser.type_into("reason", "kindly").await;
     browser.click("approve").await;
     assert_eq!(browser.text("outcome").await, "Approved");
-    assert_eq!(fte.result(&task).await["result"], json!({ "echo": "greet the board" }));
+    assert_eq!(fte.result(&task).await["result"], json!(["greet the board", 9_007_199_254_740_995_u64]));
     assert_ne!(browser.value("document.title").await, json!("owned"));
     let seen: Value = fte.api().get(&format!("/v1/approvals/{task}")).await.unwrap().expect_status(200).json();
     assert_eq!((&seen["decision"]["approver"], &seen["decision"]["reason"]), (&json!("ada"), &json!("kindly")), "{seen}");

@@ -72,3 +72,86 @@ async fn a_letter_is_replayed_once_and_audited() {
     })
     .await;
 }
+
+/// An object that a common parser takes for the JSON in its text, so many times within itself, each within so many lists.
+fn nested_in_texts(times: usize, lists: usize) -> Value {
+    let mut inner = "1".to_owned();
+    for _ in 0..times {
+        let escaped = inner.replace('\\', "\\u005c").replace('"', "\\u0022");
+        inner = format!("{}{{\"{RESERVED}\":\"{escaped}\"}}{}", "[".repeat(lists), "]".repeat(lists));
+    }
+    json!({ RESERVED: inner })
+}
+
+const RESERVED: &str = "$serde_json::private::RawValue";
+
+/// Says its task's text as it is, as a line and as an output.
+const PARROTS: &str = r#"
+    default = "echo"
+    [agents.echo]
+    kind = "builtin"
+    [agents.cat]
+    kind = "command"
+    command = ["cat"]
+    [agents.line]
+    kind = "process"
+    command = ["python3", "-c", "import json, sys; print(json.loads(sys.stdin.readline())['task'], flush=True); sys.stdin.readline()"]
+    attempts = 1
+"#;
+
+#[tokio::test]
+async fn json_that_would_end_its_reader_ends_nothing_whoever_sends_it() {
+    let mut fte = Fte::with_agents(PARROTS, &[]).await;
+    let api = fte.api();
+    let bomb = nested_in_texts(16, 100);
+    // By the API.
+    for context in [json!({ "a": bomb }), bomb.clone()] {
+        let refused = api.post("/v1/tasks", &json!({ "task": "x", "context": context })).await.unwrap();
+        assert_eq!(refused.expect_status(422).problem_code(), "invalid_body");
+    }
+    // By the bus: in the data, and beside it.
+    let task = fte_events::TaskId::now().to_string();
+    let event = |id: &str, data: Value| json!({"specversion": "1.0", "id": id, "source": "/outside", "type": "fte.task.requested", "subject": task, "data": data});
+    let request = json!({ "task_id": task, "task": "x", "submitted_at": "2026-01-01T00:00:00Z", "context": { "a": bomb } });
+    fte.publish("fte.triggers.inbound", &event("bomb-1", request)).await;
+    let mut beside = event("bomb-2", json!({ "task": "x" }));
+    beside["extension"] = bomb.clone();
+    fte.publish("fte.triggers.inbound", &beside).await;
+    // By agents, who get it as a text.
+    let text = bomb.to_string();
+    let said = fte.post(json!({ "task": text, "agent": "cat" })).await;
+    assert_eq!(fte.result(&said).await["result"], json!(text));
+    let line = fte.post(json!({ "task": text, "agent": "line" })).await;
+    let end = fte.result(&line).await;
+    assert_eq!((&end["status"], &end["error"]["code"]), (&json!("failed"), &json!("bad_message")), "{end}");
+    let found = eventually(|| async {
+        let found = letters(&fte).await;
+        if found.iter().filter(|letter| letter["consumer"] == "fte-runner").count() == 2 { Ok(found) } else { Err(found) }
+    })
+    .await;
+    assert!(found.iter().all(|letter| letter["error"]["message"].as_str().unwrap().contains("reserved")), "{found:?}");
+    // It ends no start either, and what was logged verifies.
+    fte.process.kill().await;
+    fte.process.restart().await;
+    let next = fte.post(echo("next")).await;
+    assert_eq!(fte.result(&next).await["status"], "completed");
+}
+
+#[tokio::test]
+async fn what_is_nested_too_deeply_is_refused_and_what_is_not_can_be_read_to_the_end() {
+    let fte = Fte::start().await;
+    let nested = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!([inner]));
+    // The body and its context are levels, too.
+    let refused = fte.api().post("/v1/tasks", &json!({ "task": "x", "context": { "a": nested(63) } })).await.unwrap();
+    assert!(refused.expect_status(422).text().contains("nested deeper than 64 levels"));
+    let deep = json!({ "task": "x", "context": { "a": nested(62) }, "require_approval": true });
+    let task = fte.post(deep).await;
+    fte.asking(&task, 1).await;
+    let edit = json!({ "task": "y", "context": { "a": nested(60) } });
+    fte.api().post(&format!("/v1/tasks/{task}/approval"), &json!({ "approved": true, "edit": edit })).await.unwrap().expect_status(200);
+    assert_eq!(fte.result(&task).await["status"], "completed");
+    let cancelled = fte.post(json!({ "task": "z", "context": { "a": nested(62) }, "require_approval": true })).await;
+    fte.asking(&cancelled, 1).await;
+    fte.api().post(&format!("/v1/tasks/{cancelled}/cancel"), &json!({})).await.unwrap().expect_status(202);
+    assert_eq!(fte.result(&cancelled).await["status"], "cancelled");
+}

@@ -5,12 +5,10 @@ use std::sync::{Mutex, PoisonError};
 
 use fte_service::{Bus, MapEnv, Settings};
 use fte_testkit::{Call, FakeSidecar, Fault, eventually};
+use futures_util::future::BoxFuture;
 use serde_json::json;
 
 use super::*;
-use crate::engine::tests::test_key;
-use crate::engine::{Engine, EngineOptions};
-use crate::log::Query;
 use crate::reading::Reading;
 use crate::subjects::{About, Context, SubjectsOptions, Unsealed};
 
@@ -68,7 +66,7 @@ pub(crate) fn seal(desk: &Desk, tasks: usize) -> Option<String> {
         .to_string();
         let about = About::of(&Reading::of(event.as_bytes()).unwrap(), "fte.triggers.inbound");
         let context = Context { tenant: "default", source: "/fte/intake", id: "1" };
-        let sealed = desk.subjects.seal(&[Unsealed { about: &about, context, bytes: event.as_bytes(), content: [0; 32] }]).unwrap();
+        let sealed = desk.subjects.seal(&[Unsealed { about: &about, context, bytes: event.as_bytes(), sha256: [0; 32] }]).unwrap();
         last = sealed[0].enc.as_ref().map(|enc| enc.key.clone());
     }
     last
@@ -149,25 +147,4 @@ async fn a_hold_is_logged_when_it_is_placed_and_when_it_is_lifted() {
     let notes = world.notes.notes.lock().unwrap().clone();
     assert_eq!(notes.iter().map(|note| note.kind).collect::<Vec<_>>(), [Kind::HoldPlaced, Kind::HoldLifted]);
     assert!(notes.iter().all(|note| !note.payload.to_string().contains("ada") && !note.payload.to_string().contains("case")), "{notes:?}");
-}
-
-#[tokio::test]
-async fn a_note_is_one_entry_of_the_log_whatever_is_repeated_and_whatever_others_call_theirs() {
-    let directory = tempfile::tempdir().unwrap();
-    let open = || -> Arc<dyn Log> { Arc::new(Engine::open(EngineOptions::at(directory.path(), test_key())).unwrap()) };
-    let note = Note { kind: Kind::KeyDestroyed, id: "key-destroyed/1".to_owned(), tenant: None, payload: json!({"keys": 1}) };
-    // Anybody may give an event such a name.
-    let forged = json!({"id": note.id, "source": SOURCE, "type": "made.up", "data": {}}).to_string();
-    let forged = Record { topic: "fte.audit.actions".into(), body: forged.into(), partition: None, offset: None, key: None };
-    let log = open();
-    log.append(vec![NewEntry::read(forged)]).await.unwrap();
-    let notes = LogNotes(log);
-    notes.note(note.clone()).await.unwrap();
-    notes.note(note.clone()).await.unwrap();
-    drop(notes);
-    let log = open();
-    LogNotes(Arc::clone(&log)).note(note).await.unwrap();
-    let entries = log.entries(Query { limit: 100, ..Query::default() }).await.unwrap().entries;
-    let count = |kind| entries.iter().filter(|entry| entry.header.kind == kind).count();
-    assert_eq!((count(Kind::Event), count(Kind::KeyDestroyed), count(Kind::Conflict)), (1, 1, 0));
 }

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fte_tlog::{Checkpoint, Frontier, Hash, SignedNote, SignerKey, TILE_WIDTH, TileLevel, TilePath, leaf_hash, push_entry};
+use fte_tlog::{Checkpoint, Frontier, Hash, SignedNote, TILE_WIDTH, TileLevel, TilePath, leaf_hash, push_entry};
 use jiff::Timestamp;
 use jiff::tz::Offset;
 
@@ -23,10 +23,11 @@ use super::disk::{Disk, Durability, install, make_dir};
 use super::fault::Fault;
 use super::index::Index;
 use super::own::OwnEntry;
-use super::sealing::{Sealing, sealed_header};
+use super::sealing::{Sealing, identified, sealed_header};
 use super::settle::{Settled, Settling};
+use super::signers::{Announced, Keys};
 use super::standing::Wait;
-use super::state::{Published, State, shard_key};
+use super::state::{Published, State};
 use super::view::{Files, Layout, Shared, View};
 use super::wal::Wal;
 use crate::entry::{Key, NewEntry, Position};
@@ -38,8 +39,7 @@ use crate::log::Appended;
 pub(super) struct Means {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) root: PathBuf,
-    /// The log's key; its name is the host's part of the origin.
-    pub(super) key: Arc<SignerKey>,
+    pub(super) keys: Keys,
     pub(super) sealing: Arc<dyn Sealing>,
     pub(super) shared: Arc<Shared>,
     pub(super) cache_kib: u32,
@@ -48,6 +48,8 @@ pub(super) struct Means {
     pub(super) close_after_ms: i64,
     /// How long a missing number may be late, in milliseconds.
     pub(super) gap_grace_ms: i64,
+    /// The shards that may be removed now if the log says that they are retired.
+    pub(super) removable: Vec<u16>,
 }
 
 impl Means {
@@ -77,12 +79,13 @@ pub(super) struct Core {
     pub(super) last_ms: i64,
     pub(super) closing: Wait,
     pub(super) gaps: Wait,
+    /// What the log says of who follows its present key.
+    pub(super) announced: Option<Announced>,
 }
 
 /// The shard that is written.
 pub(super) struct Shard {
     pub(super) year: u16,
-    pub(super) key: SignerKey,
     pub(super) wal: Wal,
     /// The tree as far as it is in a checkpoint.
     pub(super) frontier: Frontier,
@@ -133,6 +136,7 @@ impl Core {
     pub(super) fn append(&mut self, calls: &[Vec<NewEntry>], now_ms: i64) -> Result<(Vec<Vec<Appended>>, Tally), Fault> {
         self.index.begin()?;
         let mut group = self.begin(now_ms)?;
+        let calls = &*identified(&*self.means.sealing, calls)?;
         let (verdicts, fresh) = self.recognise(calls)?;
         let entries: Vec<&NewEntry> = fresh.iter().map(|(entry, _)| *entry).collect();
         let sealed = self.means.sealing.seal(&entries)?;
@@ -171,7 +175,9 @@ impl Core {
     pub(super) fn due_ms(&self) -> Result<Option<i64>, Fault> {
         let closing = self.index.closing_since()?.map(|since| self.closing.due(since));
         let gap = self.index.gap_since()?.map(|since| self.gaps.due(since));
-        Ok(closing.into_iter().chain(gap).min())
+        // At once, whatever the clock says.
+        let rotation = self.must_announce().then_some(i64::MIN);
+        Ok(closing.into_iter().chain(gap).chain(rotation).min())
     }
 
     /// Notes what the clock says.
@@ -211,6 +217,11 @@ impl Core {
             let own = OwnEntry::shard_open(year, previous.as_ref());
             self.place(&mut group, own.header(self.last_ms), &own.payload)?;
         }
+        if let Some((own, announced)) = self.announcement(year)? {
+            let at = self.place(&mut group, own.header(self.last_ms), &own.payload)?;
+            self.announced = Some(announced);
+            tracing::info!(entry = %at, "the log names the key that is to sign it next; from the next checkpoint on both sign");
+        }
         Ok(group)
     }
 
@@ -220,8 +231,7 @@ impl Core {
             make_dir(&*self.means.disk, &directory).map_err(Fault::io(&directory))?;
         }
         let wal = Wal::create(&*self.means.disk, &layout.wal(year), 0, self.means.segment_bytes)?;
-        let key = shard_key(&self.means.key, year)?;
-        Ok(Shard { year, key, wal, frontier: Frontier::default(), size: 0, settled: 0, closed: Vec::new(), partials: Vec::new() })
+        Ok(Shard { year, wal, frontier: Frontier::default(), size: 0, settled: 0, closed: Vec::new(), partials: Vec::new() })
     }
 
     /// Seals the shard that ends, for good.
@@ -252,7 +262,11 @@ impl Core {
                 Some(place) => Ok(Some(is_like(fresh[*place].0, entry))),
                 None => core.index.find(key)?.map(|at| core.is_stored_like(at, entry)).transpose(),
             };
-            let new = match (like(self, &entry.key)?, entry.source.as_deref()) {
+            let known = match (like(self, &entry.key)?, &entry.earlier_key) {
+                (None, Some(earlier)) => like(self, earlier)?,
+                (known, _) => known,
+            };
+            let new = match (known, entry.source.as_deref()) {
                 (None, _) => Some(entry.key),
                 (Some(true), _) | (Some(false), None) => None,
                 (Some(false), Some(source)) => {
@@ -439,10 +453,11 @@ impl Core {
             partials.push(tile);
         }
         let root: Hash = shard.frontier.root();
-        let checkpoint = Checkpoint { origin: shard.key.name().to_owned(), size: shard.size, root };
+        let origin = format!("{}/{}", self.means.keys.present.name(), shard.year);
+        let checkpoint = Checkpoint { origin, size: shard.size, root };
         let text = checkpoint.to_string();
-        let note =
-            SignedNote::new(text.as_str()).map_err(|error| Fault::Refused(error.to_string()))?.with(shard.key.sign(&text, 0)).to_string();
+        let note = SignedNote::new(text.as_str()).map_err(|error| Fault::Refused(error.to_string()))?;
+        let note = self.means.keys.sign(shard.year, &text, self.announced)?.into_iter().fold(note, SignedNote::with).to_string();
         self.state.save(disk, &note)?;
         write(files.layout.log(shard.year).join("checkpoint"), note.as_bytes())?;
         let whole = shard.size / u64::from(TILE_WIDTH) * u64::from(TILE_WIDTH);
@@ -514,7 +529,7 @@ pub(super) fn drop_segments(disk: &dyn Disk, layout: &Layout, shards: &[u16]) ->
 }
 
 fn is_like(one: &NewEntry, other: &NewEntry) -> bool {
-    one.sha256 == other.sha256 || crate::canonical::content_digest(&one.bytes) == crate::canonical::content_digest(&other.bytes)
+    crate::canonical::is_same_content(&one.bytes, &other.bytes)
 }
 
 /// Makes a view of what was recovered, in the place of the one before.

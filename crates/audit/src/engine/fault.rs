@@ -39,6 +39,8 @@ pub(super) enum Fault {
     /// Another process writes this log now: this one never does again.
     #[error("{} was raised by another process: this one records and signs nothing more", epoch.display())]
     Fenced { epoch: PathBuf },
+    #[error("another process has {} locked: only one may write the log; stop it first", lock.display())]
+    Locked { lock: PathBuf },
     #[error(transparent)]
     Log(#[from] LogError),
 }
@@ -66,7 +68,7 @@ impl Fault {
             }
             _ if self.is_damaged_index() => "its index is damaged and is made again from the log: try again in a while",
             Self::Index(error) => why_index(error),
-            Self::Fenced { .. } => "another process writes it now; stop one of them",
+            Self::Fenced { .. } | Self::Locked { .. } => "another process writes it now; stop one of them",
             Self::Wal(_) | Self::Refused(_) | Self::Leaf(_) | Self::Astray(_) | Self::DamagedIndex => {
                 "it does not start from damaged files, or it would lose or change what is on record"
             }

@@ -228,8 +228,17 @@ impl Scan<'_> {
     }
 
     fn look(&mut self, at: Position, leaf: &Bytes) -> Step {
-        if self.filters.is_wanted(&leaf::decode(leaf)?.0) {
-            let entry = read_entry(self.files, self.sealing, at, leaf)?;
+        let (header, _) = leaf::decode(leaf)?;
+        // The log is in order of time: nothing that is wanted comes after that.
+        if self.filters.query.to_ms.is_some_and(|to_ms| header.logged_time >= to_ms) {
+            return Ok(ControlFlow::Break(()));
+        }
+        if self.filters.is_wanted(&header) {
+            let entry = if self.filters.query.headers_only {
+                Entry { position: at, header: header.into_owned(), bytes: None }
+            } else {
+                read_entry(self.files, self.sealing, at, leaf)?
+            };
             self.bytes += entry.bytes.as_ref().map_or(0, Vec::len);
             self.page.entries.push(entry);
         }

@@ -14,13 +14,14 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use fte_events::{ResultKind, SandboxKind, triggers};
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
+use super::retiring::record_id;
 use crate::entry::{Key, Position, Task};
 use crate::leaf::{Header, Kind};
+use crate::mark::Mark;
 
 const INDEX_BITS: u32 = 44;
 /// Entries of a block, as a power of two: those of a bundle.
@@ -45,59 +46,6 @@ pub(super) enum Field {
     Actor = 3,
     Outcome = 4,
     Tenant = 5,
-}
-
-/// What an entry is in the life of its task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mark {
-    Other = 0,
-    Trigger = 1,
-    Status = 2,
-    Result = 3,
-    Claimed = 4,
-    Ended = 5,
-    Closed = 6,
-}
-
-impl Mark {
-    fn of(header: &Header<'_>) -> Self {
-        match header.kind {
-            Kind::TaskClosed => return Self::Closed,
-            Kind::Event => {}
-            _ => return Self::Other,
-        }
-        let (event_type, topic) = (header.event_type.as_deref().unwrap_or_default(), header.topic.as_deref().unwrap_or_default());
-        if event_type == "fte.status.changed" {
-            Self::Status
-        } else if ResultKind::from_event_type(event_type).is_some() {
-            Self::Result
-        } else if let Some(kind) = SandboxKind::from_event_type(event_type) {
-            match kind {
-                SandboxKind::ClaimFailed => Self::Other,
-                kind if kind.ends_claim() => Self::Ended,
-                _ => Self::Claimed,
-            }
-        } else if (topic == triggers::TOPIC
-            && !matches!(event_type, "fte.task.resumed" | "fte.erasure.requested" | "fte.handoff.withdrawn"))
-            || event_type == "fte.handoff.requested"
-        {
-            Self::Trigger
-        } else {
-            Self::Other
-        }
-    }
-
-    const fn from_number(number: i64) -> Self {
-        match number {
-            1 => Self::Trigger,
-            2 => Self::Status,
-            3 => Self::Result,
-            4 => Self::Claimed,
-            5 => Self::Ended,
-            6 => Self::Closed,
-            _ => Self::Other,
-        }
-    }
 }
 
 /// Numbers of a counter that have not arrived.
@@ -135,7 +83,16 @@ pub(super) struct Index {
     places: HashMap<Box<str>, HashMap<i32, Place>>,
     /// Numbers of counters that have not arrived.
     pub(super) missing: i64,
+    /// The first shard of a log whose earlier ones are retired: there counters may begin anywhere.
+    behind: Option<Behind>,
     in_group: bool,
+}
+
+/// The first shard that is left, until the log says that the one before it is retired.
+struct Behind {
+    shard: u16,
+    /// The id of the entry that says so.
+    until: String,
 }
 
 type Result<T> = rusqlite::Result<T>;
@@ -152,7 +109,20 @@ impl Index {
                 places.entry(row.get(0)?).or_default().insert(row.get(1)?, Place { highest: row.get(2)?, is_stored: true });
             }
         }
-        Ok(Self { connection, block: -1, seen: Vec::new(), recent: HashMap::new(), places, missing, in_group: false })
+        Ok(Self { connection, block: -1, seen: Vec::new(), recent: HashMap::new(), places, missing, behind: None, in_group: false })
+    }
+
+    /// Whether it has entries before a shard.
+    pub(super) fn begins_before(&self, shard: u16) -> Result<bool> {
+        let first: Option<i64> = self.connection.query_row("SELECT min(block) FROM block", [], |row| row.get(0))?;
+        Ok(first.is_some_and(|block| block < pos_of(Position { shard, index: 0 }) >> BLOCK_BITS))
+    }
+
+    /// What was before a shard is retired: a counter whose first number it has may have had others. That is so until the retirement is on record, since who
+    /// counts from then on has begun after it. Numbers that a process lost at its very beginning in such a year are not missed any more; and of a process that began
+    /// before that year, and recorded nothing in all of it, those before its next one are.
+    pub(super) fn begin_behind(&mut self, shard: u16, before: u16) {
+        self.behind = Some(Behind { shard, until: record_id(before) });
     }
 
     /// One that nobody will look for after a crash.
@@ -244,7 +214,13 @@ impl Index {
         }
         match header.kind {
             Kind::Event => match (header.source.as_deref(), header.epoch.as_deref(), header.sequence) {
-                (Some(source), Some(epoch), Some(number)) => self.apply_number(source, epoch, number, header.logged_time),
+                (Some(source), Some(epoch), Some(number)) => self.apply_number(
+                    source,
+                    epoch,
+                    number,
+                    header.logged_time,
+                    self.behind.as_ref().is_some_and(|behind| behind.shard == at.shard),
+                ),
                 _ => Ok(None),
             },
             Kind::Gap => {
@@ -257,6 +233,11 @@ impl Index {
                 let mut statement =
                     self.connection.prepare_cached("INSERT INTO filled (pos, source, epoch, number) VALUES (?1, ?2, ?3, ?4)")?;
                 statement.execute(params![pos, header.actor, header.epoch, header.sequence.map(signed)])?;
+                Ok(None)
+            }
+            Kind::ShardRetired => {
+                // A year may also have the records of years long before the one that it continues.
+                self.behind.take_if(|behind| header.id.as_deref() == Some(&*behind.until));
                 Ok(None)
             }
             _ => Ok(None),
@@ -350,10 +331,11 @@ impl Index {
     }
 
     /// Notes a number of a counter that starts at 1. Whoever repeats a number hides no other's hole.
-    fn apply_number(&mut self, source: &str, epoch: &str, number: u64, now_ms: i64) -> Result<Option<Missing>> {
+    fn apply_number(&mut self, source: &str, epoch: &str, number: u64, now_ms: i64, is_behind: bool) -> Result<Option<Missing>> {
         let number = signed(number);
         let mut statement = self.connection.prepare_cached("SELECT highest FROM epoch WHERE source = ?1 AND epoch = ?2")?;
-        let highest: i64 = statement.query_row(params![source, epoch], |row| row.get(0)).optional()?.unwrap_or(0);
+        let highest: Option<i64> = statement.query_row(params![source, epoch], |row| row.get(0)).optional()?;
+        let highest = highest.unwrap_or(if is_behind { number - 1 } else { 0 });
         let mut insert = self
             .connection
             .prepare_cached("INSERT OR REPLACE INTO gap (source, epoch, first, last, seen_ms, logged) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
@@ -420,10 +402,14 @@ impl Index {
 
     /// What a task's marks say of its life.
     pub(super) fn life(&self, task: &Task) -> Result<Life> {
-        let mut statement = self.connection.prepare_cached("SELECT mark, number FROM task WHERE task = ?1 ORDER BY seq LIMIT ?2")?;
+        let mut statement = self.connection.prepare_cached("SELECT mark, number, seq FROM task WHERE task = ?1 ORDER BY seq LIMIT ?2")?;
         let mut rows = statement.query(params![task, signed(LIFE_MAX)])?;
         let mut life = Life::default();
+        let mut is_first = true;
         while let Some(row) = rows.next()? {
+            if std::mem::take(&mut is_first) {
+                life.retired = u64::try_from(row.get::<_, i64>(2)?).unwrap_or(0);
+            }
             life.observe(Mark::from_number(row.get(0)?), row.get::<_, Option<i64>>(1)?.and_then(|number| u64::try_from(number).ok()));
         }
         Ok(life)
@@ -433,9 +419,11 @@ impl Index {
 /// Entries of a task that are looked at when it is closed.
 const LIFE_MAX: u64 = 100_000;
 
-/// A task's history without its contents.
+/// A task's history without its contents, which may be sealed: whether it ended in a final status, and which sandbox was given back, [`crate::history`] sees.
 #[derive(Debug, Default)]
 pub(super) struct Life {
+    /// So many entries at its beginning were in shards that are retired.
+    retired: u64,
     triggered: bool,
     sequences: std::collections::BTreeSet<u64>,
     results: usize,
@@ -458,6 +446,10 @@ impl Life {
     /// What a whole history would have and this one has not; in words that are codes.
     pub(super) fn missing(&self) -> Vec<String> {
         let mut missing = Vec::new();
+        // What the rest lacks may have been there.
+        if self.retired > 0 {
+            return vec![format!("retired: the first {} entries", self.retired)];
+        }
         if !self.triggered {
             missing.push("trigger".to_owned());
         }

@@ -3,19 +3,25 @@
 use std::borrow::Cow;
 
 use fte_events::TENANT;
+use fte_tlog::VerifierKey;
 use serde_json::{Value, json};
 
 use super::index::{Life, Missing};
 use super::state::Published;
 use crate::canonical::canonical;
 use crate::entry::Task;
-use crate::leaf::{Header, Kind};
+use crate::leaf::{Header, Kind, hex};
 
 /// Who writes them.
 pub const SOURCE: &str = "/fte/audit";
 
 /// What the log promises about keeping; C2SP wants it said before anything is pruned.
-const POLICY: &str = "A shard is kept whole for seven years after its last entry, and longer while a legal hold covers it; its final checkpoint is kept for ever.";
+pub(crate) const POLICY: &str = "A shard is kept whole for seven years after its last entry, and longer while a legal hold covers it; its final checkpoint is kept for ever.";
+
+/// The id of what the log says of who follows a key, from 0.
+pub(super) fn key_rotated_id(key: &VerifierKey, number: u64) -> String {
+    format!("key-rotated/{}/{number}", hex(key.public_bytes()))
+}
 
 /// An entry about to be written.
 #[derive(Debug)]
@@ -44,6 +50,12 @@ impl OwnEntry {
             payload["previous"] = json!({"checkpoint": &*previous.note, "shard": previous.shard});
         }
         Self::new(Kind::ShardOpen, format!("shard-open/{shard}"), &payload)
+    }
+
+    /// Another key is to sign, and this is it; both under the name of the shard. `number` counts what was said of the present one.
+    pub(super) fn key_rotated(present: &VerifierKey, next: &VerifierKey, number: u64) -> Self {
+        let payload = json!({"key": next.to_string(), "previous": present.to_string()});
+        Self::new(Kind::KeyRotated, key_rotated_id(present, number), &payload)
     }
 
     /// A task has ended, and so many entries are there.

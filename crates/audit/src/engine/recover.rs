@@ -6,18 +6,22 @@
 //!    since a restored copy must not sign.
 //! 4. The index catches up from the last entry it knows; one that is missing, damaged or of another log is made again.
 //!
+//! 5. Shards that the log says are retired are removed, where that is not done and a command is about it ([`super::retiring`]).
+//!
 //! Steps 2 and 3 read the write-ahead log and a few hundred tiles, whatever the size of the log.
 
 use std::path::Path;
 
 use bytes::Bytes;
-use fte_tlog::{Frontier, Hash, SignerKey, TILE_WIDTH, TileHashes, TileLevel, TilePath, leaf_hash, parse_tile, perfect_root, tree_root};
+use fte_tlog::{Frontier, Hash, TILE_WIDTH, TileHashes, TileLevel, TilePath, leaf_hash, parse_tile, perfect_root, tree_root};
 
 use super::core::{Core, Means, Shard, drop_segments, show};
 use super::fault::Fault;
 use super::index::Index;
+use super::retiring;
+use super::signers::Keys;
 use super::standing::Wait;
-use super::state::{Published, State, read_note, shard_key};
+use super::state::{Published, Signed, State, read_note};
 use super::view::{Files, View};
 use super::wal::Wal;
 use crate::entry::Position;
@@ -30,7 +34,14 @@ impl Core {
     /// Opens the log, or makes it.
     pub(super) fn open(means: Means) -> Result<Self, Fault> {
         let files = means.files();
-        let (state, signed) = State::open(&*means.disk, &files.layout.state(), &means.key)?;
+        means.keys.check()?;
+        let (state, signed) = State::open(&*means.disk, &files.layout.state(), &means.keys)?;
+        if let Some(signed) = &signed {
+            signed.check_newest()?;
+        }
+        let signed = signed.map(|signed| signed.published);
+        // Former keys that alone have signed what is believed.
+        let mut relied = Vec::new();
         let mut years: Vec<u16> =
             means.disk.list(&means.root).map_err(Fault::io(&means.root))?.iter().filter_map(|name| name.parse().ok()).collect();
         years.sort_unstable();
@@ -38,10 +49,13 @@ impl Core {
         let mut shard = None;
         let mut last_ms = 0;
         if let Some((&current, ended)) = years.split_last() {
-            for year in ended {
-                let published = read_published(&files, *year, &means.key)?.ok_or_else(|| {
+            let (retired, ended) = retiring::part(&*means.disk, &files.layout, ended)?;
+            view.retired = retired;
+            for year in &ended {
+                let Signed { published, former } = read_published(&files, *year, &means.keys)?.ok_or_else(|| {
                     Fault::Refused(format!("shard {year} has ended and has no checkpoint of ours: restore it from a copy"))
                 })?;
+                relied.extend(former.map(|former| (*year, former)));
                 if signed.as_ref().is_some_and(|signed| signed.shard == *year && signed.checkpoint.size > published.checkpoint.size) {
                     return Err(Fault::Refused(format!("shard {year} was signed at a larger size than it has: restore it from a copy")));
                 }
@@ -51,7 +65,7 @@ impl Core {
             let (recovered, leaves, from) = recover_shard(&means, &files, current, signed.as_ref())?;
             if recovered.size > 0 {
                 view.shards.insert(current, recovered.size);
-                drop_segments(&*means.disk, &files.layout, ended)?;
+                drop_segments(&*means.disk, &files.layout, &ended)?;
             }
             // Without an entry in the current shard the last one before it is what readers see last, and all of that is in files.
             (view.tail_from, view.tail) = (if recovered.size > 0 { from } else { u64::MAX }, leaves.into());
@@ -63,19 +77,30 @@ impl Core {
             )));
         }
         show(&means.shared, view);
+        retiring::check_chain(&files)?;
         if let Some(at) = last_of(&means) {
             let leaf = files.leaves().leaf(at)?.ok_or_else(|| Fault::Refused(format!("the last entry {at} is not there")))?;
             last_ms = leaf::decode(&leaf)?.0.logged_time;
         }
         let index = caught_up(&means, &files)?;
+        retiring::confirm(&files, &index)?;
         means.shared.set_missing(index.missing);
         let (closing, gaps) = (Wait::new(means.close_after_ms), Wait::new(means.gap_grace_ms));
-        let mut core = Self { means, files, state, index, shard, last_ms, closing, gaps };
+        let mut core = Self { means, files, state, index, shard, last_ms, closing, gaps, announced: None };
+        core.check_succession(&relied)?;
+        // Another successor in the place of one that was lost: a checkpoint without either would count for nobody.
+        if core.announced.is_some() && core.must_announce() {
+            core.tick(core.last_ms)?;
+        }
         // Whatever was not in a checkpoint is, before anything new is; and what was is there again, as a power cut may have left it half written.
         if core.shard.as_ref().is_some_and(|shard| shard.size > 0) {
             core.seal()?;
         }
-        Ok(core)
+        // Now that it is signed, too.
+        let Self { means, files, state, index, shard, last_ms, closing, gaps, announced } = core;
+        let index = retiring::carry_on(&means, &files, index)?;
+        means.shared.set_missing(index.missing);
+        Ok(Self { means, files, state, index, shard, last_ms, closing, gaps, announced })
     }
 }
 
@@ -87,11 +112,11 @@ fn last_of(means: &Means) -> Option<Position> {
 }
 
 /// The published checkpoint of a shard, if it is ours.
-fn read_published(files: &Files, year: u16, key: &SignerKey) -> Result<Option<Published>, Fault> {
+fn read_published(files: &Files, year: u16, keys: &Keys) -> Result<Option<Signed>, Fault> {
     let path = files.layout.log(year).join("checkpoint");
     match files.disk.read(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        read => Ok(read_note(&path, &read.map_err(Fault::io(&path))?, key)?.filter(|published| published.shard == year)),
+        read => Ok(read_note(&path, &read.map_err(Fault::io(&path))?, keys)?.filter(|signed| signed.published.shard == year)),
     }
 }
 
@@ -104,7 +129,12 @@ fn recover_shard(means: &Means, files: &Files, year: u16, signed: Option<&Publis
         return Err(Fault::Refused(format!("shard {} was signed and is not there: restore the log from a copy", signed.shard)));
     }
     // What was published without being durable may be half there after a power cut; what is whole and ours binds as what is remembered does.
-    let published = read_published(files, year, &means.key)?;
+    let published = read_published(files, year, &means.keys)?;
+    if let Some(published) = published.as_ref().filter(|published| signed.is_none_or(|signed| signed.checkpoint.size < published.place().1))
+    {
+        published.check_newest()?;
+    }
+    let published = published.map(|signed| signed.published);
     let mut witnessed: Vec<&Published> = signed.into_iter().chain(&published).collect();
     witnessed.sort_by_key(|published| published.checkpoint.size);
     let promised = witnessed.last().map_or(0, |published| published.checkpoint.size);
@@ -156,9 +186,8 @@ fn recover_shard(means: &Means, files: &Files, year: u16, signed: Option<&Publis
     if let Some(last) = recovered.closed.last() {
         closed.push((*last, wal.first()));
     }
-    let key = shard_key(&means.key, year)?;
     let partials = vec![stale_partials(files, year, [promised, size])?];
-    Ok((Shard { year, key, wal, frontier, size, settled: base, closed, partials }, leaves, base))
+    Ok((Shard { year, wal, frontier, size, settled: base, closed, partials }, leaves, base))
 }
 
 /// Partial tiles that an earlier process left at the right edges of trees of these sizes.
@@ -212,7 +241,7 @@ fn read_tile(files: &Files, year: u16, size: u64, tile: TilePath) -> Result<Vec<
 }
 
 /// The index, with every entry of the log.
-fn caught_up(means: &Means, files: &Files) -> Result<Index, Fault> {
+pub(super) fn caught_up(means: &Means, files: &Files) -> Result<Index, Fault> {
     let path = files.layout.index();
     let open = || Index::open(&path, means.cache_kib).map_err(Fault::from);
     // Someone met damage in it, which opening it need not meet.
@@ -249,8 +278,21 @@ pub(super) fn remove_index(path: &Path) -> Result<(), Fault> {
 
 /// Takes in what the index does not have, and tells how many entries that are so far. `None` if it is of another log.
 pub(super) fn catch_up(mut index: Index, files: &Files, progress: &mut dyn FnMut(u64)) -> Result<Option<Index>, Fault> {
-    let shards: Vec<(u16, u64)> = files.shared.view().shards.iter().map(|(shard, size)| (*shard, *size)).collect();
+    let (shards, retired) = {
+        let view = files.shared.view();
+        let shards: Vec<(u16, u64)> = view.shards.iter().map(|(shard, size)| (*shard, *size)).collect();
+        (shards, view.retired.keys().next_back().copied())
+    };
     let done = index.done()?;
+    if let (Some((first, _)), Some(before)) = (shards.first(), retired) {
+        // It has rows of what is retired.
+        if index.begins_before(*first)? {
+            return Ok(None);
+        }
+        if !retiring::is_recorded_in(files, &index, *first)? {
+            index.begin_behind(*first, before);
+        }
+    }
     let mut leaves = files.leaves();
     if let Some((at, hash)) = done {
         match leaves.leaf(at)? {

@@ -1,12 +1,13 @@
 //! The seam to who keeps personal data unreadable for whom it is not: what is written of an event, and how it is read again.
 
 use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 
-use crate::canonical::content_digest;
+use crate::canonical::is_same_content;
 use crate::entry::NewEntry;
-use crate::leaf::{Enc, Header};
+use crate::leaf::{Enc, Header, Kind};
 use crate::log::LogError;
 
 /// What is stored of an event.
@@ -15,8 +16,6 @@ pub struct Sealed {
     pub payload: Bytes,
     /// How it is encrypted, if it is.
     pub enc: Option<Enc<'static>>,
-    /// Tells a repeated event from a contradiction where the payload does not.
-    pub content: Option<String>,
     /// What is found by its actor.
     pub actor: Option<String>,
 }
@@ -34,6 +33,38 @@ pub trait Sealing: Send + Sync + 'static {
 
     /// The values that an actor's entries are found by.
     fn actor_values(&self, actor: &str) -> Result<Vec<String>, LogError>;
+
+    /// What a record that is no event is recognised by, made of the digest of its bytes: the same for the same bytes, also after a restart. `None` where it is
+    /// that digest itself.
+    fn unparsed_id(&self, _sha256: &[u8; 32]) -> Result<Option<String>, LogError> {
+        Ok(None)
+    }
+
+    /// The values that persons are found by, each with the name of the person's key: of those whose key is among these, and of those who are found by
+    /// one of these values.
+    fn persons(&self, _keys: &HashSet<String>, _values: &HashSet<String>) -> Result<HashMap<String, String>, LogError> {
+        Ok(HashMap::new())
+    }
+
+    /// Forgets keys that no entry needs any more. To repeat it is safe.
+    fn forget(&self, _keys: &HashSet<String>) -> Result<u64, LogError> {
+        Ok(0)
+    }
+}
+
+/// The records of a group as the log recognises them.
+pub(super) fn identified<'a>(sealing: &dyn Sealing, calls: &'a [Vec<NewEntry>]) -> Result<Cow<'a, [Vec<NewEntry>]>, LogError> {
+    let is_unparsed = |entry: &NewEntry| entry.kind == Kind::Unparsed;
+    if !calls.iter().flatten().any(is_unparsed) {
+        return Ok(Cow::Borrowed(calls));
+    }
+    let mut calls = calls.to_vec();
+    for entry in calls.iter_mut().flatten().filter(|entry| is_unparsed(entry)) {
+        if let Some(id) = sealing.unparsed_id(&entry.sha256)? {
+            entry.identify_as(&id);
+        }
+    }
+    Ok(Cow::Owned(calls))
 }
 
 /// Everything as it came.
@@ -41,12 +72,8 @@ pub struct Plain;
 
 impl Sealing for Plain {
     fn seal(&self, group: &[&NewEntry]) -> Result<Vec<Sealed>, LogError> {
-        let plain = |entry: &&NewEntry| Sealed {
-            payload: entry.bytes.clone(),
-            enc: None,
-            content: None,
-            actor: entry.facets.actor.as_deref().map(str::to_owned),
-        };
+        let plain =
+            |entry: &&NewEntry| Sealed { payload: entry.bytes.clone(), enc: None, actor: entry.facets.actor.as_deref().map(str::to_owned) };
         Ok(group.iter().map(plain).collect())
     }
 
@@ -55,7 +82,7 @@ impl Sealing for Plain {
     }
 
     fn is_same(&self, header: &Header<'_>, payload: &[u8], entry: &NewEntry) -> Result<bool, LogError> {
-        Ok(header.payload_sha256 == entry.sha256 || content_digest(payload) == content_digest(&entry.bytes))
+        Ok(header.payload_sha256 == entry.sha256 || is_same_content(payload, &entry.bytes))
     }
 
     fn actor_values(&self, actor: &str) -> Result<Vec<String>, LogError> {
@@ -71,7 +98,6 @@ pub(super) fn sealed_header<'a>(entry: &'a NewEntry, sealed: &'a Sealed, logged_
         (header.payload_len, header.payload_sha256) = (payload_len, payload_sha256);
     }
     header.enc.clone_from(&sealed.enc);
-    header.content = sealed.content.as_deref().map(Cow::Borrowed);
     header.actor = sealed.actor.as_deref().map(Cow::Borrowed);
     header
 }

@@ -35,7 +35,7 @@ struct NameChange {
     now: Option<FileId>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Inner {
     random: Option<fastrand::Rng>,
     files: BTreeMap<FileId, Content>,
@@ -60,6 +60,11 @@ impl SimDisk {
         let disk = Self::default();
         disk.lock().random = Some(fastrand::Rng::with_seed(seed));
         disk
+    }
+
+    /// Another disk with all that is on this one.
+    pub(crate) fn copied(&self) -> Self {
+        Self { inner: Arc::new(Mutex::new(self.lock().clone())) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -311,6 +316,10 @@ impl Disk for SimDisk {
         inner.find(path)?;
         inner.set_name(path, None);
         Ok(())
+    }
+
+    fn remove_dir(&self, _: &Path) -> io::Result<()> {
+        self.lock().call()
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

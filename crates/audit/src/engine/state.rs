@@ -11,10 +11,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fte_tlog::{Checkpoint, SignedNote, SignerKey};
+use fte_tlog::{Checkpoint, SignedNote, SignerKey, VerifierKey};
 
-use super::disk::{Disk, Durability, install, make_dir};
+use super::disk::{Disk, Durability, RealDisk, install, make_dir};
 use super::fault::Fault;
+use super::signers::{Keys, shard_verifier};
+use crate::log::LogError;
 
 /// Room for a checkpoint in its file.
 const SLOT_BYTES: usize = 4096;
@@ -28,6 +30,31 @@ pub struct Published {
     pub note: Arc<str>,
 }
 
+/// A signed checkpoint that was read from a file.
+#[derive(Clone, Debug)]
+pub(super) struct Signed {
+    pub(super) published: Published,
+    /// Where the present key has not signed it: the former one that has.
+    pub(super) former: Option<VerifierKey>,
+}
+
+impl Signed {
+    /// Which of two is newer.
+    pub(super) fn place(&self) -> (u16, u64) {
+        (self.published.shard, self.published.checkpoint.size)
+    }
+
+    /// Refuses what only a former key has signed: as the newest checkpoint it is from before this key followed.
+    pub(super) fn check_newest(&self) -> Result<(), Fault> {
+        let Some(former) = &self.former else { return Ok(()) };
+        let Checkpoint { origin, size, .. } = &self.published.checkpoint;
+        Err(Fault::Refused(format!(
+            "the newest checkpoint, {origin} with {size} entries, was signed by the former key {former} and not by the present one: the log is a copy from before that \
+             key was to follow, or the key was changed before both had signed. Restore the newest log; or put the former key back and use `fte audit rotate-key`"
+        )))
+    }
+}
+
 pub(super) struct State {
     directory: PathBuf,
     /// What stands in the file of the epoch while this process writes: the number, and what tells it from another that started at the same moment.
@@ -37,8 +64,8 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Locks the log for this process and raises the epoch. Gives the last checkpoint that was signed with `key`.
-    pub(super) fn open(disk: &dyn Disk, directory: &Path, key: &SignerKey) -> Result<(Self, Option<Published>), Fault> {
+    /// Locks the log for this process and raises the epoch. Gives the last checkpoint that was signed with one of its keys.
+    pub(super) fn open(disk: &dyn Disk, directory: &Path, keys: &Keys) -> Result<(Self, Option<Signed>), Fault> {
         let lock = lock(disk, directory)?;
         let path = directory.join("epoch");
         let before = match disk.read(&path) {
@@ -53,7 +80,7 @@ impl State {
         let epoch = format!("{} {}\n", before.saturating_add(1), crate::leaf::hex(&token));
         install(disk, &directory.join("new"), &path, epoch.as_bytes(), Durability::Synced).map_err(Fault::io(&path))?;
         let mut state = Self { directory: directory.to_owned(), epoch, turn: 0, _lock: lock };
-        let mut last: Option<Published> = None;
+        let mut last: Option<Signed> = None;
         let mut unreadable = None;
         for turn in 0..2 {
             let path = state.slot(turn);
@@ -61,14 +88,12 @@ impl State {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
                 read => read.map_err(Fault::io(&path))?,
             };
-            let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-            let Some(published) = read_note(&path, &bytes[..end], key)? else {
+            let Some(signed) = read_note(&path, content(&bytes), keys)? else {
                 unreadable = Some(path);
                 continue;
             };
-            let place = |published: &Published| (published.shard, published.checkpoint.size);
-            if last.as_ref().is_none_or(|last| place(last) <= place(&published)) {
-                last = Some(published);
+            if last.as_ref().is_none_or(|last| last.place() <= signed.place()) {
+                last = Some(signed);
                 state.turn = 1 - turn;
             }
         }
@@ -83,7 +108,7 @@ impl State {
     }
 
     fn slot(&self, turn: usize) -> PathBuf {
-        self.directory.join(format!("checkpoint-{turn}"))
+        slot(&self.directory, turn)
     }
 
     /// Refuses if another process has taken over.
@@ -116,39 +141,100 @@ impl State {
     }
 }
 
+/// A log that nobody writes for as long as this is there.
+pub struct Stopped {
+    directory: PathBuf,
+    _lock: Box<dyn Send>,
+}
+
+impl Stopped {
+    /// Keeps every process of this machine from writing the log in a directory.
+    ///
+    /// # Errors
+    /// When one writes it now.
+    pub fn lock(directory: &Path) -> Result<Self, LogError> {
+        let lock = lock(&RealDisk, &directory.join("state")).map_err(|fault| fault.explained(directory))?;
+        Ok(Self { directory: directory.to_owned(), _lock: lock })
+    }
+
+    /// The last checkpoint that the log remembers to have signed. By whom it is signed is for the caller to look at.
+    pub fn last_signed(&self) -> Result<Option<SignedNote>, LogError> {
+        last_signed(&RealDisk, &self.directory.join("state")).map_err(|fault| fault.explained(&self.directory))
+    }
+}
+
+/// The newest whole checkpoint that is remembered, whoever signed it.
+pub(super) fn last_signed(disk: &dyn Disk, state: &Path) -> Result<Option<SignedNote>, Fault> {
+    let mut last: Option<((u16, u64), SignedNote)> = None;
+    for turn in 0..2 {
+        let path = slot(state, turn);
+        let bytes = match disk.read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            read => read.map_err(Fault::io(&path))?,
+        };
+        let Ok(note) = SignedNote::parse(content(&bytes)) else { continue };
+        let Ok(checkpoint) = Checkpoint::parse(note.text()) else { continue };
+        let Some(shard) = shard_of(&checkpoint) else { continue };
+        let place = (shard, checkpoint.size);
+        if last.as_ref().is_none_or(|(before, _)| *before <= place) {
+            last = Some((place, note));
+        }
+    }
+    Ok(last.map(|(_, note)| note))
+}
+
+/// The file of a turn.
+fn slot(state: &Path, turn: usize) -> PathBuf {
+    state.join(format!("checkpoint-{turn}"))
+}
+
+/// What a file of fixed size holds.
+fn content(bytes: &[u8]) -> &[u8] {
+    &bytes[..bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)]
+}
+
+fn shard_of(checkpoint: &Checkpoint) -> Option<u16> {
+    checkpoint.origin.rsplit_once('/').and_then(|(_, shard)| shard.parse().ok())
+}
+
 /// Keeps every other process of this machine from writing the log.
 pub(super) fn lock(disk: &dyn Disk, directory: &Path) -> Result<Box<dyn Send>, Fault> {
     make_dir(disk, directory).map_err(Fault::io(directory))?;
     let path = directory.join("lock");
-    disk.lock(&path)
-        .map_err(Fault::io(&path))?
-        .ok_or_else(|| Fault::Refused(format!("another process has {} locked: only one may write the log; stop it first", path.display())))
+    disk.lock(&path).map_err(Fault::io(&path))?.ok_or(Fault::Locked { lock: path })
 }
 
 /// The signed checkpoint in a file. `None` if it is not whole, as after a crash; refused if it is whole and another key's: whoever signed on with this one
 /// would give the log a second history that nothing ties to the first. (A crash cannot make the one look like the other: a line of signature that is
-/// put together of two is none.)
-pub(super) fn read_note(path: &Path, note: &[u8], key: &SignerKey) -> Result<Option<Published>, Fault> {
+/// put together of two is none.) Whether a former key's counts is for the caller to say.
+pub(super) fn read_note(path: &Path, note: &[u8], keys: &Keys) -> Result<Option<Signed>, Fault> {
     let Ok(signed) = SignedNote::parse(note) else { return Ok(None) };
     let Ok(checkpoint) = Checkpoint::parse(signed.text()) else { return Ok(None) };
-    let Some(shard) = checkpoint.origin.rsplit_once('/').and_then(|(_, shard)| shard.parse().ok()) else { return Ok(None) };
-    let key = shard_key(key, shard)?;
-    let claims = |signature| key.verifier().claims(signature);
+    let Some(shard) = shard_of(&checkpoint) else { return Ok(None) };
+    let key = shard_key(&keys.present, shard)?;
+    let mut known = vec![key.verifier()];
+    for former in &*keys.former {
+        known.push(shard_verifier(former, shard)?);
+    }
+    let claims = |signature| known.iter().any(|key| key.claims(signature));
     if key.name() != checkpoint.origin || !signed.signatures().iter().any(claims) {
         let signers: Vec<String> =
             signed.signatures().iter().map(|signature| format!("{}+{}", signature.name, crate::leaf::hex(&signature.id))).collect();
         return Err(Fault::Refused(format!(
             "{} was signed by another key, {}, and this one is {}+{}: restore that key (keys/log.key, or what FTE_AUDIT_KEY_FILE or \
-             FTE_AUDIT_KEY_SECRET names), or give this one a log of its own in another directory",
+             FTE_AUDIT_KEY_SECRET names), or keys/former.pub if this key followed it, or give this one a log of its own in another directory",
             path.display(),
             signers.join(", "),
             key.name(),
             crate::leaf::hex(&key.verifier().id()),
         )));
     }
-    let text = std::str::from_utf8(note).ok();
-    let is_right = signed.verify(&[key.verifier()]).is_ok();
-    Ok(text.filter(|_| is_right).map(|text| Published { shard, checkpoint, note: text.into() }))
+    let (Ok(text), Ok(signers)) = (std::str::from_utf8(note), signed.verify(&known)) else { return Ok(None) };
+    let is_present = signers.iter().any(|signer| *signer.key == known[0]);
+    // Under the log's own name again, as it stands among the former keys.
+    let signer = signers.first().and_then(|signer| keys.former.iter().find(|key| key.public_bytes() == signer.key.public_bytes()));
+    let former = signer.filter(|_| !is_present).cloned();
+    Ok(Some(Signed { published: Published { shard, checkpoint, note: text.into() }, former }))
 }
 
 /// The key under the name of a shard, which is its origin.

@@ -17,6 +17,9 @@ mod compare;
 mod crash;
 mod files;
 mod own;
+mod retiring;
+mod rotation;
+mod unparsed;
 
 /// 10:00:00 UTC on the first of July 2026.
 const JULY_2026: i64 = 1_782_900_000_000;

@@ -13,7 +13,7 @@ impl Files {
     pub(super) fn checkpoint(&self, shard: Option<u16>) -> Result<Option<Published>, Fault> {
         let (published, ended) = {
             let view = self.shared.view();
-            (view.published.clone(), shard.filter(|shard| view.shards.contains_key(shard)))
+            (view.published.clone(), shard.filter(|shard| view.shards.contains_key(shard) || view.retired.contains_key(shard)))
         };
         let Some(shard) = shard else { return Ok(published) };
         if let Some(published) = published.filter(|published| published.shard == shard) {
@@ -36,6 +36,9 @@ impl Files {
 
     /// A tile as far as the last checkpoint reaches. A partial one is the beginning of what is there.
     pub(super) fn tile(&self, shard: u16, tile: TilePath) -> Result<Option<Bytes>, Fault> {
+        if self.shared.view().retired.contains_key(&shard) {
+            return Ok(None);
+        }
         // The newest partial tile gives way to a newer one at any time.
         for _ in 0..10 {
             let Some(published) = self.checkpoint(Some(shard))? else { return Ok(None) };

@@ -13,6 +13,7 @@ use fte_tlog::{Bundle, TILE_WIDTH, TileLevel, TilePath};
 
 use super::disk::Disk;
 use super::fault::Fault;
+use super::retiring::{self, Retired};
 use super::state::Published;
 use crate::entry::Position;
 use crate::leaf::{self, Header};
@@ -45,6 +46,10 @@ impl Layout {
         let name = leaf::hex(digest);
         self.shard(shard).join("blobs").join(&name[..2]).join(name)
     }
+    /// That a shard was retired: it is written before the first of its files is removed, and stays.
+    pub(super) fn retired(&self, shard: u16) -> PathBuf {
+        self.shard(shard).join(retiring::FILE)
+    }
     pub(super) fn state(&self) -> PathBuf {
         self.root.join("state")
     }
@@ -61,6 +66,8 @@ impl Layout {
 pub(super) struct View {
     /// How many entries each shard has; the last is written to.
     pub(super) shards: BTreeMap<u16, u64>,
+    /// Of these only the final checkpoint is left.
+    pub(super) retired: BTreeMap<u16, Retired>,
     /// The index of the first entry in `tail`, in the last shard.
     pub(super) tail_from: u64,
     pub(super) tail: VecDeque<Bytes>,

@@ -1,7 +1,8 @@
 //! Checks evidence: every file is what the manifest says, and every entry is in the log.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 
 use base64::Engine;
@@ -10,7 +11,7 @@ use fte_tlog::{Policy, ProofFile, leaf_hash};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{ExportError, FORMAT, Manifest, unchecked};
+use super::{ExportError, FORMAT, Manifest, signed, unchecked};
 use crate::leaf::{self, hex};
 use crate::trust::policy_of;
 use crate::verify::{Directory, Source};
@@ -27,6 +28,11 @@ pub struct Checked {
 }
 
 #[derive(Deserialize)]
+struct Format {
+    format: String,
+}
+
+#[derive(Deserialize)]
 struct Line {
     index: u64,
     leaf_base64: String,
@@ -36,10 +42,12 @@ struct Line {
 pub fn check(directory: &Path, policy: Option<&Policy>) -> Result<Checked, ExportError> {
     let read = |name: &str| fs::read(directory.join(name)).map_err(|source| ExportError::Read { file: name.to_owned(), source });
     let bad = |file: &str, what: &str| ExportError::bad(file, what);
-    let manifest: Manifest = serde_json::from_slice(&read("manifest")?).map_err(|error| bad("manifest", &error.to_string()))?;
-    if manifest.format != FORMAT {
+    let manifest_bytes = read("manifest")?;
+    let format: Format = serde_json::from_slice(&manifest_bytes).map_err(|error| bad("manifest", &error.to_string()))?;
+    if format.format != FORMAT {
         return Err(bad("manifest", "it is of another format"));
     }
+    let manifest: Manifest = serde_json::from_slice(&manifest_bytes).map_err(|error| bad("manifest", &error.to_string()))?;
     let mut there = BTreeSet::new();
     let listed = Directory::new(directory).list("", &mut |name| {
         there.insert(name.to_owned());
@@ -47,12 +55,13 @@ pub fn check(directory: &Path, policy: Option<&Policy>) -> Result<Checked, Expor
     });
     listed.map_err(|source| ExportError::Read { file: ".".to_owned(), source })?;
     there.remove("manifest");
+    there.remove("manifest.note");
     for (name, digest) in &manifest.files {
         if !there.remove(name) {
             // Absent is not the same as changed: it can be asked for.
             return Err(ExportError::Read { file: name.clone(), source: std::io::ErrorKind::NotFound.into() });
         }
-        if hex(&Sha256::digest(read(name)?)) != *digest {
+        if digest_of(directory, name)? != *digest {
             return Err(bad(name, "it is not the file that the manifest names"));
         }
     }
@@ -71,21 +80,40 @@ pub fn check(directory: &Path, policy: Option<&Policy>) -> Result<Checked, Expor
     if (judged.checkpoint.origin.as_str(), judged.checkpoint.size) != (manifest.origin.as_str(), manifest.size) {
         return Err(bad("manifest", "its log is not that of the checkpoint"));
     }
-    let entries = String::from_utf8(read("entries.ndjson")?).map_err(|_| bad("entries.ndjson", "no text"))?;
+    signed::check(&manifest.origin, &manifest_bytes, &read("manifest.note")?, &own)?;
     let mut last = None;
-    for line in entries.lines() {
-        let line: Line = serde_json::from_str(line).map_err(|error| bad("entries.ndjson", &error.to_string()))?;
+    let mut count = 0;
+    for line in BufReader::new(open(directory, "entries.ndjson")?).lines() {
+        let line = line.map_err(|source| ExportError::Read { file: "entries.ndjson".to_owned(), source })?;
+        let line: Line = serde_json::from_str(&line).map_err(|error| bad("entries.ndjson", &error.to_string()))?;
+        count += 1;
         if last.is_some_and(|last| last >= line.index) {
             return Err(bad("entries.ndjson", "the entries are not in order"));
         }
         last = Some(line.index);
         check_entry(directory, &line, &own, &judged.checkpoint)?;
     }
-    if entries.lines().count() != manifest.entries {
+    if count != manifest.entries {
         return Err(bad("entries.ndjson", "it has not as many entries as the manifest says"));
     }
     let witnesses = (judged.witnesses.len(), own.witnesses.len());
     Ok(Checked { witnesses, quorum_met: judged.quorum_met, keys_from_evidence: policy.is_none(), manifest })
+}
+
+fn open(directory: &Path, name: &str) -> Result<File, ExportError> {
+    File::open(directory.join(name)).map_err(|source| ExportError::Read { file: name.to_owned(), source })
+}
+
+/// The SHA-256 of a file, in hex. Some are as large as an export may be, and not to be had in memory.
+fn digest_of(directory: &Path, name: &str) -> Result<String, ExportError> {
+    let (mut file, mut hash, mut piece) = (open(directory, name)?, Sha256::new(), vec![0; 64 * 1024]);
+    loop {
+        match file.read(&mut piece).map_err(|source| ExportError::Read { file: name.to_owned(), source })? {
+            0 => break,
+            length => hash.update(&piece[..length]),
+        }
+    }
+    Ok(hex(&hash.finalize()))
 }
 
 fn check_entry(directory: &Path, line: &Line, policy: &Policy, checkpoint: &fte_tlog::Checkpoint) -> Result<(), ExportError> {

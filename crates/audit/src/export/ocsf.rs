@@ -1,5 +1,6 @@
 //! An entry as OCSF 1.8.0 API Activity (class 6003). A pure function of what is stored: a better view never touches the log.
 
+use fte_bus::json;
 use serde_json::{Value, json};
 
 use crate::leaf::{Header, Kind};
@@ -9,7 +10,8 @@ const VIEW: u32 = 1;
 
 /// The view of an entry. Of an encrypted payload nothing is shown but what its header says.
 pub fn ocsf(index: u64, header: &Header<'_>, payload: &[u8]) -> Value {
-    let event: Value = if header.enc.is_none() { serde_json::from_slice(payload).unwrap_or(Value::Null) } else { Value::Null };
+    let event: Value =
+        if header.enc.is_none() { json::from_slice(payload, json::EVENT_DEPTH_MAX).unwrap_or(Value::Null) } else { Value::Null };
     let data = &event["data"];
     let operation = header.action.as_deref().or(header.event_type.as_deref()).unwrap_or_else(|| header.kind.as_str());
     let activity = activity(header.kind, operation);

@@ -7,56 +7,48 @@ use jiff::Timestamp;
 use super::Query;
 use crate::leaf::Header;
 
-/// One entry on the page.
-pub(super) struct Row {
-    index: u64,
-    cells: [String; 6],
-    event: Option<String>,
-}
-
-impl Row {
-    pub(super) fn of(index: u64, header: &Header<'_>, payload: &[u8]) -> Self {
-        let text = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().unwrap_or_default().to_owned();
-        let logged = Timestamp::from_millisecond(header.logged_time).map_or_else(|_| String::new(), |time| time.to_string());
-        let what = header.action.as_deref().or(header.event_type.as_deref()).unwrap_or_else(|| header.kind.as_str());
-        let cells = [logged, what.to_owned(), text(&header.task), text(&header.agent), text(&header.actor), text(&header.outcome)];
-        let event = if header.enc.is_some() { None } else { Some(String::from_utf8_lossy(payload).into_owned()) };
-        Self { index, cells, event }
-    }
-}
-
 /// Text that stays text in HTML.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// The page. It loads nothing and runs nothing.
-pub(super) fn page(origin: &str, size: u64, query: &Query, rows: &[Row]) -> String {
-    let mut html = format!(
+/// How the page begins. It loads nothing and runs nothing.
+pub(super) fn head(origin: &str, size: u64, query: &Query) -> String {
+    format!(
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
          <title>Entries of {0}</title>\n<style>body{{font:15px/1.5 system-ui;margin:2rem auto;max-width:75rem}}table{{border-collapse:collapse;width:100%}}\
          th,td{{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #ddd;vertical-align:top}}pre{{white-space:pre-wrap;word-break:break-word;margin:0}}</style>\n\
-         <h1>{1} entries of {0}</h1>\n<p>Asked for: <code>{2}</code>. Made at {3} from a log of {size} entries.\n\
+         <h1>{1} entries of {0}</h1>\n<p>Asked for: <code>{2}</code>. Made at {3} by {4} from a log of {size} entries.\n\
          This page proves nothing by itself: <code>README</code> says how to check the entries.</p>\n\
          <table><tr><th>entry<th>logged<th>what<th>task<th>agent<th>actor<th>outcome<th>event</tr>\n",
         escaped(origin),
-        rows.len(),
+        query.indexes.len(),
         escaped(&query.query.to_string()),
         query.made_at,
-    );
-    for row in rows {
-        let _ = write!(html, "<tr><td>{}", row.index);
-        for cell in &row.cells {
-            let _ = write!(html, "<td>{}", escaped(cell));
-        }
-        let event = row.event.as_deref().map_or_else(
-            || "<em>encrypted</em>".to_owned(),
-            |event| format!("<details><summary>show</summary><pre>{}</pre></details>", escaped(event)),
-        );
-        let _ = writeln!(html, "<td>{event}</tr>");
-    }
-    html + "</table></html>\n"
+        escaped(&query.made_by),
+    )
 }
+
+/// One entry on the page.
+pub(super) fn row(index: u64, header: &Header<'_>, event: Option<&[u8]>) -> String {
+    let logged = Timestamp::from_millisecond(header.logged_time).map_or_else(|_| String::new(), |time| time.to_string());
+    let what = header.action.as_deref().or(header.event_type.as_deref()).unwrap_or_else(|| header.kind.as_str());
+    let [task, agent, actor, outcome] =
+        [&header.task, &header.agent, &header.actor, &header.outcome].map(|text| text.as_deref().unwrap_or_default());
+    let mut html = format!("<tr><td>{index}");
+    for cell in [&*logged, what, task, agent, actor, outcome] {
+        let _ = write!(html, "<td>{}", escaped(cell));
+    }
+    let event = event.map_or_else(
+        || "<em>erased</em>".to_owned(),
+        |event| format!("<details><summary>show</summary><pre>{}</pre></details>", escaped(&String::from_utf8_lossy(event))),
+    );
+    let _ = writeln!(html, "<td>{event}</tr>");
+    html
+}
+
+/// How the page ends.
+pub(super) const FOOT: &str = "</table></html>\n";
 
 pub(super) fn readme(origin: &str, size: u64, count: usize) -> String {
     format!(
@@ -70,7 +62,9 @@ Any implementation of C2SP tlog-proof can do the same. Take KEY, the log's publi
 Proven: each entry was in this log, at its place and to the byte, when the log had {size} entries and its key (and the witnesses that policy names) signed that.
 Not proven: that these are all the entries that the question is about; verify the whole log for that. That what an entry says is true. Whose log it is,
 with no other key than the one here. That the log was not written anew since, unless witnesses have signed or you know an earlier checkpoint.
-What is encrypted in the log is encrypted here.
+What the log encrypts is encrypted in leaf_base64, which is what is proven; that the event beside it is what was encrypted, and that these entries are the answer
+to the question in the manifest, is the word of the log's service, which manifest.note signs. It names the manifest's SHA-256, and the manifest that of each file.
+\"erased\" says that the key to an event was destroyed.
 "
     )
 }

@@ -1,4 +1,7 @@
+use std::fs;
+
 use fte_tlog::{Frontier, KeyAlgorithm, SignerKey, push_entry};
+use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::leaf::{Kind, encode};
@@ -43,17 +46,45 @@ fn shard(directory: &Path, size: u64) {
     put("checkpoint".to_owned(), SignedNote::new(&*text).unwrap().with(key().sign(&text, 0)).to_string().as_bytes());
 }
 
-fn exported(top: &Path) -> (PathBuf, Manifest) {
-    let (log, evidence) = (top.join("log"), top.join("evidence"));
-    shard(&log, 700);
-    let query = Query {
-        query: json!({"task": "t"}),
-        indexes: vec![0, 255, 256, 699],
+/// The installation's key.
+fn host() -> SignerKey {
+    key().renamed("log.example", KeyAlgorithm::Ed25519).unwrap()
+}
+
+fn query(indexes: &[u64]) -> Query {
+    Query {
+        export_id: "e".to_owned(),
+        made_by: "<auditor>".to_owned(),
+        query: json!({"task_id": "t"}),
+        indexes: indexes.to_vec(),
+        shards: vec![2026],
+        retired: Vec::new(),
         complete: Some(true),
         made_at: "2026-07-01T00:00:00Z".parse().unwrap(),
-    };
-    let manifest = write(&evidence, &Directory::new(log), &Policy::of_logs([key().verifier()]), &query).unwrap();
+    }
+}
+
+fn stored(_: &Header<'_>, payload: &[u8]) -> Result<Option<Vec<u8>>, ExportError> {
+    Ok(Some(payload.to_vec()))
+}
+
+/// Writes evidence of a log and unpacks it.
+fn write_and_unpack(top: &Path, open: &Open<'_>) -> (PathBuf, Manifest) {
+    let source = Directory::new(top.join("log"));
+    let from = Origin { source: &source, policy: &Policy::of_logs([key().verifier()]), signer: &host(), open };
+    let mut archive = Archive::new(Vec::new(), jiff::Timestamp::UNIX_EPOCH);
+    let (manifest, digest) = write(&mut archive, "export-e/2026", top, &from, &query(&[0, 255, 256, 699])).unwrap();
+    let (bytes, length) = archive.finish().unwrap();
+    assert_eq!(bytes.len() as u64, length);
+    unpack(&*bytes, &top.join("unpacked")).unwrap();
+    let evidence = top.join("unpacked/export-e/2026");
+    assert_eq!(hex(&Sha256::digest(fs::read(evidence.join("manifest")).unwrap())), digest);
     (evidence, manifest)
+}
+
+fn exported(top: &Path) -> (PathBuf, Manifest) {
+    shard(&top.join("log"), 700);
+    write_and_unpack(top, &stored)
 }
 
 #[test]
@@ -63,14 +94,16 @@ fn evidence_is_checked_with_a_key_from_elsewhere_and_with_its_own() {
     let checked = check(&evidence, None).unwrap();
     assert_eq!((&checked.manifest, checked.keys_from_evidence), (&manifest, true));
     // The installation's key, under its own name.
-    let host = key().renamed("log.example", KeyAlgorithm::Ed25519).unwrap();
-    assert!(!check(&evidence, Some(&Policy::of_logs([host.verifier()]))).unwrap().keys_from_evidence);
+    assert!(!check(&evidence, Some(&Policy::of_logs([host().verifier()]))).unwrap().keys_from_evidence);
     let stranger = SignerKey::new("log.example", KeyAlgorithm::Ed25519, &[2; 32]).unwrap();
     assert!(
         matches!(check(&evidence, Some(&Policy::of_logs([stranger.verifier()]))), Err(ExportError::Bad { file, .. }) if file == "checkpoint")
     );
     let page = fs::read_to_string(evidence.join("report.html")).unwrap();
-    assert!(page.contains("&lt;b&gt;") && !page.contains("<b>"), "what events say cannot be markup");
+    assert!(
+        page.contains("&lt;b&gt;") && page.contains("&lt;auditor&gt;") && !page.contains("<b>") && !page.contains("<auditor>"),
+        "what events say cannot be markup"
+    );
     let views = fs::read_to_string(evidence.join("ocsf.ndjson")).unwrap();
     let view: Value = serde_json::from_str(views.lines().next().unwrap()).unwrap();
     assert_eq!((&view["class_uid"], &view["type_uid"], &view["status_code"]), (&json!(6003), &json!(600_399), &json!("denied")));
@@ -80,7 +113,8 @@ fn evidence_is_checked_with_a_key_from_elsewhere_and_with_its_own() {
 fn no_file_of_the_evidence_can_change() {
     let top = tempfile::tempdir().unwrap();
     let (evidence, manifest) = exported(top.path());
-    for name in manifest.files.keys() {
+    let own = ["manifest".to_owned(), "manifest.note".to_owned()];
+    for name in manifest.files.keys().chain(&own) {
         let path = evidence.join(name);
         let bytes = fs::read(&path).unwrap();
         for change in [bytes[..bytes.len() - 1].to_vec(), [&bytes[..], b"\n"].concat()] {
@@ -97,7 +131,7 @@ fn no_file_of_the_evidence_can_change() {
     check(&evidence, None).unwrap();
 }
 
-/// Who changes an entry and makes the manifest fit still has no proof for it.
+/// Who has the log's key and changes an entry and the manifest still has no proof for it.
 #[test]
 fn an_entry_that_was_changed_with_the_manifest_is_caught() {
     let top = tempfile::tempdir().unwrap();
@@ -112,8 +146,40 @@ fn an_entry_that_was_changed_with_the_manifest_is_caught() {
     let forged = forged.join("\n") + "\n";
     fs::write(evidence.join("entries.ndjson"), &forged).unwrap();
     manifest.files.insert("entries.ndjson".to_owned(), hex(&Sha256::digest(&forged)));
-    fs::write(evidence.join("manifest"), serde_json::to_string(&manifest).unwrap()).unwrap();
+    let text = serde_json::to_string_pretty(&manifest).unwrap();
+    fs::write(evidence.join("manifest"), &text).unwrap();
+    let unsigned = check(&evidence, None).unwrap_err().to_string();
+    assert_eq!(unsigned, "manifest: it is not the one that was signed");
+    fs::write(evidence.join("manifest.note"), signed::sign(&manifest.origin, text.as_bytes(), &host()).unwrap().0).unwrap();
     assert!(matches!(check(&evidence, None), Err(ExportError::Bad { file, .. }) if file == "proofs/0.tlog-proof"));
+}
+
+#[test]
+fn what_was_asked_for_cannot_be_changed_nor_signed_by_another() {
+    let top = tempfile::tempdir().unwrap();
+    let (evidence, mut manifest) = exported(top.path());
+    manifest.query = json!({"task_id": "another"});
+    let text = serde_json::to_string_pretty(&manifest).unwrap();
+    fs::write(evidence.join("manifest"), &text).unwrap();
+    assert!(check(&evidence, None).is_err());
+    let stranger = SignerKey::new("log.example", KeyAlgorithm::Ed25519, &[2; 32]).unwrap();
+    let note = signed::sign(&manifest.origin, text.as_bytes(), &stranger).unwrap().0;
+    fs::write(evidence.join("manifest.note"), note).unwrap();
+    assert!(matches!(check(&evidence, None), Err(ExportError::Bad { file, .. }) if file == "manifest.note"));
+}
+
+#[test]
+fn what_was_erased_is_told_as_erased_and_still_proven() {
+    let top = tempfile::tempdir().unwrap();
+    shard(&top.path().join("log"), 700);
+    let erased = |header: &Header<'_>, payload: &[u8]| Ok((header.id.as_deref() != Some("255")).then(|| payload.to_vec()));
+    let (evidence, _) = write_and_unpack(top.path(), &erased);
+    check(&evidence, None).unwrap();
+    let lines: Vec<Value> =
+        fs::read_to_string(evidence.join("entries.ndjson")).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&lines[1]["erased"], &lines[1]["event"]), (&json!(true), &Value::Null));
+    assert_eq!(lines.iter().filter(|line| line["event"]["id"].is_u64()).count(), 3);
+    assert!(fs::read_to_string(evidence.join("report.html")).unwrap().contains("<em>erased</em>"));
 }
 
 #[test]

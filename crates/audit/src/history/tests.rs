@@ -100,6 +100,24 @@ fn whatever_is_too_much_is_named() {
 }
 
 #[test]
+fn of_what_can_be_read_no_more_the_log_s_own_word_counts_unless_something_came_after_it() {
+    let closed = |missing: &Value| {
+        let payload = json!({"entries": 9, "complete": missing == &json!([]), "missing": missing}).to_string();
+        let header = Header::new(Kind::TaskClosed, 0, payload.as_bytes());
+        Entry { position: Position { shard: 2026, index: 9 }, header, bytes: Some(payload.into_bytes()) }
+    };
+    let mut entries: Vec<Entry> = whole().into_iter().map(|entry| Entry { bytes: None, ..entry }).collect();
+    assert_eq!(missing(&entries), ["what 9 of its entries say, which can be read no more, and the log has not closed it"]);
+    entries.push(closed(&json!([])));
+    assert_eq!(missing(&entries), [""; 0]);
+    entries.push(contradiction());
+    assert_eq!(missing(&entries).len(), 2);
+    entries.pop();
+    entries.push(closed(&json!(["its trigger"])));
+    assert_eq!(missing(&entries), ["its trigger"]);
+}
+
+#[test]
 fn a_resumption_is_no_trigger_and_a_hand_off_is_one() {
     let mut entries = whole();
     entries[1] = entry("fte.triggers.inbound", "fte.task.resumed", &json!({}));

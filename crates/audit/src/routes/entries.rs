@@ -11,10 +11,11 @@ use fte_service::extract::{Json, Path, Query};
 use fte_service::keys::Caller;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::view::{AuditCheckpoint, AuditEntry};
-use super::{App, limit, position, unreadable};
+use super::{App, Reading, limit, position, still_there, unreadable};
 use crate::entry::{Entry, Position, Task};
 use crate::log;
 
@@ -22,27 +23,36 @@ const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: usize = 1000;
 
 /// Which entries to list.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize, Serialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Filters {
     /// Of this task.
+    #[serde(skip_serializing_if = "Option::is_none")]
     task_id: Option<String>,
     /// Of this agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     agent: Option<String>,
     /// Of this action, such as `tool.called`, or of events of this type.
+    #[serde(skip_serializing_if = "Option::is_none")]
     action: Option<String>,
     /// By this actor or requester (its id).
+    #[serde(skip_serializing_if = "Option::is_none")]
     actor: Option<String>,
     /// `success`, `failure` or `denied`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<String>,
     /// Logged at this time (RFC 3339) or later.
+    #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<Timestamp>,
     /// Logged before this time (RFC 3339).
+    #[serde(skip_serializing_if = "Option::is_none")]
     to: Option<Timestamp>,
     /// After this place: a `next_cursor`, or `shard-index` of an entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[param(example = "2026-17")]
     after: Option<String>,
     /// At most this many, 100 by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[param(maximum = 1000, minimum = 1)]
     limit: Option<usize>,
 }
@@ -61,7 +71,42 @@ impl Filters {
             to_ms: self.to.map(first_ms),
             after: position(self.after.as_deref())?,
             limit: limit(self.limit, LIMIT_DEFAULT, LIMIT_MAX)?,
+            headers_only: false,
         })
+    }
+}
+
+/// The same filters, all of a query and not a page of it.
+#[derive(Clone, Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AuditFilters {
+    /// Of this task.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task_id: Option<String>,
+    /// Of this agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// Of this action, such as `tool.called`, or of events of this type.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// By this actor or requester (its id).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+    /// `success`, `failure` or `denied`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+    /// Logged at this time (RFC 3339) or later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<Timestamp>,
+    /// Logged before this time (RFC 3339).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub to: Option<Timestamp>,
+}
+
+impl AuditFilters {
+    pub(super) fn query(self, caller: &Caller) -> Result<log::Query, Problem> {
+        let Self { task_id, agent, action, actor, outcome, from, to } = self;
+        Filters { task_id, agent, action, actor, outcome, from, to, after: None, limit: None }.query(caller)
     }
 }
 
@@ -92,8 +137,16 @@ pub(crate) struct AuditEntries {
     get, path = "/v1/audit/entries", tag = "audit", params(Filters),
     responses((status = 200, body = AuditEntries), (status = 400, body = Problem), (status = 503, body = Problem)),
 )]
-pub(crate) async fn list(State(app): State<App>, caller: Caller, Query(filters): Query<Filters>) -> Result<Json<AuditEntries>, Problem> {
-    let page = app.entries(filters.query(&caller)?).await.map_err(|error| unreadable(&error))?;
+pub(crate) async fn list(
+    State(Reading { log, reads }): State<Reading>,
+    caller: Caller,
+    Query(filters): Query<Filters>,
+) -> Result<Json<AuditEntries>, Problem> {
+    let words = serde_json::to_value(&filters).map_err(|error| Problem::internal(&error))?;
+    let query = filters.query(&caller)?;
+    let actor = query.actor.clone();
+    let page = log.entries(query).await.map_err(|error| unreadable(&error))?;
+    reads.record(&caller, words, actor, page.entries.len()).await?;
     let items = page.entries.into_iter().map(AuditEntry::from).collect();
     let (next_cursor, checkpoint) = (page.next.map(|next| next.to_string()), page.published.map(Into::into));
     Ok(Json(AuditEntries { items, next_cursor, actions_missing: page.actions_missing, checkpoint }))
@@ -103,18 +156,23 @@ pub(crate) async fn list(State(app): State<App>, caller: Caller, Query(filters):
 #[utoipa::path(
     get, path = "/v1/audit/entries/{shard}/{index}", tag = "audit",
     params(("shard" = u16, Path, description = "The shard: a year"), ("index" = u64, Path, description = "The place in it, from 0")),
-    responses((status = 200, body = AuditEntry), (status = 400, body = Problem), (status = 404, body = Problem), (status = 503, body = Problem)),
+    responses((status = 200, body = AuditEntry), (status = 400, body = Problem), (status = 404, body = Problem), (status = 410, body = Problem),
+        (status = 503, body = Problem)),
 )]
 pub(crate) async fn one(
-    State(app): State<App>,
+    State(Reading { log, reads }): State<Reading>,
     caller: Caller,
     Path((shard, index)): Path<(u16, u64)>,
 ) -> Result<Json<AuditEntry>, Problem> {
-    Ok(Json(AuditEntry::from(seen(&app, &caller, Position { shard, index }).await?)))
+    let at = Position { shard, index };
+    let entry = seen(&log, &caller, at).await?;
+    reads.record(&caller, json!({"entry": at.to_string()}), None, 1).await?;
+    Ok(Json(AuditEntry::from(entry)))
 }
 
 /// An entry, if the caller may see it.
 async fn seen(app: &App, caller: &Caller, at: Position) -> Result<Entry, Problem> {
+    still_there(app, at.shard)?;
     let entry = app.entry(at).await.map_err(|error| unreadable(&error))?;
     let seen = entry.filter(|entry| caller.sees(entry.tenant()));
     seen.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "entry_not_found", format!("The log has no entry {at}.")))
@@ -127,7 +185,7 @@ async fn seen(app: &App, caller: &Caller, at: Position) -> Result<Entry, Problem
     get, path = "/v1/audit/entries/{shard}/{index}/proof", tag = "audit",
     params(("shard" = u16, Path, description = "The shard: a year"), ("index" = u64, Path, description = "The place in it, from 0")),
     responses((status = 200, body = String, content_type = "text/plain"), (status = 400, body = Problem), (status = 404, body = Problem),
-        (status = 503, body = Problem)),
+        (status = 410, body = Problem), (status = 503, body = Problem)),
 )]
 pub(crate) async fn proof(State(app): State<App>, caller: Caller, Path((shard, index)): Path<(u16, u64)>) -> Result<Response, Problem> {
     let at = Position { shard, index };

@@ -7,7 +7,6 @@ use fte_service::keys::Caller;
 use fte_service::{ApiRoutes, Problem};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -130,14 +129,17 @@ async fn list(State(desk): State<Desk>, caller: Caller) -> Result<Json<Holds>, P
     )
 )]
 async fn place(State(desk): State<Desk>, caller: Caller, JsonBytes(body): JsonBytes) -> Result<(StatusCode, Json<Hold>), Problem> {
-    let body: Map<String, Value> = parse_json(&body)?;
     let invalid = |detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_hold", detail);
-    let new: NewHold = serde_json::from_value(Value::Object(body)).map_err(|error| invalid(format!("the body is no hold: {error}.")))?;
+    let unfit = |problem: Problem| if problem.code == "invalid_body" { Problem { code: "invalid_hold", ..problem } } else { problem };
+    let new: NewHold = parse_json(&body).map_err(unfit)?;
     if !(1..=REASON_CHARS_MAX).contains(&new.reason.chars().count()) {
         return Err(invalid(format!("reason: expected 1 to {REASON_CHARS_MAX} characters.")));
     }
     if let Covers::Subject { tenant, subject } = &new.covers {
-        Subject::parse(tenant, subject).map_err(|error| invalid(error.to_string()))?;
+        let held = Subject::parse(tenant, subject).map_err(|error| invalid(error.to_string()))?;
+        if !held.is_person() {
+            return Err(invalid(format!("subject: {subject:?} is no person. A task is held by `covers: \"task\"` with its `task_id`.")));
+        }
     }
     let hold = Hold {
         id: Uuid::now_v7(),

@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use fte_events::TaskId;
 use fte_service::extract::{Json, Path, Query};
 use fte_service::keys::Caller;
 use fte_service::{Arrival, Problem};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::view::{AuditCheckpoint, AuditEntry};
-use super::{App, limit, position, unreadable};
+use super::{Reading, limit, position, unreadable};
 use crate::entry::Task;
 use crate::history::{self, ENTRIES_MAX};
 
@@ -38,6 +40,9 @@ pub(crate) struct AuditTask {
     complete: bool,
     /// What is not there, or not yet; for people.
     missing: Vec<String>,
+    /// How many entries of its beginning were logged in years that are retired. Then it is not complete, and what the rest lacks may have been there.
+    #[serde(skip_serializing_if = "is_zero")]
+    retired: u64,
     /// What is there, in the order in which it was logged.
     entries: Vec<AuditEntry>,
     /// Give it as `after` for further entries.
@@ -53,7 +58,7 @@ pub(crate) struct AuditTask {
     responses((status = 200, body = AuditTask), (status = 400, body = Problem), (status = 404, body = Problem), (status = 503, body = Problem)),
 )]
 pub(crate) async fn history(
-    State(app): State<App>,
+    State(Reading { log, reads }): State<Reading>,
     caller: Caller,
     Path(id): Path<String>,
     Query(part): Query<Part>,
@@ -62,22 +67,30 @@ pub(crate) async fn history(
     let task = Task::from(id.as_str());
     let arrival = Arrival::of(id.parse().ok());
     let history = loop {
-        if let Some(history) = history::of(&*app, task.clone(), caller.only_tenant().map(str::to_owned), after, limit)
+        if let Some(history) = history::of(&*log, task.clone(), caller.only_tenant().map(str::to_owned), after, limit)
             .await
             .map_err(|error| unreadable(&error))?
         {
             break history;
         }
         if !arrival.wait(tokio::time::sleep(LOOK_EVERY)).await {
-            return Err(Problem::new(StatusCode::NOT_FOUND, "task_not_found", "The audit log has nothing of this task."));
+            let why = id.parse::<TaskId>().err().map_or_else(String::new, |error| format!(": {error}"));
+            return Err(Problem::new(StatusCode::NOT_FOUND, "task_not_found", format!("The audit log has nothing of this task{why}.")));
         }
     };
+    reads.record(&caller, json!({"task_id": task.to_string(), "after": part.after}), None, history.entries.len()).await?;
     Ok(Json(AuditTask {
         task_id: task.to_string(),
         complete: history.missing.is_empty(),
         missing: history.missing,
+        retired: history.retired,
         entries: history.entries.into_iter().map(AuditEntry::from).collect(),
         next_cursor: history.next.map(|next| next.to_string()),
         checkpoint: history.published.map(Into::into),
     }))
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }

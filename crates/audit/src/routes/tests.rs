@@ -16,7 +16,8 @@ use tower::ServiceExt;
 use super::*;
 use crate::engine::sim::SimDisk;
 use crate::engine::tests::test_key;
-use crate::engine::{Engine, EngineOptions};
+use crate::engine::{Engine, EngineOptions, Sealing};
+use crate::subjects::{Subjects, SubjectsOptions};
 use crate::subscribe;
 
 fn options(directory: &Path) -> EngineOptions {
@@ -44,12 +45,23 @@ impl Audit {
     }
 
     fn over(log: Engine) -> Self {
-        let log: App = Arc::new(log);
+        Self::with(Arc::new(log), Reads::default())
+    }
+
+    /// On a log that says who reads it.
+    fn on_record(directory: &Path, disk: &SimDisk) -> Self {
+        let sealing: Arc<dyn Sealing> = Arc::new(Subjects::open(SubjectsOptions::at(directory.join("audit/keys"))).unwrap());
+        let options = EngineOptions { disk: Arc::new(disk.clone()), sealing: Arc::clone(&sealing), ..options(directory) };
+        let log: App = Arc::new(Engine::open(options).unwrap());
+        Self::with(Arc::clone(&log), Reads::on_record(log, sealing))
+    }
+
+    fn with(log: App, reads: Reads) -> Self {
         let settings =
             Settings::from_env(&MapEnv::of([("APP_API_TOKEN", "s3cret"), ("FTE_BULK_DELIVERY", "true")]), crate::config::PORTS).unwrap();
         let app = subscribe::subscriptions(&settings, &log).router();
         let readiness = Readiness::new(Vec::new());
-        Self { app, api: api_router(vec![reading(&log)], &readiness, ApiOptions::new(&settings)) }
+        Self { app, api: api_router(vec![reading(&log, reads)], &readiness, ApiOptions::new(&settings)) }
     }
 
     /// Delivers records as Dapr does in bulk with `rawPayload`, and gives the status of each.
@@ -263,6 +275,53 @@ async fn a_log_that_cannot_write_asks_for_the_records_again_and_can_still_be_rea
     assert_eq!(received(&audit.get("/v1/audit/entries").await).len(), 2);
 }
 
+#[tokio::test]
+async fn who_reads_what_is_on_record_before_it_is_read_where_that_is_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("audit")).unwrap();
+    let disk = SimDisk::new(1);
+    let audit = Audit::on_record(directory.path(), &disk);
+    let task = live(&audit).await;
+    let read = |list: &Value| -> Vec<Value> {
+        let items = list["items"].as_array().unwrap();
+        items.iter().filter(|item| item["kind"] == "read").map(|item| item["event"]["data"].clone()).collect()
+    };
+    let first = audit.get("/v1/audit/entries?actor=ada&limit=7").await;
+    assert_eq!(first["items"].as_array().unwrap().len(), 1, "ada asked for the task: {first}");
+    let history = audit.get(&format!("/v1/audit/tasks/{task}")).await;
+    let (shard, index) = (&history["entries"][0]["shard"], &history["entries"][0]["index"]);
+    audit.get(&format!("/v1/audit/entries/{shard}/{index}")).await;
+    // Neither what everybody may copy, nor what is refused or not there.
+    audit.request(Method::GET, "/v1/audit/gaps").await;
+    audit.request(Method::GET, "/v1/audit/entries?limit=0").await;
+    audit.request(Method::GET, &format!("/v1/audit/tasks/{}", uuid::Uuid::nil())).await;
+
+    let list = audit.get("/v1/audit/entries?limit=1000").await;
+    let reads = read(&list);
+    assert_eq!(reads.len(), 3, "{reads:?}");
+    assert_eq!((&reads[0]["entries"], &reads[0]["query"]["limit"]), (&json!(1), &json!(7)));
+    let keyed = reads[0]["query"]["actor"].as_array().unwrap();
+    assert!(!keyed.is_empty() && keyed.iter().all(|value| !value.as_str().unwrap().contains("ada")), "{keyed:?}");
+    assert_eq!(reads[1]["query"], json!({"task_id": task, "after": null}));
+    assert_eq!(reads[1]["entries"], history["entries"].as_array().unwrap().len());
+    assert_eq!(reads[2]["query"], json!({"entry": format!("{shard}-{index}")}));
+    let by = audit.get("/v1/audit/entries?action=audit.read&limit=1000").await;
+    let by: Vec<_> = by["items"].as_array().unwrap().iter().map(|item| item["event"]["data"]["actor"].clone()).collect();
+    assert_eq!(by, vec![json!({"type": "user", "id": "unknown"}); 4], "each read so far, by nobody of whom anything is known");
+
+    // What cannot be put on record is not given.
+    disk.fail_in(0);
+    let (status, refused) = audit.request(Method::GET, &format!("/v1/audit/tasks/{task}")).await;
+    assert_eq!((status, &refused["code"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("audit_unavailable")));
+    assert!(refused.get("entries").is_none() && disk.has_failed());
+    let again = fte_testkit::eventually(|| async {
+        let (status, again) = audit.request(Method::GET, &format!("/v1/audit/tasks/{task}")).await;
+        if status == StatusCode::OK { Ok(again) } else { Err(again) }
+    })
+    .await;
+    assert_eq!(again["complete"], history["complete"]);
+}
+
 /// Waits for a checkpoint.
 async fn sealed(audit: &Audit) -> Value {
     loop {
@@ -418,4 +477,48 @@ async fn the_routes_are_in_the_document() {
     {
         assert!(document["paths"][path]["get"].is_object(), "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_retired_year_is_gone_but_for_its_checkpoint_and_since_when_is_said() {
+    let (july_2026, year) = (1_782_900_000_000, 366 * 24 * 3600 * 1000);
+    let directory = tempfile::tempdir().unwrap();
+    let at = |ms: i64| EngineOptions { clock: Arc::new(move || ms), ..options(directory.path()) };
+    let task = TaskId::now();
+    let event = |id: &str| {
+        let body = json!({"id": id, "source": "/s", "type": "t", "subject": task}).to_string();
+        crate::entry::NewEntry::read(fte_bus::Record { topic: "t".into(), body: body.into(), partition: None, offset: None, key: None })
+    };
+    for (id, ms) in [("1", july_2026), ("2", july_2026 + year)] {
+        Engine::open(at(ms)).unwrap().append(vec![event(id)]).await.unwrap();
+    }
+    let now_ms = july_2026 + crate::retention::KEPT_MS;
+    let mut retirer = crate::engine::Retirer::open(at(now_ms)).unwrap();
+    let ended = retirer.standing().ended(2026).unwrap();
+    let checkpoint = ended.published.note.to_string();
+    let due = crate::retention::Due { shard: 2026, entries: 2, last_ms: ended.last_ms, checkpoint: checkpoint.clone() };
+    retirer.retire([due.shard], crate::retention::records(&[due], &[], "ada", now_ms)).unwrap();
+    drop(retirer);
+
+    let audit = Audit::over(Engine::open(at(now_ms)).unwrap());
+    for path in [
+        "log/2026/tile/0/000.p/2",
+        "log/2026/tile/entries/000.p/2",
+        "entries/2026/1",
+        "entries/2026/1/proof",
+        "consistency?shard=2026&from=1",
+    ] {
+        let (status, problem) = audit.request(Method::GET, &format!("/v1/audit/{path}")).await;
+        assert_eq!((status.as_u16(), &problem["code"]), (410, &json!("shard_retired")), "{path}: {problem}");
+        assert!(problem["detail"].as_str().unwrap().contains("was retired on 2033-07-01T10:00:00Z, as the entry 2033-"), "{problem}");
+    }
+    let request = Request::get("/v1/audit/log/2026/checkpoint").header("host", "localhost").body(Body::empty()).unwrap();
+    let response = audit.api.clone().oneshot(request).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), checkpoint);
+    let said = audit.get("/v1/audit/log/2026/retired").await;
+    assert_eq!((&said["shard"], &said["since_ms"]), (&json!(2026), &json!(now_ms)));
+    assert_eq!(audit.request(Method::GET, "/v1/audit/log/2027/retired").await.0.as_u16(), 404);
+    let history = audit.get(&format!("/v1/audit/tasks/{task}")).await;
+    assert_eq!((&history["retired"], history["entries"].as_array().unwrap().len()), (&json!(1), 1));
+    assert_eq!(history["missing"], json!(["its first 1 entries, which were logged in a year that is retired"]));
 }

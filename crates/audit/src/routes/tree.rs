@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::view::AuditCheckpoint;
-use super::{App, unreadable};
+use super::{App, still_there, unreadable};
+use crate::engine::RETIRED;
 use crate::leaf::unhex;
 use crate::witnessing::Witnessed;
 
@@ -33,11 +34,13 @@ fn not_found(path: &str) -> Problem {
 }
 
 /// A file of the log: `checkpoint`, `tile/<level>/<n>[.p/<w>]`, `tile/entries/<n>[.p/<w>]`, or `blob/<sha256>`.
+///
+/// Of a year that was retired there is the checkpoint, and `retired`, which names the entry that says so.
 #[utoipa::path(
     get, path = "/v1/audit/log/{shard}/{*path}", tag = "audit",
     params(("shard" = u16, Path, description = "The shard: a year"), ("path" = String, Path, description = "The file, as in C2SP tlog-tiles")),
     responses((status = 200, description = "The file", content_type = "application/octet-stream"), (status = 400, body = Problem),
-        (status = 403, body = Problem), (status = 404, body = Problem), (status = 503, body = Problem)),
+        (status = 403, body = Problem), (status = 404, body = Problem), (status = 410, body = Problem), (status = 503, body = Problem)),
 )]
 pub(crate) async fn file(State(app): State<App>, caller: Caller, Path((shard, path)): Path<(u16, String)>) -> Result<Response, Problem> {
     if path == "checkpoint" {
@@ -45,6 +48,12 @@ pub(crate) async fn file(State(app): State<App>, caller: Caller, Path((shard, pa
         let headers = [(CONTENT_TYPE, "text/plain; charset=utf-8"), (CACHE_CONTROL, CHECKPOINT_CACHE)];
         return Ok((headers, checkpoint.note.to_string()).into_response());
     }
+    if path == RETIRED {
+        let retired = app.retired().into_iter().find(|retired| retired.shard == shard).ok_or_else(|| not_found(&path))?;
+        let said = serde_json::json!({"shard": shard, "entry": retired.record.to_string(), "since_ms": retired.since_ms});
+        return Ok(([(CACHE_CONTROL, TILE_CACHE)], Json(said)).into_response());
+    }
+    still_there(&app, shard)?;
     // Hashes tell nothing of anybody; entries are of all tenants.
     let is_hashes = path.parse::<TilePath>().is_ok_and(|tile| tile.level != TileLevel::Entries);
     if !is_hashes && caller.only_tenant().is_some() {
@@ -105,11 +114,13 @@ pub(crate) struct AuditConsistency {
 /// The proof of RFC 6962 that the log at one size is the beginning of the log at another.
 #[utoipa::path(
     get, path = "/v1/audit/consistency", tag = "audit", params(Sizes),
-    responses((status = 200, body = AuditConsistency), (status = 400, body = Problem), (status = 404, body = Problem), (status = 503, body = Problem)),
+    responses((status = 200, body = AuditConsistency), (status = 400, body = Problem), (status = 404, body = Problem),
+        (status = 410, body = Problem), (status = 503, body = Problem)),
 )]
 pub(crate) async fn consistency(State(app): State<App>, Query(sizes): Query<Sizes>) -> Result<Json<AuditConsistency>, Problem> {
     let published = app.checkpoint(sizes.shard).await.map_err(|error| unreadable(&error))?;
     let published = published.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no_checkpoint", "There is no such checkpoint yet."))?;
+    still_there(&app, published.shard)?;
     let (from, to) = (sizes.from, sizes.to.unwrap_or(published.checkpoint.size));
     let outside = || {
         let text = format!("from and to: expected 0 < from <= to <= {}, the size of the last checkpoint.", published.checkpoint.size);

@@ -48,6 +48,11 @@ impl Cache {
         self.young.insert(name, unit);
     }
 
+    pub(crate) fn remove(&mut self, name: &Name) {
+        self.young.remove(name);
+        self.old.remove(name);
+    }
+
     /// Lets go of everything.
     pub(crate) fn clear(&mut self) {
         self.young.clear();

@@ -50,14 +50,13 @@ impl Context<'_> {
 #[derive(Clone)]
 pub(crate) struct UnitKey {
     sealing: Key,
-    content: Key,
     search: Key,
 }
 
 impl UnitKey {
     pub(crate) fn of(root: &Key) -> Self {
         let derived = |purpose: &str| Zeroizing::new(mac(root, &[purpose.as_bytes()]));
-        Self { sealing: derived("fte audit seal"), content: derived("fte audit content"), search: derived("fte audit search") }
+        Self { sealing: derived("fte audit seal"), search: derived("fte audit search") }
     }
 
     pub(crate) fn seal(&self, nonce: &Nonce, context: Context<'_>, bytes: &[u8]) -> Vec<u8> {
@@ -66,11 +65,6 @@ impl UnitKey {
 
     pub(crate) fn open(&self, nonce: &Nonce, context: Context<'_>, ciphertext: &[u8]) -> Option<Vec<u8>> {
         open(&self.sealing, nonce, &context.bytes(), ciphertext)
-    }
-
-    /// The content digest as it may be seen.
-    pub(crate) fn content(&self, digest: &[u8; 32]) -> [u8; 32] {
-        mac(&self.content, &[digest])
     }
 
     /// What a person is found by.

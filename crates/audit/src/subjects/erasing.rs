@@ -24,6 +24,8 @@ use crate::holds::Blocked;
 /// How long a person who was erased is remembered: longer than any topic but that of the actions keeps an event, which is 90 days.
 pub(crate) const GONE_KEPT_MS: i64 = 100 * 24 * 3600 * 1000;
 const SUBJECT_CHARS_MAX: usize = 512;
+/// In place of an erasure's id: the key was destroyed since its contents have had their time.
+pub(super) const EXPIRED: [u8; 16] = [0xff; 16];
 
 /// Whom or what to erase, in a tenant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +71,10 @@ impl Subject {
 }
 
 impl Subject {
+    pub(crate) fn is_person(&self) -> bool {
+        matches!(self.what, What::Person(_))
+    }
+
     /// Whether it is of its tenant alone. A key does not say whose it is.
     pub(crate) fn is_of_tenant(&self) -> bool {
         !matches!(self.what, What::Key(_))
@@ -93,7 +99,7 @@ pub enum Step {
     Told,
 }
 
-/// An erasure.
+/// An erasure; or that contents have had their time, which is about nobody.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Erasure {
     pub id: Uuid,
@@ -104,6 +110,8 @@ pub struct Erasure {
     pub keys: u64,
     pub tasks: u64,
     pub step: Step,
+    /// Whether it is about nobody: keys were destroyed since contents have had their time.
+    pub is_expiry: bool,
 }
 
 /// Why nothing was erased.
@@ -143,7 +151,7 @@ impl Subjects {
         self.lock().erasure(id)
     }
 
-    /// Erasures that are not done, oldest first, at most `limit`.
+    /// Erasures that are not done, at most `limit`: those of somebody first, and the oldest of them.
     ///
     /// # Errors
     /// The disk.
@@ -222,7 +230,7 @@ impl Keys {
 
     fn unfinished(&self, limit: u32) -> Result<Vec<Erasure>> {
         let read = || {
-            let sql = "SELECT id, subject, at_ms, keys, tasks, step FROM erasure WHERE step < 2 ORDER BY n LIMIT ?1";
+            let sql = "SELECT id, subject, at_ms, keys, tasks, step FROM erasure WHERE step < 2 ORDER BY length(subject) = 0, n LIMIT ?1";
             self.connection.prepare_cached(sql)?.query_map([limit], |row| self.read_erasure(row))?.collect::<rusqlite::Result<_>>()
         };
         read().map_err(|error| self.explained(error))
@@ -238,7 +246,8 @@ impl Keys {
         let (keys, tasks): (i64, i64) = (row.get(3)?, row.get(4)?);
         let id = Uuid::from_bytes(row.get(0)?);
         let subject = self.vault.open_subject(id, &sealed);
-        Ok(Erasure { id, subject, at_ms: row.get(2)?, keys: keys.unsigned_abs(), tasks: tasks.unsigned_abs(), step })
+        let is_expiry = sealed.is_empty();
+        Ok(Erasure { id, subject, is_expiry, at_ms: row.get(2)?, keys: keys.unsigned_abs(), tasks: tasks.unsigned_abs(), step })
     }
 
     fn erased_tasks(&self, erasure: Uuid, after: Option<Uuid>, limit: u32) -> Result<Vec<Uuid>> {
@@ -368,8 +377,8 @@ fn number_of(transaction: &Transaction<'_>, name: &Name) -> rusqlite::Result<Opt
 
 /// The erasure that destroyed a unit's key.
 fn erasure_of(transaction: &Transaction<'_>, name: &Name) -> rusqlite::Result<Option<Uuid>> {
-    let sql = "SELECT erasure FROM key WHERE unit = ?1 AND wrapped = ?2";
-    transaction.query_row(sql, params![name, DESTROYED], |row| row.get(0).map(Uuid::from_bytes)).optional()
+    let sql = "SELECT erasure FROM key WHERE unit = ?1 AND wrapped = ?2 AND erasure <> ?3";
+    transaction.query_row(sql, params![name, DESTROYED, EXPIRED], |row| row.get(0).map(Uuid::from_bytes)).optional()
 }
 
 /// The tasks of a person, and all that these handed on.
@@ -385,19 +394,32 @@ fn with_kin(transaction: &Transaction<'_>, name: &Name) -> rusqlite::Result<Vec<
 }
 
 fn begin(transaction: &Transaction<'_>, vault: &Vault, subject: &Subject, now_ms: i64) -> Result<(i64, Uuid), Fault> {
-    // Its time first, so that the events that are made of it are in order too.
-    let mut random = [0; 10];
-    super::cipher::random(&mut random)?;
-    let id = uuid::Builder::from_unix_timestamp_millis(u64::try_from(now_ms).unwrap_or(0), &random).into_uuid();
+    let id = erasure_id(now_ms)?;
     let sealed = vault.seal_subject(id, subject)?;
-    transaction.execute(
-        "INSERT INTO erasure (id, subject, at_ms, keys, tasks, step) VALUES (?1, ?2, ?3, 0, 0, 0)",
-        params![id.as_bytes(), sealed, now_ms],
-    )?;
-    Ok((transaction.last_insert_rowid(), id))
+    Ok((insert_erasure(transaction, id, &sealed, now_ms)?, id))
 }
 
-fn finish(transaction: &Transaction<'_>, erasure: i64, keys: usize, tasks: usize) -> rusqlite::Result<()> {
+/// Its time first, so that the events that are made of it are in order too.
+fn erasure_id(now_ms: i64) -> Result<Uuid> {
+    let mut random = [0; 10];
+    super::cipher::random(&mut random)?;
+    Ok(uuid::Builder::from_unix_timestamp_millis(u64::try_from(now_ms).unwrap_or(0), &random).into_uuid())
+}
+
+fn insert_erasure(transaction: &Transaction<'_>, id: Uuid, subject: &[u8], now_ms: i64) -> Result<i64, Fault> {
+    transaction.execute(
+        "INSERT INTO erasure (id, subject, at_ms, keys, tasks, step) VALUES (?1, ?2, ?3, 0, 0, 0)",
+        params![id.as_bytes(), subject, now_ms],
+    )?;
+    Ok(transaction.last_insert_rowid())
+}
+
+/// A row as that of an erasure, about nobody.
+pub(super) fn begin_expiry(transaction: &Transaction<'_>, now_ms: i64) -> Result<i64, Fault> {
+    insert_erasure(transaction, erasure_id(now_ms)?, &[], now_ms)
+}
+
+pub(super) fn finish(transaction: &Transaction<'_>, erasure: i64, keys: usize, tasks: usize) -> rusqlite::Result<()> {
     transaction.execute("UPDATE erasure SET keys = ?2, tasks = ?3 WHERE n = ?1", params![erasure, keys as i64, tasks as i64]).map(drop)
 }
 
@@ -405,10 +427,13 @@ fn finish(transaction: &Transaction<'_>, erasure: i64, keys: usize, tasks: usize
 fn destroy_tasks(transaction: &Transaction<'_>, erasure: i64, id: &Uuid, tasks: &[Name]) -> rusqlite::Result<usize> {
     let mut note = transaction.prepare_cached("INSERT OR IGNORE INTO erased_task (erasure, task) VALUES (?1, ?2)")?;
     let mut destroy = transaction.prepare_cached("UPDATE key SET wrapped = ?3, erasure = ?2 WHERE unit = ?1 AND wrapped <> ?3")?;
+    let mut claim = transaction.prepare_cached("UPDATE key SET erasure = ?2 WHERE unit = ?1 AND erasure = ?3")?;
     let mut destroyed = 0;
     for task in tasks {
         note.execute(params![erasure, task])?;
         destroyed += destroy.execute(params![task, id.as_bytes(), DESTROYED])?;
+        // One that was destroyed by age is this erasure's from now on.
+        claim.execute(params![task, id.as_bytes(), EXPIRED])?;
     }
     Ok(destroyed)
 }

@@ -14,7 +14,8 @@ use zeroize::Zeroizing;
 use super::about::{self, Actor, Person};
 use super::cache::{Cache, Name, Unit};
 use super::cipher::{ALG, Context, Key, NONCE_BYTES, TAG_BYTES, UnitKey, mac, nonce_of, nonce_text, open, random, random_key, seal};
-use super::{Enc, KeyError, Likeness, Opened, Sealed, SubjectsOptions, Unsealed, master, schema};
+use super::expiring::has_expired;
+use super::{Enc, KeyError, Opened, Sealed, SubjectsOptions, Unsealed, master, schema};
 use crate::entry::Task;
 
 /// A key, wrapped: its nonce, itself, its tag.
@@ -123,13 +124,13 @@ impl Keys {
         let throwaway = UnitKey::of(&random_key()?);
         let sealed = group.iter().zip(units).zip(nonces.as_chunks::<NONCE_BYTES>().0).map(|((event, Place { unit, actor }), nonce)| {
             let Some(unit) = unit else {
-                return Sealed { ciphertext: None, enc: None, content: event.content, actor };
+                return Sealed { ciphertext: None, enc: None, actor };
             };
             // The place of a destroyed key is empty: nobody will ever open what is sealed for it.
             let key = unit.key.as_deref().unwrap_or(&throwaway);
             let enc = Enc { alg: ALG, key: key_text(unit.n, unit.life), nonce: nonce_text(nonce) };
             let ciphertext = key.seal(nonce, event.context, event.bytes);
-            Sealed { ciphertext: Some(ciphertext), enc: Some(enc), content: key.content(&event.content), actor }
+            Sealed { ciphertext: Some(ciphertext), enc: Some(enc), actor }
         });
         Ok(sealed.collect())
     }
@@ -173,14 +174,6 @@ impl Keys {
         let sealed = || KeyError::Sealed { key: key.to_owned() };
         let nonce = nonce_of(nonce).filter(|_| alg == ALG).ok_or_else(sealed)?;
         unit_key.open(&nonce, context, payload).map(Opened::Bytes).ok_or_else(sealed)
-    }
-
-    pub(crate) fn compare(&self, key: &str, stored: &[u8; 32], digest: &[u8; 32]) -> Result<Likeness> {
-        Ok(match self.unit_key(key)? {
-            None => Likeness::Erased,
-            Some(unit_key) if unit_key.content(digest) == *stored => Likeness::Same,
-            Some(_) => Likeness::Other,
-        })
     }
 
     /// A key by its name in an entry; none once it was destroyed.
@@ -282,8 +275,8 @@ struct Work<'a> {
 impl Work<'_> {
     fn place(&mut self, event: &Unsealed<'_>) -> Done<Place> {
         let (about, tenant) = (event.about, event.context.tenant);
-        if let Some(task) = &about.task {
-            let task = self.vault.task(tenant, task);
+        let task_name = about.task.as_ref().map(|task| self.vault.task(tenant, task));
+        if let Some(task) = task_name {
             for owner in &about.owners {
                 self.link_owner(task, tenant, owner, about.at_ms)?;
             }
@@ -298,10 +291,14 @@ impl Work<'_> {
         };
         let unit = match &about.unit {
             about::Unit::Nobody => None,
-            about::Unit::Task(task) => Some(self.find(self.vault.task(tenant, task))?),
+            about::Unit::Task(task) => {
+                // Nearly always the same, and its name costs a keyed hash.
+                let name = task_name.filter(|_| about.task.as_ref() == Some(task)).unwrap_or_else(|| self.vault.task(tenant, task));
+                Some(self.find(name)?)
+            }
             about::Unit::Person(person) => Some(self.person(tenant, person, about.at_ms)?),
             about::Unit::Itself => {
-                Some(self.find(self.vault.name(b'e', &[event.context.source.as_bytes(), event.context.id.as_bytes(), &event.content]))?)
+                Some(self.find(self.vault.name(b'e', &[event.context.source.as_bytes(), event.context.id.as_bytes(), &event.sha256]))?)
             }
         };
         Ok(Place { unit, actor })
@@ -364,7 +361,7 @@ impl Work<'_> {
         let parent_key = self.find(parent)?.key;
         self.find(task)?;
         self.begun()?.prepare_cached("INSERT OR IGNORE INTO kin (parent, child) VALUES (?1, ?2)")?.execute(params![parent, task])?;
-        if parent_key.is_none() {
+        if parent_key.is_none() && !has_expired(self.begun()?, &parent)? {
             self.erase_late(task, tenant)?;
         }
         self.linked(task, parent);
@@ -382,7 +379,7 @@ impl Work<'_> {
 
     /// The task belongs to what was erased.
     fn erase_late(&mut self, task: Name, tenant: &str) -> Done<()> {
-        if self.find(task)?.key.is_none() {
+        if self.find(task)?.key.is_none() && !has_expired(self.begun()?, &task)? {
             return Ok(());
         }
         let (vault, now_ms) = (self.vault, self.now_ms);
@@ -520,6 +517,11 @@ impl Vault {
 
     pub(crate) fn person(&self, tenant: &str, person: &Person) -> Name {
         self.name(b'p', &[tenant.as_bytes(), person.kind.as_bytes(), person.id.as_bytes()])
+    }
+
+    /// What stands in the log for bytes that are no event. Their own digest could be guessed from, once they are erased.
+    pub(crate) fn unparsed(&self, sha256: &[u8; 32]) -> [u8; 32] {
+        mac(&self.naming, &[b"unparsed", sha256])
     }
 
     pub(crate) fn alias(&self, text: &str) -> Name {

@@ -5,9 +5,9 @@
 //! Another one takes its place in steps that may be cut short anywhere: it is written beside the old one, all keys are wrapped anew in one transaction,
 //! and the file is renamed. Whoever opens the keys tries both, and tidies up ([`candidates`]).
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use fte_service::Secret;
@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use super::KeyError;
 use super::cipher::{Key, random_key};
 use super::hex::{hex, unhex};
+use crate::files::{install, sync_parent};
 
 /// Where the next master key stands until it is the one.
 pub(super) fn next_path(path: &Path) -> PathBuf {
@@ -64,32 +65,19 @@ pub(super) fn make(path: &Path) -> Result<Key, KeyError> {
 }
 
 fn write(path: &Path, key: &Key) -> io::Result<()> {
-    let partial = path.with_extension("partial");
-    match fs::remove_file(&partial) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial)?;
     let text = Zeroizing::new(format!("{}\n", hex(&**key)));
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&partial, path)?;
-    sync_directory(path)
+    install(path, text.as_bytes(), 0o600)
 }
 
 /// The next master key is the one from now on.
 pub(super) fn promote(path: &Path) -> Result<(), KeyError> {
     let failed = |source| KeyError::File { path: path.to_owned(), what: "cannot be replaced by the next master key", source };
-    fs::rename(next_path(path), path).and_then(|()| sync_directory(path)).map_err(failed)
+    fs::rename(next_path(path), path).and_then(|()| sync_parent(path)).map_err(failed)
 }
 
 /// The next master key was never used.
 pub(super) fn discard_next(path: &Path) -> Result<(), KeyError> {
     let next = next_path(path);
     let failed = |source| KeyError::File { path: next.clone(), what: "cannot be removed: it is a master key that was never used", source };
-    fs::remove_file(&next).and_then(|()| sync_directory(path)).map_err(failed)
-}
-
-fn sync_directory(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+    fs::remove_file(&next).and_then(|()| sync_parent(path)).map_err(failed)
 }

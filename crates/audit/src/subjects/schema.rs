@@ -91,6 +91,8 @@ pub(crate) fn open(path: &Path) -> rusqlite::Result<Connection> {
         VERSION => {}
         _ => return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB), None)),
     }
+    // Files of before it was needed lack it.
+    transaction.execute_batch("CREATE INDEX IF NOT EXISTS kin_child ON kin (child)")?;
     transaction.commit()?;
     scrub(&connection)?;
     Ok(connection)

@@ -1,12 +1,18 @@
 //! What the keys promise, on real files.
 
+use std::collections::HashSet;
+
+use fte_bus::Record;
 use fte_events::TaskId;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::*;
-use crate::canonical::content_digest;
+use crate::engine::Sealing;
+use crate::entry::NewEntry;
 use crate::holds::{Covers, Hold};
+use crate::leaf::Header;
 use crate::reading::Reading;
 
 pub(super) struct Store {
@@ -89,7 +95,7 @@ impl Event {
     }
 
     fn unsealed<'a>(&'a self, about: &'a About) -> Unsealed<'a> {
-        Unsealed { about, context: self.context(), bytes: self.body.as_bytes(), content: content_digest(self.body.as_bytes()) }
+        Unsealed { about, context: self.context(), bytes: self.body.as_bytes(), sha256: Sha256::digest(self.body.as_bytes()).into() }
     }
 }
 
@@ -123,17 +129,21 @@ fn what_is_sealed_opens_and_only_where_it_belongs() {
 }
 
 #[test]
-fn the_same_event_is_told_from_a_contradiction_without_being_opened() {
+fn a_sealed_event_is_told_from_a_contradiction_until_it_is_erased() {
     let store = Store::new();
     let event = status(TaskId::now());
-    let sealed = store.seal(&event);
-    let key = &sealed.enc.as_ref().unwrap().key;
-    let digest = content_digest(event.body.as_bytes());
-    assert_ne!(sealed.content, digest, "a plain digest could be guessed");
-    assert_eq!(store.subjects.compare(key, &sealed.content, &digest).unwrap(), Likeness::Same);
-    assert_eq!(store.subjects.compare(key, &sealed.content, &[7; 32]).unwrap(), Likeness::Other);
-    store.erase(&format!("key:{key}")).unwrap();
-    assert_eq!(store.subjects.compare(key, &sealed.content, &[7; 32]).unwrap(), Likeness::Erased);
+    let record =
+        |body: String| NewEntry::read(Record { topic: event.topic.into(), body: body.into(), partition: None, offset: None, key: None });
+    let entry = record(event.body.clone());
+    let sealed = Sealing::seal(&store.subjects, &[&entry]).unwrap().remove(0);
+    let header = Header { enc: sealed.enc.clone(), ..entry.header(0) };
+    assert_eq!(header.content, None, "a plain digest could be guessed");
+    let is_same = |body: String| Sealing::is_same(&store.subjects, &header, &sealed.payload, &record(body)).unwrap();
+    let repeated = event.body.replacen('{', r#"{"traceparent":"x","#, 1);
+    let contradiction = event.body.replace("wrote", "lied");
+    assert!(is_same(event.body.clone()) && is_same(repeated) && !is_same(contradiction.clone()));
+    store.erase(&format!("key:{}", sealed.enc.as_ref().unwrap().key)).unwrap();
+    assert!(is_same(contradiction), "the identity alone decides");
 }
 
 #[test]
@@ -385,5 +395,42 @@ fn after_a_change_of_the_master_key_the_old_one_opens_nothing_wherever_it_was_cu
     for former in [old, second] {
         std::fs::write(&options.master_key, former).unwrap();
         assert!(matches!(Subjects::open(options.clone()).err(), Some(KeyError::MasterWrong { .. })));
+    }
+}
+
+#[test]
+fn keys_that_nothing_needs_are_forgotten_and_what_ties_others_to_a_person_stays() {
+    for erased in [true, false] {
+        let store = Store::new();
+        let (hers, child) = (TaskId::now(), TaskId::now());
+        let handoff =
+            Event::new("fte.handoffs.x", Some(child), NOW, json!({"task_id": child, "parent_task_id": hers, "task": "more of ada"}));
+        let sealed = store.seal_all(&[request(hers, "ada", NOW), handoff]);
+        let key = |place: usize| sealed[place].enc.as_ref().unwrap().key.clone();
+        let values = HashSet::from([sealed[0].actor.clone().unwrap().into_string()]);
+        let persons = store.subjects.persons_of(&HashSet::new(), &values).unwrap();
+        let hers_alone = persons.values().next().unwrap().clone();
+        assert_eq!(store.subjects.persons_of(&HashSet::from([hers_alone.clone()]), &HashSet::new()).unwrap(), persons);
+        let wrapped = store.wrapped(&key(0));
+        // What she asked for is retired, and what that handed on is not.
+        assert_eq!(store.subjects.forget_keys(&HashSet::from([key(0), hers_alone.clone()])).unwrap(), 1);
+        assert!(!store.has(&wrapped), "a forgotten key is in no file");
+        if erased {
+            let erasure = store.erase("user:ada").unwrap();
+            assert_eq!(erasure.keys, 2, "her own, and that of what was handed on");
+            continue;
+        }
+        for count in [2, 0] {
+            assert_eq!(store.subjects.forget_keys(&HashSet::from([key(1), hers_alone.clone()])).unwrap(), count);
+        }
+        let rows = |table: &str| -> i64 {
+            let sql = format!("SELECT count(*) FROM {table}");
+            store.subjects.lock().connection.query_row(&sql, [], |row| row.get(0)).unwrap()
+        };
+        assert_eq!(["key", "owner", "kin", "alias"].map(rows), [0; 4]);
+        // Whoever comes back is somebody new, and not erased.
+        let again = request(hers, "ada", FUTURE);
+        let sealed = store.seal(&again);
+        assert_eq!(store.open(&again, &sealed), Opened::Bytes(again.body.clone().into_bytes()));
     }
 }

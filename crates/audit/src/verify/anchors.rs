@@ -6,6 +6,7 @@ use std::io;
 use fte_tlog::{Checkpoint, Policy, TileError, TileHashes, check_consistency, prove_consistency};
 
 use super::report::Finding;
+use super::signers::{self, Judged};
 use super::source::Source;
 use super::tiles::Stop;
 
@@ -28,9 +29,9 @@ pub(super) fn compare(source: &dyn Source, name: &str, earlier: &Checkpoint, now
     }
 }
 
-/// An earlier checkpoint, if its signatures are right.
-pub(super) fn read(policy: &Policy, name: &str, note: &[u8]) -> Result<Checkpoint, Finding> {
-    policy.judge(note).map(|judged| judged.checkpoint).map_err(|error| Finding::tampered(name, fte_service::chain(&error).to_string()))
+/// An earlier checkpoint, if the signatures of keys that are known are right.
+pub(super) fn read(policy: &Policy, name: &str, note: &[u8]) -> Result<Judged, Finding> {
+    signers::judge(policy, note).map_err(|error| Finding::tampered(name, fte_service::chain(&error).to_string()))
 }
 
 /// Reading from memory does not fail.

@@ -125,15 +125,15 @@ fn check_leaf(source: &dyn Source, name: &str, bytes: &[u8], index: u64, byte: u
 }
 
 fn facts(header: &Header<'_>, index: u64, byte: u64, claim: Option<claims::Claim>) -> Facts {
-    let text = |text: &Option<std::borrow::Cow<'_, str>>| text.as_deref().unwrap_or_default().to_owned();
+    let (source, id) = (header.source.as_deref().unwrap_or_default(), header.id.as_deref().unwrap_or_default());
     let identity = match header.kind {
-        Kind::Event => Some(digest16(&["event", &text(&header.source), &text(&header.id)])),
-        Kind::Unparsed => Some(digest16(&["unparsed", &text(&header.topic), &text(&header.id)])),
+        Kind::Event => Some(digest16(&["event", source, id])),
+        Kind::Unparsed => Some(digest16(&["unparsed", header.topic.as_deref().unwrap_or_default(), id])),
         // It has the identity of another.
         _ => None,
     };
     let counted = header.sequence.filter(|_| header.kind == Kind::Event).and_then(|number| match (&header.epoch, &header.task) {
-        (Some(epoch), _) => Some((digest16(&["counter", &text(&header.source), epoch]), number)),
+        (Some(epoch), _) => Some((digest16(&["counter", source, epoch]), number)),
         (None, Some(task)) if header.event_type.as_deref() == Some("fte.status.changed") => Some((digest16(&["status", task]), number)),
         _ => None,
     });

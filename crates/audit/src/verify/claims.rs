@@ -1,6 +1,8 @@
 //! What the log's own entries say, as far as it can be checked against other entries. Read here by definitions of its own, not by those of the writer.
 
-use fte_tlog::VerifierKey;
+use std::collections::BTreeMap;
+
+use fte_tlog::{Checkpoint, SignedNote, VerifierKey};
 use serde::Deserialize;
 
 use crate::leaf::{Header, Kind};
@@ -10,8 +12,40 @@ use crate::leaf::{Header, Kind};
 pub(super) enum Claim {
     /// The shard begins, and follows one whose last checkpoint this is.
     Opened { previous: Option<String> },
-    /// From here on the log signs with this key.
-    Rotated { key: VerifierKey },
+    /// From here on the log signs with this key, too; until here with the previous one.
+    Rotated { key: Box<VerifierKey>, previous: Option<Box<VerifierKey>> },
+    /// Shards before this one are no more.
+    Retired(Box<Retirement>),
+}
+
+/// What the log says of shards that were retired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Retirement {
+    /// The one that was retired with this entry, and when its last entry was logged.
+    pub(super) shard: u16,
+    pub(super) last_ms: i64,
+    /// The final checkpoint of it and of each that was retired before.
+    pub(super) checkpoints: BTreeMap<u16, Checkpoint>,
+}
+
+#[derive(Deserialize)]
+struct Event<T> {
+    data: T,
+}
+
+#[derive(Deserialize)]
+struct ShardRetired {
+    shard: u16,
+    last_logged_ms: i64,
+    checkpoint: String,
+    #[serde(default)]
+    earlier: Vec<Earlier>,
+}
+
+#[derive(Deserialize)]
+struct Earlier {
+    shard: u16,
+    checkpoint: String,
 }
 
 #[derive(Deserialize)]
@@ -32,6 +66,7 @@ struct TaskClosed {
 #[derive(Deserialize)]
 struct KeyRotated {
     key: String,
+    previous: Option<String>,
 }
 
 /// Reads the claim of an entry of the log itself; what is wrong with it in words.
@@ -61,9 +96,22 @@ pub(super) fn read(header: &Header<'_>, payload: &[u8], index: u64) -> Result<Op
             }
         }
         Kind::KeyRotated => {
-            let KeyRotated { key } = parse(payload)?;
-            let key = key.parse().map_err(|error| format!("the new key cannot be read: {error}"))?;
-            Ok(Some(Claim::Rotated { key }))
+            let KeyRotated { key, previous } = parse(payload)?;
+            let key = key.parse().map(Box::new).map_err(|error| format!("the new key cannot be read: {error}"))?;
+            let previous = previous.map(|previous| previous.parse().map(Box::new)).transpose();
+            Ok(Some(Claim::Rotated { key, previous: previous.map_err(|error| format!("the key before cannot be read: {error}"))? }))
+        }
+        Kind::ShardRetired => {
+            let Event { data } = parse::<Event<ShardRetired>>(payload)?;
+            let mut checkpoints = BTreeMap::new();
+            let own = Earlier { shard: data.shard, checkpoint: data.checkpoint };
+            for Earlier { shard, checkpoint } in data.earlier.into_iter().chain([own]) {
+                let read = SignedNote::parse(checkpoint.as_bytes()).ok().and_then(|note| Checkpoint::parse(note.text()).ok());
+                let is_of = |read: &Checkpoint| read.origin.rsplit_once('/').is_some_and(|(_, year)| year.parse() == Ok(shard));
+                let read = read.filter(is_of).ok_or_else(|| format!("the final checkpoint of {shard} that it names cannot be read"))?;
+                checkpoints.insert(shard, read);
+            }
+            Ok(Some(Claim::Retired(Box::new(Retirement { shard: data.shard, last_ms: data.last_logged_ms, checkpoints }))))
         }
         _ => Ok(None),
     }

@@ -2,50 +2,70 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
 
 use fte_tlog::Bundle;
 
 use super::report::{Finding, IndexReport, Report};
-use super::tiles::Stop;
 use crate::engine::{CompareError, Compared, Comparison, unsigned_leaves};
 use crate::entry::Position;
 use crate::leaf;
 
 /// The index's name in findings.
 pub(super) const NAME: &str = "index.sqlite";
+/// Bundles that wait to be compared, of at most 16 MiB each.
+const WAITING_MAX: usize = 2;
 
-/// A comparison under way; what is wrong is told at the end, and says nothing about the log.
+/// A comparison under way, on a thread of its own: making the index again takes as long as all the rest, and needs the entries in order. What is wrong is told at
+/// the end, and says nothing about the log.
 pub(super) struct IndexCheck {
-    comparison: Result<Comparison, CompareError>,
+    /// None once there are no more.
+    bundles: Option<SyncSender<Verified>>,
+    comparing: Option<JoinHandle<Result<Comparison, CompareError>>>,
     /// The directory that has it, and the shards.
     root: PathBuf,
 }
 
+/// A bundle that was verified.
+struct Verified {
+    year: u16,
+    number: u64,
+    bytes: Vec<u8>,
+    width: u16,
+}
+
 impl IndexCheck {
     pub(super) fn open(path: &Path) -> Self {
-        Self { comparison: Comparison::open(path), root: path.parent().map(Path::to_owned).unwrap_or_default() }
+        let root = path.parent().map(Path::to_owned).unwrap_or_default();
+        // Before any checkpoint is read, so not on the thread.
+        let comparison = Comparison::open(path);
+        let (bundles, verified) = sync_channel(WAITING_MAX);
+        let comparing = thread::spawn(move || comparison.and_then(|comparison| compare(comparison, &verified)));
+        Self { bundles: Some(bundles), comparing: Some(comparing), root }
     }
 
     /// Takes the entries of a bundle in, which has been verified.
-    pub(super) fn take(&mut self, year: u16, number: u64, bytes: &[u8], width: u16) -> Result<(), Stop> {
-        let Ok(comparison) = &mut self.comparison else { return Ok(()) };
-        let unreadable = || Stop::Io("a bundle".to_owned(), io::Error::other("it was read, and cannot be any more"));
-        let bundle = Bundle::parse(bytes, width).map_err(|_| unreadable())?;
-        for (index, leaf) in (number * 256..).zip(bundle.leaves()) {
-            let (header, _) = leaf::decode(leaf).map_err(|_| unreadable())?;
-            if let Err(error) = comparison.take(Position { shard: year, index }, leaf, &header) {
-                self.comparison = Err(error);
-                break;
-            }
+    pub(super) fn take(&mut self, year: u16, number: u64, bytes: Vec<u8>, width: u16) {
+        // Nobody receives any more once the comparison has failed, which is told at the end.
+        if let Some(bundles) = &self.bundles {
+            let _ = bundles.send(Verified { year, number, bytes, width });
         }
-        Ok(())
+    }
+
+    /// Waits for the comparison of what was taken in.
+    fn end(&mut self) -> Option<Result<Comparison, CompareError>> {
+        self.bundles = None;
+        let ended = self.comparing.take()?.join();
+        Some(ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     }
 
     /// Adds what was found to the reports of the shards that it is about, and to the last one's how far it goes.
-    pub(super) fn finish(self, reports: &mut [Report]) {
-        let root = self.root;
-        let compared = self.comparison.and_then(|mut comparison| {
-            take_unsigned(&mut comparison, &root)?;
+    pub(super) fn finish(mut self, reports: &mut [Report]) {
+        let Some(comparison) = self.end() else { return };
+        let root = &self.root;
+        let compared = comparison.and_then(|mut comparison| {
+            take_unsigned(&mut comparison, root)?;
             // The service may be running, and have put what is still lacking into bundles meanwhile.
             let has_grown = reports.last().is_some_and(|report| {
                 let year = year_of(&report.origin).map_or_else(String::new, |year| year.to_string());
@@ -75,6 +95,28 @@ impl IndexCheck {
             report.index = Some(IndexReport { rows, last: last.map(|at| at.to_string()) });
         }
     }
+}
+
+impl Drop for IndexCheck {
+    /// Its temporary files go before the program does.
+    fn drop(&mut self) {
+        self.bundles = None;
+        if let Some(comparing) = self.comparing.take() {
+            drop(comparing.join());
+        }
+    }
+}
+
+/// Takes bundles in until there are no more.
+fn compare(mut comparison: Comparison, bundles: &Receiver<Verified>) -> Result<Comparison, CompareError> {
+    for Verified { year, number, bytes, width } in bundles {
+        let bundle = Bundle::parse(&bytes, width).map_err(|error| CompareError::Again(io::Error::other(error)))?;
+        for (index, leaf) in (number * 256..).zip(bundle.leaves()) {
+            let (header, _) = leaf::read(leaf).map_err(|error| CompareError::Again(io::Error::other(error)))?;
+            comparison.take(Position { shard: year, index }, leaf, &header)?;
+        }
+    }
+    Ok(comparison)
 }
 
 /// The entries behind the last checkpoint, which the index may have.

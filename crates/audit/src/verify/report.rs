@@ -103,6 +103,15 @@ pub struct IndexReport {
     pub last: Option<String>,
 }
 
+/// A shard of which only the final checkpoint is left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RetiredReport {
+    /// The entry that says so, as `2034-17`.
+    pub entry: String,
+    /// When that was logged, in milliseconds since 1970.
+    pub since_ms: i64,
+}
+
 /// What was verified of a shard. `Display` is the one line for people.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
@@ -126,6 +135,8 @@ pub struct Report {
     pub anchor: Anchor,
     /// Whether the keys came with the log itself: it then proves only that it agrees with itself.
     pub keys_from_log: bool,
+    /// Where the log says that the shard was retired: its final checkpoint is known, and no entry of it was there to be verified.
+    pub retired: Option<RetiredReport>,
     /// Of the last shard, where there was an index to compare.
     pub index: Option<IndexReport>,
     /// Everything that is wrong, the first entry first; at most [`FINDINGS_MAX`].
@@ -196,7 +207,15 @@ pub fn summary(reports: &[Report]) -> String {
         ..first.clone()
     };
     let of = bad.map_or_else(String::new, |(report, _)| format!(" of {}", report.origin));
-    format!("{whole}{of}")
+    format!("{whole}{of}{}", retired(reports).map_or_else(String::new, |years| format!(" · retired {years}")))
+}
+
+/// Which shards are retired, as `2026–2027`; they are the first.
+pub fn retired(reports: &[Report]) -> Option<String> {
+    let year = |report: &Report| report.origin.rsplit_once('/').map_or(report.origin.as_str(), |(_, year)| year).to_owned();
+    let mut years = reports.iter().filter(|report| report.retired.is_some()).map(year);
+    let first = years.next()?;
+    Some(years.next_back().map_or_else(|| first.clone(), |last| format!("{first}–{last}")))
 }
 
 fn in_byte(byte: Option<u64>) -> String {

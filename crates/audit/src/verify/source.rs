@@ -21,12 +21,18 @@ pub trait Source: Sync {
 /// The last checkpoint that witnesses have signed.
 pub(super) const WITNESSED: &str = crate::witnessing::FILE;
 
+/// That a shard was retired.
+pub(super) const RETIRED: &str = crate::engine::RETIRED;
+
+/// The folder of the blobs.
+const BLOBS: &str = "blobs";
+
 /// Where a blob stands.
-pub(super) fn blob_name(digest: &str) -> String {
-    format!("blobs/{}/{digest}", digest.get(..2).unwrap_or_default())
+pub(crate) fn blob_name(digest: &str) -> String {
+    format!("{BLOBS}/{}/{digest}", digest.get(..2).unwrap_or_default())
 }
 
-/// The files in a directory. A shard's `blobs` and `witnessed` may stand beside its `log`.
+/// The files in a directory. A shard's `blobs`, `witnessed` and `retired` may stand beside its `log`.
 #[derive(Clone, Debug)]
 pub struct Directory {
     log: PathBuf,
@@ -42,7 +48,7 @@ impl Directory {
         let own = self.log.join(name);
         // In an installation they stand beside `log`, and in an evidence bundle within it.
         match self.log.parent() {
-            Some(shard) if (name.starts_with("blobs/") || name == WITNESSED) && !own.exists() => shard.join(name),
+            Some(shard) if (name.starts_with(BLOBS) || name == WITNESSED || name == RETIRED) && !own.exists() => shard.join(name),
             _ => own,
         }
     }
@@ -58,8 +64,33 @@ impl Source for Directory {
     }
 
     fn list(&self, folder: &str, seen: &mut dyn FnMut(&str) -> io::Result<()>) -> io::Result<bool> {
-        walk(&self.log, &self.log.join(folder), seen)?;
+        let place = self.place(folder);
+        let top = if place.starts_with(&self.log) { &*self.log } else { self.log.parent().unwrap_or(&self.log) };
+        walk(top, &place, seen)?;
+        if folder.is_empty() {
+            self.beside(seen)?;
+        }
         Ok(true)
+    }
+}
+
+/// What the engine has in a shard's directory, each checked by itself or no part of what is signed.
+const OF_A_SHARD: [&str; 5] = ["log", "blobs", "wal", WITNESSED, RETIRED];
+
+impl Directory {
+    /// What else there is beside the log in the directory of its year, where it is in one.
+    fn beside(&self, seen: &mut dyn FnMut(&str) -> io::Result<()>) -> io::Result<()> {
+        let is_year = |name: &str| name.len() == 4 && name.bytes().all(|byte| byte.is_ascii_digit());
+        let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let year = self.log.parent().filter(|up| name(up).is_some_and(|name| is_year(&name)));
+        let Some(year) = year.filter(|_| name(&self.log).is_some_and(|name| name == "log")) else { return Ok(()) };
+        for entry in fs::read_dir(year)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if !OF_A_SHARD.contains(&name.as_str()) {
+                seen(&format!("../{name}"))?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -78,4 +109,35 @@ fn walk(top: &Path, folder: &Path, seen: &mut dyn FnMut(&str) -> io::Result<()>)
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(log: &Path) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut seen = |name: &str| {
+            names.push(name.to_owned());
+            Ok(())
+        };
+        Directory::new(log).list("", &mut seen).unwrap();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn what_stands_beside_a_log_in_its_year_is_listed_unless_it_belongs_there() {
+        let top = tempfile::tempdir().unwrap();
+        for (shard, foreign) in [("2026", &["../note.txt", "../other"][..]), ("copies", &[])] {
+            let shard = top.path().join(shard);
+            for directory in ["log", "blobs", "wal", "other"] {
+                fs::create_dir_all(shard.join(directory)).unwrap();
+            }
+            for file in ["log/checkpoint", "wal/new", WITNESSED, RETIRED, "note.txt"] {
+                fs::write(shard.join(file), "").unwrap();
+            }
+            assert_eq!(listed(&shard.join("log")), [foreign, &["checkpoint"]].concat());
+        }
+    }
 }

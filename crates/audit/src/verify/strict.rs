@@ -4,7 +4,7 @@
 
 /// Checks the first line of a leaf; the byte at which it is wrong.
 pub(super) fn check_header(leaf: &[u8]) -> Result<(), usize> {
-    let end = leaf.iter().position(|byte| *byte == b'\n').ok_or(leaf.len())?;
+    let end = memchr::memchr(b'\n', leaf).ok_or(leaf.len())?;
     let mut reader = Reader { line: &leaf[..end], at: 0 };
     if std::str::from_utf8(reader.line).is_err() {
         return Err(0);
@@ -84,11 +84,12 @@ impl<'a> Reader<'a> {
         self.take(b'"')?;
         let start = self.at;
         loop {
+            let rest = self.line.get(self.at..).unwrap_or_default();
+            self.at += rest.iter().position(|byte| matches!(byte, 0..=0x1f | b'"' | b'\\')).unwrap_or(rest.len());
             match self.peek() {
-                None | Some(0..=0x1f) => return Err(self.at),
                 Some(b'"') => break,
                 Some(b'\\') => self.escape()?,
-                Some(_) => self.at += 1,
+                _ => return Err(self.at),
             }
         }
         self.at += 1;
@@ -179,6 +180,19 @@ mod tests {
         }
         assert_eq!(check_header(b"{}"), Err(2));
         assert_eq!(check_header(b"{\"a\":\"\xff\"}\n"), Err(0));
+    }
+
+    #[test]
+    fn nesting_has_an_end() {
+        let nested = |open: &str, close: &str, count: usize| format!("{{\"a\":{}1{}}}", open.repeat(count), close.repeat(count));
+        for (open, close) in [("{\"a\":", "}"), ("[", "]")] {
+            assert_eq!(check(&nested(open, close, DEPTH_MAX)), Ok(()));
+            // Far beyond it would end the program.
+            for count in [DEPTH_MAX + 1, DEPTH_MAX + 2, 60_000] {
+                assert!(check(&nested(open, close, count)).is_err(), "{open} {count}");
+            }
+        }
+        assert!(check(&nested("[{\"a\":", "}]", DEPTH_MAX / 2 + 1)).is_err());
     }
 
     proptest! {

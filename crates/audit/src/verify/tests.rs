@@ -2,8 +2,13 @@
 
 mod building;
 mod decisions;
+mod directory;
 mod honest;
+mod mutations;
+mod reports;
+mod retired;
 mod tampered;
+mod witnessed;
 
 use self::building::{Files, Log};
 use super::*;

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use fte_tlog::{Checkpoint, SignedNote};
 use sha2::{Digest, Sha256};
 
+use crate::files::install;
 use crate::leaf::hex;
 
 /// Why a witness cannot remember.
@@ -86,15 +87,8 @@ impl Store {
             return Err(StoreError::Unknown { path: path.clone() });
         }
         let name = origin_sha256(&checkpoint.origin);
-        let (path, temporary) = (self.directory.join(format!("{name}.checkpoint")), self.directory.join(format!("{name}.tmp")));
-        let write = || {
-            let mut file = File::create(&temporary)?;
-            file.write_all(note.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)?;
-            File::open(&self.directory)?.sync_all()
-        };
-        if let Err(source) = write() {
+        let path = self.directory.join(format!("{name}.checkpoint"));
+        if let Err(source) = install(&path, note.as_bytes(), 0o644) {
             self.failed = Some(path.clone());
             return Err(StoreError::Io { path, source });
         }

@@ -153,7 +153,7 @@ fn p11_what_cannot_be_remembered_is_not_signed() {
     let directory = tempfile::tempdir().unwrap();
     let witness = open(directory.path()).unwrap();
     let log = Log::of(60, 0);
-    let blocked = directory.path().join(format!("{}.tmp", store::origin_sha256(ORIGIN)));
+    let blocked = directory.path().join(format!("{}.checkpoint", store::origin_sha256(ORIGIN)));
     std::fs::create_dir(&blocked).unwrap();
     assert!(matches!(witness.add_checkpoint(log.body(0, 20).as_bytes()), Err(StoreError::Io { .. })));
     std::fs::remove_dir(&blocked).unwrap();

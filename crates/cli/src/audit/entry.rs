@@ -33,6 +33,9 @@ pub(super) struct Entry {
     kind: String,
     #[serde(default)]
     event: Value,
+    /// What came cannot be read any more.
+    #[serde(default)]
+    erased: bool,
 }
 
 pub(super) fn row(entry: Entry) -> [String; 6] {
@@ -43,7 +46,8 @@ pub(super) fn row(entry: Entry) -> [String; 6] {
     [
         format!("{shard}/{}", entry.index),
         or_none(time),
-        or_none(entry.event_type),
+        // What the log itself writes has no other type.
+        or_none(entry.event_type.or_else(|| Some(entry.kind).filter(|kind| !kind.is_empty() && kind != "unparsed"))),
         what,
         or_none(entry.source),
         entry.task_id.unwrap_or_default(),
@@ -68,7 +72,16 @@ fn what(entry: &Entry) -> String {
     // Some codes say no more than the status.
     let code = at("/error/code").filter(|code| at("/status").as_ref() != Some(code));
     match (entry.kind.as_str(), entry.event_type.as_deref()) {
-        ("unparsed", _) | (_, None) => format!("not an event, on {}", entry.topic),
+        ("unparsed", _) => format!("not an event, on {}", entry.topic),
+        _ if entry.erased => "erased".to_owned(),
+        ("shard_open", _) => "the year begins".to_owned(),
+        ("task_closed", _) => closed(&entry.event),
+        ("gap", _) => joined(" ", [Some("not arrived:".to_owned()), numbers(&entry.event)]),
+        ("gap_filled", _) => joined(" ", [Some("arrived after all:".to_owned()), numbers(&entry.event)]),
+        ("key_rotated", _) => "names the key that signs next".to_owned(),
+        ("read" | "export", _) => number_of(data, "entries", "entries"),
+        ("key_destroyed", _) => number_of(data, "keys", "keys"),
+        ("shard_retired", _) => number_of(data, "entries", "entries"),
         ("conflict", Some(_)) => "contradicts an earlier event of the same id".to_owned(),
         (_, Some("fte.action.recorded")) => {
             let actor = joined(" ", [at("/actor/type"), at("/actor/id")]);
@@ -91,8 +104,26 @@ fn what(entry: &Entry) -> String {
             let duration = data.get("duration_ms").and_then(Value::as_u64).map(|ms| format!("in {ms} ms"));
             joined(", ", [at("/status"), code, duration])
         }
-        (_, Some(_)) => String::new(),
+        _ => String::new(),
     }
+}
+
+/// What the log says of a task that is over.
+fn closed(closed: &Value) -> String {
+    let missing: Vec<&str> = closed["missing"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let lacks = if missing.is_empty() { "complete".to_owned() } else { format!("lacks {}", missing.join("; ")) };
+    joined(", ", [Some(number_of(closed, "entries", "entries")).filter(|count| !count.is_empty()), Some(lacks)])
+}
+
+/// The numbers of a publisher's counter that an entry is about.
+fn numbers(entry: &Value) -> Option<String> {
+    let (first, last) = (entry["first"].as_u64().or_else(|| entry["number"].as_u64())?, entry["last"].as_u64());
+    let numbers = last.filter(|last| *last != first).map_or_else(|| format!("number {first}"), |last| format!("numbers {first} to {last}"));
+    Some(joined(" of ", [Some(numbers), entry["source"].as_str().map(str::to_owned)]))
+}
+
+fn number_of(data: &Value, field: &str, what: &str) -> String {
+    data[field].as_u64().map_or_else(String::new, |number| format!("{number} {what}"))
 }
 
 fn joined<const N: usize>(between: &str, parts: [Option<String>; N]) -> String {

@@ -37,15 +37,26 @@ pub(crate) struct Prove {
 
 fn place(text: &str) -> Result<(u16, u64), String> {
     let parts = text.split_once(['/', '-']).and_then(|(shard, index)| Some((shard.parse().ok()?, index.parse().ok()?)));
-    parts.ok_or_else(|| "expected a shard and an index, as in 2026/17".to_owned())
+    parts.ok_or_else(|| match text.parse::<u64>() {
+        Ok(index) => format!("an index alone does not say of which year: write it like 2026/{index}; `fte audit list` shows both"),
+        Err(_) => "expected the year and the index of an entry, as in 2026/17; `fte audit list` shows both".to_owned(),
+    })
 }
 
 impl Prove {
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
         let (shard, index) = self.entry;
+        let name = |kind: &str| self.out.join(format!("{shard}-{index}.{kind}"));
+        // Before anything is written.
+        if let Some(there) = ["tlog-proof", "leaf", "key"].map(name).into_iter().find(|path| path.exists()) {
+            return Err(Error::usage(
+                format!("{} is there already, and nothing is written over", there.display()),
+                "remove it, or choose another directory with --out",
+            ));
+        }
         let found = match &self.data {
             Some(data) => local::shard(&data.to_string_lossy(), shard)?,
-            None => local::Found { shards: vec![http::shard(&client, shard)], key_files: Vec::new(), index: None },
+            None => local::Found { shards: vec![http::shard(&client, shard)], key_files: Vec::new(), index: None, is_whole: false },
         };
         let keys = keys::find(&self.keys, &found)?;
         // Reading blocks.
@@ -53,12 +64,20 @@ impl Prove {
             let source = found.shards.first().ok_or_else(|| ExportError::Absent { file: shard.to_string() })?;
             let mut prover = Prover::new(&**source, &keys.policy)?;
             let policy = policy_of(&keys.policy, prover.note().as_bytes());
-            let key = policy.logs.into_iter().find(|log| log.key.name() == prover.checkpoint().origin).map(|log| log.key);
+            // One that has signed: the log may have had others.
+            let key = policy.judge(prover.note().as_bytes()).ok().and_then(|judged| judged.logs.first().map(|key| (*key).clone()));
             Ok((prover.prove(index)?, key))
         });
-        let (proven, key) =
-            proven.await.map_err(|error| Error::Failed(format!("the prover ended: {error}")))?.map_err(|error| unproven(&error))?;
-        let name = |kind: &str| self.out.join(format!("{shard}-{index}.{kind}"));
+        let proven = proven.await.map_err(|error| Error::Failed(format!("the prover ended: {error}")))?;
+        let (proven, key) = proven.map_err(|error| match (&error, &self.data) {
+            (ExportError::NotYet { size, .. }, Some(_)) => Error::Incomplete {
+                what: format!("entry {shard}/{index} is in no signed checkpoint of this log: the last one has {size} entries"),
+                advice: format!(
+                    "an entry before {shard}/{size}; what came later is signed within a second while the instance runs, and at its next start otherwise"
+                ),
+            },
+            _ => unproven(&error),
+        })?;
         write_new(&name("tlog-proof"), proven.proof.to_string().as_bytes())?;
         write_new(&name("leaf"), &proven.leaf)?;
         if let Some(key) = key {
@@ -87,8 +106,13 @@ pub(super) fn unproven(error: &ExportError) -> Error {
         ExportError::NotYet { .. } => {
             Error::Incomplete { what: error.to_string(), advice: "again in a second, when the log has signed".to_owned() }
         }
-        ExportError::TooMany(_) | ExportError::Exists { .. } => Error::usage(error.to_string(), "ask for less, or for another directory"),
-        ExportError::Absent { .. } | ExportError::Read { .. } | ExportError::Write { .. } => Error::Failed(chain(error)),
+        ExportError::TooLarge | ExportError::Exists { .. } => Error::usage(error.to_string(), "ask for less, or for another directory"),
+        ExportError::Absent { .. }
+        | ExportError::Read { .. }
+        | ExportError::Write { .. }
+        | ExportError::Name { .. }
+        | ExportError::Open(_)
+        | ExportError::Outdated => Error::Failed(chain(error)),
         ExportError::Bad { .. } => Error::Broken {
             what: "the log does not prove this".to_owned(),
             why: chain(error),

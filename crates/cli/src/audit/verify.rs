@@ -3,18 +3,22 @@
 //! Offline on a directory; over HTTP it reads what a running instance serves, which is the same files. Exit codes: 0 consistent, 1 tampered or corrupt,
 //! 2 usage, 6 incomplete (files absent, gaps open, a quorum not met, or with `--strict` no anchor).
 
-mod evidence;
+mod bucket;
+pub(super) mod evidence;
 pub(super) mod http;
 pub(super) mod keys;
 pub(super) mod local;
 mod memory;
 
+use std::io::ErrorKind;
 use std::num::NonZero;
 use std::ops::Range;
 use std::path::PathBuf;
 
 use clap::Args;
-use fte_audit::verify::{Anchor, IndexReport, Options, Progress, Report, Source, VerifyError, summary, verify};
+use fte_audit::verify::{Anchor, IndexReport, Options, Progress, Report, Source, VerifyError, retired, summary, verify};
+use fte_service::settings::ENV_DATA;
+use fte_service::{Env, ProcessEnv};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -25,9 +29,12 @@ use crate::output::{Output, printable};
 
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
-    /// A data directory, its `audit`, one shard of it, evidence that was exported, or the URL of an instance or of a shard (`…/v1/audit/log/2026`)
+    /// A data directory, its `audit`, one shard of it, evidence that was exported (a directory or an archive), the URL of an instance or of a shard (`…/v1/audit/log/2026`), or a copy that `fte audit archive` made (a directory, or `s3://bucket/prefix`)
     #[arg(value_name = "DIR|URL")]
-    target: String,
+    target: Option<String>,
+    /// The same for a data directory, as the other commands name it [default: that of `FTE_DATA`, else `fte-data`]
+    #[arg(long, value_name = "DIR", conflicts_with = "target")]
+    data: Option<PathBuf>,
     /// A signed checkpoint that was kept: the log must continue it. May be given several times
     #[arg(long, value_name = "FILE")]
     since: Vec<PathBuf>,
@@ -70,20 +77,25 @@ struct Printed<'a> {
 
 impl Verify {
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
-        if std::path::Path::new(&self.target).join("manifest").is_file() {
-            return evidence::check_and_tell(&self.target, self.keys.policy()?.as_ref(), output);
+        let target = self.target();
+        if let Some(evidence) = evidence::find(&target) {
+            return evidence::check_and_tell(evidence, self.keys.policy()?.as_ref(), output);
         }
         let memory = if self.no_memory { None } else { Memory::new(self.memory.clone()) };
-        let found = if self.target.contains("://") { http::shards(&client, &self.target).await? } else { local::shards(&self.target)? };
+        let found = match target.split_once("://") {
+            Some(("s3", _)) => bucket::shards(&target).await?,
+            Some(_) => http::shards(&client, &target).await?,
+            None => local::shards(&target)?,
+        };
         let keys = keys::find(&self.keys, &found)?;
         let given = self.since.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
         let remembered = memory.as_ref().map(Memory::all).transpose()?.unwrap_or_default();
         let defaults = Options::new(keys.policy);
         let threads = self.threads.unwrap_or(defaults.threads);
         let options = Options { keys_from_log: keys.from_log, given, remembered, range: self.range.clone(), threads, ..defaults };
-        let options = Options { index: found.index.clone().filter(|_| !self.no_index), ..options };
+        let options = Options { index: found.index.clone().filter(|_| !self.no_index), is_whole: found.is_whole, ..options };
         if options.range.is_some() && found.shards.len() > 1 {
-            let advice = format!("name one shard, as {}/2026", self.target.trim_end_matches('/'));
+            let advice = format!("name one shard, as {}/2026", target.trim_end_matches('/'));
             return Err(Error::usage("--range is about the entries of one shard, and there are several", advice));
         }
         let is_json = output.json;
@@ -96,6 +108,12 @@ impl Verify {
         });
         let reports = reports.await.map_err(|error| Error::Failed(format!("the verifier ended: {error}")))?.map_err(unverifiable)?;
         self.tell(&reports, memory.as_ref(), output)
+    }
+
+    /// What is named, else the data directory that the environment names. The environment is read here, so that it does not contradict the argument.
+    fn target(&self) -> String {
+        let data = || self.data.as_ref().map(|data| data.to_string_lossy().into_owned());
+        self.target.clone().or_else(data).or_else(|| ProcessEnv.get(ENV_DATA)).unwrap_or_else(|| super::data::DEFAULT.to_owned())
     }
 
     /// Prints what was found, remembers the checkpoints of what is sound, and says by the exit code how it is.
@@ -169,6 +187,12 @@ fn caveats(reports: &[Report], anchor: Anchor, output: Output) {
             "the key was taken from the log's own directory: give --public-key or --policy from elsewhere to prove whose log this is",
         );
     }
+    if let Some(years) = retired(reports) {
+        let entries: u64 = reports.iter().filter(|report| report.retired.is_some()).map(|report| report.size).sum();
+        output.note(format!(
+            "{years} retired, as the log says: the final checkpoint of each is the one that the log names, and their {entries} entries are not there to be verified"
+        ));
+    }
     if let Some(IndexReport { rows, last: Some(last) }) = reports.last().and_then(|report| report.index.as_ref()) {
         output.note(format!("index: {rows} rows are what the log says up to entry {last}"));
     }
@@ -179,10 +203,13 @@ fn caveats(reports: &[Report], anchor: Anchor, output: Output) {
 }
 
 pub(super) fn read(path: &std::path::Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|error| Error::usage(format!("{} cannot be read: {error}", path.display()), "name a file that is there"))
+    std::fs::read(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Error::usage(format!("there is no file {}", path.display()), "name one that is there"),
+        _ => Error::usage(format!("{} cannot be read: {error}", path.display()), "name a file that this user may read"),
+    })
 }
 
-fn unverifiable(error: VerifyError) -> Error {
+pub(super) fn unverifiable(error: VerifyError) -> Error {
     match error {
         VerifyError::Range { .. } => Error::usage(error.to_string(), "choose a range within it"),
         VerifyError::Read { file, source } => Error::Broken {
@@ -202,7 +229,7 @@ pub(super) fn progress_bar(is_json: bool) -> ProgressBar {
     ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-fn show(bar: &ProgressBar, progress: Progress) {
+pub(super) fn show(bar: &ProgressBar, progress: Progress) {
     if progress.done <= 256 {
         bar.set_message(format!("shard {}", progress.shard + 1));
         bar.set_length(progress.all);

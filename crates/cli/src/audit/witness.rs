@@ -1,14 +1,14 @@
 //! `fte audit witness`: a witness by C2SP `tlog-witness`, for the logs of other installations.
 
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write as _};
+use std::fs;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use fte_audit::files::install_new;
 use fte_audit::witness::server::router;
 use fte_audit::witness::{StoreError, Witness as Server};
 use fte_service::{Limits, chain};
@@ -110,9 +110,7 @@ impl Witness {
         let text = format!("{}\n", key.private_text());
         let write = || {
             fs::create_dir_all(path.parent().unwrap_or_else(|| Path::new(".")))?;
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()
+            install_new(path, text.as_bytes(), 0o600)
         };
         write().map_err(|source| Error::Write { what: path.display().to_string(), source })?;
         Ok(text)

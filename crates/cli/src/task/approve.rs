@@ -2,7 +2,6 @@
 
 use clap::Args;
 use fte_events::TaskId;
-use fte_service::{Env, ProcessEnv};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -49,7 +48,7 @@ struct Decision<'a> {
 
 impl Approve {
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
-        let approver = self.approver.or_else(logged_in);
+        let approver = self.approver.or_else(input::logged_in);
         let decision = Decision {
             approved: !self.reject,
             question: self.question,
@@ -65,9 +64,4 @@ impl Approve {
         let word = if self.reject { "rejected" } else { "approved" };
         output.line(format!("{}  {word}  {}", self.id, printable(&task.status)).trim_end())
     }
-}
-
-/// Who is at the terminal, as the system names them.
-pub(super) fn logged_in() -> Option<String> {
-    ["USER", "LOGNAME"].into_iter().find_map(|name| ProcessEnv.get(name))
 }

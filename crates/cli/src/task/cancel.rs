@@ -23,6 +23,16 @@ impl Cancel {
             return output.answer(&answer.body);
         }
         let task: Task = answer.json()?;
-        output.line(format!("{}  cancel requested  {}", self.id, printable(task.message.as_deref().unwrap_or_default())).trim_end())
+        output.line(format!("{}  cancel requested  {}", self.id, printable(task.message.as_deref().unwrap_or_default())).trim_end())?;
+        // A cancel may come before its task. One with a mistake in its id looks the same, and says so by this alone.
+        match client.get(&format!("/v1/tasks/{}", self.id)).await {
+            Err(Error::Refused(problem)) if problem.code == "task_not_found" => {
+                let tasks = client.hints().command("tasks");
+                output.note(format!("nobody has met this task: it is cancelled if it ever arrives; {tasks} lists what there is"));
+                Ok(())
+            }
+            // That it is cancelled does not depend on what else is known of it.
+            _ => Ok(()),
+        }
     }
 }

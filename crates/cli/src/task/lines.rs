@@ -41,7 +41,8 @@ impl Event {
 
     /// `09:15:02.123  running  agent writer`.
     pub(super) fn line(&self, task_id: &str, hints: &Hints) -> String {
-        let clock = self.time.split_once('T').map_or(self.time.as_str(), |(_, clock)| clock);
+        let time = self.time.parse::<jiff::Timestamp>().map_or_else(|_| self.time.clone(), |time| format!("{time:.3}"));
+        let clock = time.split_once('T').map_or(time.as_str(), |(_, clock)| clock);
         let clock: String = clock.trim_end_matches('Z').chars().take(12).collect();
         let (word, detail) = self.words();
         // However long the question is: what to type is shown whole.
@@ -183,7 +184,7 @@ mod tests {
         );
         check(
             r#"{"type":"fte.status.changed","time":"2026-01-02T09:15:02Z","data":{"status":"running","attempt":2,"stage":"drafting","progress_pct":40}}"#,
-            "09:15:02      running            attempt 2, drafting, 40 %",
+            "09:15:02.000  running            attempt 2, drafting, 40 %",
         );
         check(
             r#"{"type":"fte.status.changed","time":"","data":{"status":"awaiting_approval","attempt":1,"approval":{"reason":"costs 5 USD"}}}"#,

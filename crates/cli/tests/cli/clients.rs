@@ -87,21 +87,31 @@ async fn a_queued_task_of_a_list_shows_its_place_in_the_queue() {
 async fn decisions_and_cancels_say_how_they_went() {
     let approval = format!("POST /v1/tasks/{ID}/approval");
     let cancel = format!("POST /v1/tasks/{ID}/cancel");
+    let known = format!("GET /v1/tasks/{ID}");
     let fake = Fake::start([
         (&*approval, vec![json(200, r#"{"task_id":"x","status":"queued"}"#), problem(409, "already_decided", "Decided otherwise")]),
-        (&*cancel, vec![json(202, "{}"), problem(409, "task_terminal", "The task has ended")]),
+        (&*cancel, vec![json(202, "{}"), problem(409, "task_terminal", "The task has ended"), json(202, "{}")]),
+        (&*known, vec![json(200, r#"{"status":"running"}"#), problem(404, "task_not_found", "Not here")]),
     ])
     .await;
     fte(&fake.url, &["approve", ID, "--reason", "fine", "--approver", "ann"]).await.check(0, &format!("{ID}  approved  queued"));
     let ran = fte(&fake.url, &["approve", ID, "--reject", "--question", "2"]).await;
     ran.check(4, "");
     assert_eq!(ran.err, "error: Decided otherwise (409 already_decided)\n  why: for this test\n");
-    fte(&fake.url, &["cancel", ID]).await.check(0, &format!("{ID}  cancel requested"));
+    let ran = fte(&fake.url, &["cancel", ID]).await;
+    ran.check(0, &format!("{ID}  cancel requested"));
+    assert_eq!(ran.err, "");
     assert_eq!(fte(&fake.url, &["cancel", ID]).await.code, 4);
+    // A task that nobody has met is cancelled all the same, and a mistake in its id comes to light.
+    let ran = fte(&fake.url, &["cancel", ID]).await;
+    ran.check(0, &format!("{ID}  cancel requested"));
+    assert!(ran.err.contains("nobody has met this task") && ran.err.contains("fte tasks"), "{}", ran.err);
     let asked = fake.asked();
-    assert_eq!(asked.iter().map(|asked| asked.route.as_str()).collect::<Vec<_>>(), [&approval, &approval, &cancel, &cancel]);
+    let routes: Vec<_> = asked.iter().map(|asked| asked.route.as_str()).collect();
+    assert_eq!(routes, [&approval, &approval, &cancel, &known, &cancel, &cancel, &known]);
     let bodies: Vec<_> = asked.into_iter().map(|asked| asked.body).collect();
-    assert_eq!(bodies, [r#"{"approved":true,"reason":"fine","approver":"ann"}"#, r#"{"approved":false,"question":2}"#, "", ""]);
+    assert_eq!(bodies[..2], [r#"{"approved":true,"reason":"fine","approver":"ann"}"#, r#"{"approved":false,"question":2}"#]);
+    assert!(bodies[2..].iter().all(String::is_empty), "{bodies:?}");
 }
 
 #[tokio::test]

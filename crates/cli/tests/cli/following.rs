@@ -24,7 +24,7 @@ async fn submit_and_wait_succeeds_only_when_the_task_completed() {
     let fake = Fake::start([("POST /v1/tasks", vec![json(202, ACCEPTED)]), (&*events, vec![good.clone(), good, bad])]).await;
     let ran = fte(&fake.url, &["submit", "hi", "--wait"]).await;
     ran.check(0, "hello");
-    assert!(ran.err.contains("09:15:02.1    running            agent echo"), "{}", ran.err);
+    assert!(ran.err.contains("09:15:02.100  running            agent echo"), "{}", ran.err);
     let ran = fte(&fake.url, &["submit", "hi", "--wait", "--json"]).await;
     assert_eq!((ran.code, ran.json()["result"].as_str()), (0, Some("hello")));
     let ran = fte(&fake.url, &["submit", "hi", "--wait"]).await;
@@ -71,9 +71,9 @@ async fn watch_shows_lines_and_ends_with_the_result() {
     let events = events();
     let fake = Fake::start([(&*events, vec![stream(&[(1, RUNNING), (2, RESULT), (3, COMPLETED)])])]).await;
     let lines = [
-        "09:15:02.1    running            agent echo",
-        "09:15:03      result             completed, in 9 ms",
-        "09:15:03      completed",
+        "09:15:02.100  running            agent echo",
+        "09:15:03.000  result             completed, in 9 ms",
+        "09:15:03.000  completed",
         "hello",
     ];
     fte(&fake.url, &["watch", ID]).await.check(0, &lines.join("\n"));

@@ -1,7 +1,8 @@
 //! The command as a person or a script meets it: the real binary, its output, its exit codes, against a small fake of the API.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on says where, and whom it could not ask")]
 
+mod archives;
 mod audit;
 mod bench;
 mod clients;

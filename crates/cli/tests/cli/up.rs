@@ -270,7 +270,46 @@ async fn a_start_that_cannot_succeed_is_one_clear_line_and_exit_code_2() {
     check(fails(process.data(), &[]).await, ["in use by another process", "--data"]);
 
     let file = dir.write("file", "");
-    check(fails(&file, &[]).await, ["cannot be written", "--data"]);
+    check(fails(&file, &[]).await, ["is a file", "--data"]);
+    let missing = dir.join("missing");
+    let missing = missing.to_str().unwrap();
+    check(fails(&dir.join("other"), &["--agents", missing]).await, [missing, "try: name a file that is there with --agents"]);
+    check(fails(&dir.join("other"), &["--secrets", missing]).await, [missing, "try: name a file that is there with --secrets"]);
+}
+
+#[tokio::test]
+async fn what_looks_wrong_at_the_start_is_said_and_nothing_else() {
+    let dir = Dir::new();
+    let env = [("FTE_AGENT", "agents.toml"), ("FTE_SECRET_KEY", "x")];
+    let process = FteProcess::start_with(BINARY, dir.join("data"), ["--quiet"], env).await;
+    let log = process.log();
+    assert!(log.contains("nothing reads the variable FTE_AGENT: FTE_AGENTS is the nearest that FTE knows"), "{log}");
+    assert_eq!(log.lines().count(), 1, "{log}");
+    drop(process);
+
+    // An empty log in the place of a full one must not go unnoticed.
+    std::fs::remove_dir_all(dir.join("data/audit")).unwrap();
+    for expected in [1, 0] {
+        let process = FteProcess::start_with(BINARY, dir.join("data"), ["--quiet"], [] as [(&str, &str); 0]).await;
+        let log = process.log();
+        assert_eq!(log.matches("there is no audit log in").count(), expected, "{log}");
+    }
+}
+
+#[tokio::test]
+async fn where_callers_need_a_key_the_first_lines_say_so() {
+    let dir = Dir::new();
+    let file = dir.join("keys.toml");
+    let file = file.to_str().unwrap();
+    let made = fte("", &["keys", "new", "--role", "admin", "--file", file, "ada"]).await;
+    assert_eq!(made.code, 0, "{made:?}");
+    let process = FteProcess::start_with(BINARY, dir.join("data"), [] as [&str; 0], [("FTE_API_KEYS_FILE", file)]).await;
+    let said = eventually(|| async {
+        let log = process.log();
+        if log.contains("stop              Ctrl-C") { Ok(log) } else { Err(log) }
+    })
+    .await;
+    assert!(said.contains("export FTE_API_KEY=…") && said.contains("-H \"authorization: Bearer $FTE_API_KEY\""), "{said}");
 }
 
 #[tokio::test]

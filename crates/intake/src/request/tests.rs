@@ -81,7 +81,7 @@ fn each_field_is_refused_by_its_name_and_told_the_form() {
     check("budget_usd", json!(0), "above 0");
     check("budget_usd", json!(-1), "above 0");
     check("budget_usd", json!(1_000_001), "at most 1000000");
-    check("require_aproval", json!(true), "unknown field");
+    check("require_aproval", json!(true), "there is no such field; there are: task, agent");
 }
 
 #[test]

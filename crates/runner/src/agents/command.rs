@@ -7,6 +7,7 @@
 use std::io;
 use std::path::Path;
 
+use fte_bus::json;
 use serde_json::Value;
 
 use super::limits::clip;
@@ -74,7 +75,7 @@ pub(super) async fn talk(conversation: &mut Conversation) -> Result<Said, Gone> 
 /// JSON where it can be nothing else, else text without the end of its last line.
 fn value(output: &[u8]) -> Value {
     let structured = matches!(output.trim_ascii_start().first(), Some(b'{' | b'['));
-    let parsed = structured.then(|| serde_json::from_slice(output).ok()).flatten();
+    let parsed = structured.then(|| json::from_slice(output, json::DEPTH_MAX).ok()).flatten();
     parsed.unwrap_or_else(|| Value::String(String::from_utf8_lossy(output).trim_end_matches(['\n', '\r']).to_owned()))
 }
 

@@ -4,6 +4,7 @@
 //! Always true: fields that this version does not know are ignored, message types that it does not know are an error, and a message that names another
 //! protocol version is an error before anything else in it is looked at.
 
+use fte_bus::json;
 use fte_events::limits::{AHEAD_MAX, CONTEXT_BYTES_MAX, is_task_text, json_bytes};
 use fte_events::{AgentName, EscalationLevel, ResultKind, TaskError, TaskId, Tokens};
 use jiff::Timestamp;
@@ -238,7 +239,7 @@ impl BadLine {
 
 /// Reads one line.
 pub(super) fn read(line: &[u8]) -> Result<Message, BadLine> {
-    let value: Value = serde_json::from_slice(line).map_err(BadLine::NotJson)?;
+    let value: Value = json::from_slice(line, json::DEPTH_MAX).map_err(BadLine::NotJson)?;
     match value.as_object().map(|message| message.get("protocol")) {
         None => return Err(BadLine::NotObject),
         Some(Some(protocol)) if protocol.as_u64() != Some(PROTOCOL) => return Err(BadLine::Protocol(protocol.clone())),

@@ -64,12 +64,19 @@ pub struct Approval {
     /// The answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
+    /// Somebody waits for the answer: its agent, as far as it was seen, or the task itself. Not once its agent was started again and has not asked so far.
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    pub asking: bool,
     /// It was asked before the start, by the runner: no agent is told.
     #[serde(default)]
     pub before_start: bool,
     /// Whether the agent has been told.
     #[serde(default)]
     pub told: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Approval {
@@ -237,7 +244,7 @@ impl TaskDoc {
         let before_start = self.state == State::Queued;
         let ordinal = self.next_approval();
         if let Some(before) = self.approval.take()
-            && let Some(decision) = before.decision
+            && let Some(decision) = before.decision.filter(|decision| decision.approved)
         {
             let Decision { approver, edit_sha256, .. } = decision;
             self.granted.push(Granted { ordinal: before.ordinal, approver, edit_sha256 });
@@ -254,6 +261,7 @@ impl TaskDoc {
             approve_on_expiry,
             link,
             decision: None,
+            asking: true,
             before_start,
             told: false,
         });
@@ -261,6 +269,9 @@ impl TaskDoc {
 
     /// The open question is shown again, after a restart.
     pub fn ask_again(&mut self, now: Timestamp) {
+        if let Some(approval) = &mut self.approval {
+            approval.asking = true;
+        }
         let question = self.approval.as_ref().map(|approval| ApprovalRequest {
             question: Some(approval.ordinal),
             action: approval.action.clone(),
@@ -272,6 +283,13 @@ impl TaskDoc {
             extra: Map::new(),
         });
         self.say_status(now, Status::AwaitingApproval, |event| event.approval = question);
+    }
+
+    /// Its agent is to be started again: it asks again what it wants to know, or does not.
+    pub(super) fn asks_no_more(&mut self) {
+        if let Some(approval) = self.approval.as_mut().filter(|approval| !approval.before_start) {
+            approval.asking = false;
+        }
     }
 
     /// The question that a person is asked and has not answered.

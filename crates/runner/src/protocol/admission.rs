@@ -293,10 +293,8 @@ fn ends_at_once(instance: &Instance, doc: &TaskDoc, incoming: &Incoming) -> Opti
     if called_off.is_some() {
         return called_off;
     }
-    if let Some(decision) = doc.approval.as_ref().and_then(|approval| approval.decision.as_ref())
-        && !decision.approved
-    {
-        return Some(rejected_end(decision.reason.as_deref(), &decision.approver));
+    if let Some(end) = rejection(doc) {
+        return Some(end);
     }
     if !instance.settings.agents.contains_key(&doc.agent) && !doc.is_for_a_person() {
         let known: Vec<&str> = instance.settings.agents.keys().map(String::as_str).collect();
@@ -318,6 +316,12 @@ pub(super) fn refused_end(error: &PortError) -> End {
     let message =
         format!("the task has become too large for the state store: {error}; give its agent less to keep, or the store a higher limit");
     End::error(ResultKind::Failed, "state_refused", message)
+}
+
+/// The end of a task of which somebody has said no to the last question. It counts from then on, whatever its agent has done meanwhile.
+pub(super) fn rejection(doc: &TaskDoc) -> Option<End> {
+    let decision = doc.approval.as_ref()?.decision.as_ref().filter(|decision| !decision.approved)?;
+    Some(rejected_end(decision.reason.as_deref(), &decision.approver))
 }
 
 pub(super) fn rejected_end(reason: Option<&str>, approver: &str) -> End {

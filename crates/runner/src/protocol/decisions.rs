@@ -95,7 +95,7 @@ pub enum CancelError {
 pub(super) async fn decide(instance: &Arc<Instance>, task: TaskId, answer: Answer) -> Result<Decided, DecideError> {
     let edit_sha256 = answer.edit.as_ref().map(json_sha256);
     change(instance, task, |doc, now| {
-        let known = doc.filter(|doc| doc.is_seen_by(answer.tenant.as_deref()));
+        let known = doc.filter(|doc| doc.is_met_by(answer.tenant.as_deref()));
         let Some(mut doc) = known else { return Plan::Leave(Err(DecideError::Unknown(task))) };
         let Answer { question, approved, reason, approver, edit, .. } = answer.clone();
         if !instance.settings.approvals(&doc.agent).may_decide(&approver) {

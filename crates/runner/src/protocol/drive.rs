@@ -158,7 +158,7 @@ impl Drive {
         let instance = Arc::clone(&self.instance);
         let mut end = None;
         self.update(|doc, now| {
-            end = called_off(doc, now);
+            end = not_to_start(doc, now);
             if end.is_some() || doc.state != State::Queued {
                 return false;
             }
@@ -232,7 +232,7 @@ impl Drive {
             };
             if look {
                 self.reload().await?;
-                if let Some(end) = self.called_off() {
+                if let Some(end) = self.not_to_start() {
                     return Ok(Err(end));
                 }
             }
@@ -250,6 +250,11 @@ impl Drive {
     /// Whether somebody called the task off, as far as the last read shows, or its time is over.
     pub(super) fn called_off(&self) -> Option<End> {
         called_off(&self.doc, self.instance.ports.world.now())
+    }
+
+    /// The same while no agent is at work: then a no ends it, too. An agent that is at work is told of that first.
+    pub(super) fn not_to_start(&self) -> Option<End> {
+        not_to_start(&self.doc, self.instance.ports.world.now())
     }
 
     /// Writes the task's end.
@@ -327,6 +332,10 @@ impl Drive {
         }
         Ok(())
     }
+}
+
+fn not_to_start(doc: &TaskDoc, now: Timestamp) -> Option<End> {
+    called_off(doc, now).or_else(|| admission::rejection(doc))
 }
 
 pub(super) fn called_off(doc: &TaskDoc, now: Timestamp) -> Option<End> {

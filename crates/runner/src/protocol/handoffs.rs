@@ -92,12 +92,12 @@ pub(super) async fn answered(
     tenant: Option<String>,
 ) -> Result<Decided, AnswerError> {
     change(instance, task, |doc, now| {
-        let known = doc.filter(|doc| doc.is_seen_by(tenant.as_deref()));
+        let known = doc.filter(|doc| doc.is_met_by(tenant.as_deref()));
         let Some(mut doc) = known else { return Plan::Leave(Err(AnswerError::Unknown(task))) };
         match &doc.answer {
             Some(made) if made.digest == answer.digest => return Plan::Leave(Ok(Decided::Before)),
             Some(made) => return Plan::Leave(Err(AnswerError::Otherwise { by: made.by.clone() })),
-            None if doc.is_for_a_person() && !doc.ended() && doc.request.is_some() => {}
+            None if doc.is_for_a_person() && !doc.ended() => {}
             None => return Plan::Leave(Err(AnswerError::NotAwaiting(standing(&doc)))),
         }
         doc.take_answer(now, answer.clone());

@@ -49,7 +49,7 @@ pub enum SendError {
 /// Takes a message in; true if it had been taken in before.
 pub(super) async fn send(instance: &Arc<Instance>, task: TaskId, letter: Letter) -> Result<bool, SendError> {
     change(instance, task, |doc, now| {
-        let known = doc.filter(|doc| doc.is_seen_by(letter.tenant.as_deref()) && (doc.request.is_some() || doc.ended()));
+        let known = doc.filter(|doc| doc.is_met_by(letter.tenant.as_deref()));
         let Some(mut doc) = known else { return Plan::Leave(Err(SendError::Unknown(task))) };
         let message = letter.message.clone();
         match doc.accepted(&message.id) {
@@ -77,5 +77,5 @@ pub(super) async fn send(instance: &Arc<Instance>, task: TaskId, letter: Letter)
 
 /// An agent that asks a person does nothing.
 fn is_busy(doc: &TaskDoc) -> bool {
-    doc.state == State::Running && doc.open_question().is_none()
+    doc.state == State::Running && !doc.awaits_decision()
 }

@@ -208,10 +208,10 @@ impl Runner {
         self.to_its_end(async move { messages::send(&instance, task, letter).await }).await.ok_or_else(gone)?
     }
 
-    /// The task's document as it is, for who may see this tenant's tasks; none: every tenant's.
+    /// The document of a task that was met, as it is, for who may see this tenant's tasks; none: every tenant's.
     pub async fn look(&self, task: TaskId, tenant: Option<&str>) -> Result<Option<TaskDoc>, PortError> {
         let found = self.ready()?.load(task).await?;
-        Ok(found.map(|(doc, _)| doc).filter(|doc| doc.is_seen_by(tenant)))
+        Ok(found.map(|(doc, _)| doc).filter(|doc| doc.is_met_by(tenant)))
     }
 
     /// The settings it runs under.

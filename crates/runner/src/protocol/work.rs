@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use self::handoffs::Handoffs;
 use self::questions::Question;
 use super::admission::budget_end;
+use super::admission::rejection;
 use super::drive::{Drive, Lost};
 use super::gathered::Gathered;
 use crate::document::{End, OUTBOX_MAX, Report, TaskDoc};
@@ -136,7 +137,7 @@ async fn start(drive: &mut Drive, timeout: &mut Pending<()>) -> Result<Begun, Lo
             () = drive.pump.step() => {}
             () = drive.news.next() => {
                 drive.reload().await?;
-                if let Some(end) = drive.called_off() {
+                if let Some(end) = drive.not_to_start() {
                     return Ok(Begun::Over(end));
                 }
             }
@@ -345,7 +346,10 @@ impl Try {
         drive
             .update(|doc, now| {
                 doc.report(now, report.clone());
-                doc.end(now, end.clone());
+                // Whoever said no was told that it counts.
+                let is_the_agents = matches!(end.kind, ResultKind::Completed | ResultKind::Failed);
+                let no = if is_the_agents { rejection(doc) } else { None };
+                doc.end(now, no.unwrap_or_else(|| end.clone()));
                 true
             })
             .await
@@ -363,7 +367,9 @@ async fn failed(drive: &mut Drive, attempt: u32, error: TaskError, before: impl 
                 return false;
             }
             before(doc, now);
-            if again {
+            if let Some(no) = rejection(doc) {
+                doc.end(now, no);
+            } else if again {
                 doc.retry(now, error.clone());
             } else {
                 doc.end(now, End { kind: ResultKind::Failed, result: None, error: Some(error.clone()) });

@@ -1,23 +1,19 @@
 //! `POST /v1/tasks/{id}/approval`
 
-use std::time::Duration;
-
 use axum::extract::State;
 use fte_events::TaskId;
 use fte_events::limits::json_bytes;
 use fte_service::extract::{Json, Path};
 use fte_service::keys::Caller;
-use fte_service::{Arrival, FieldError, Problem};
+use fte_service::{FieldError, Problem};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{AppState, unavailable};
+use super::{AppState, not_found, once_met, unavailable};
 use crate::protocol::{Answer, DecideError};
 
-/// How often a task that is on its way is looked for.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 const REASON_CHARS_MAX: usize = 2000;
 const APPROVER_CHARS_MAX: usize = 200;
 const EDIT_BYTES_MAX: usize = 64 * 1024;
@@ -97,20 +93,10 @@ pub(crate) async fn decide(
         edit: request.edit,
         tenant: caller.only_tenant().map(str::to_owned),
     };
-    // A task that was accepted a moment ago may still be on its way here.
-    let arrival = Arrival::of(Some(id));
-    let decided = loop {
-        match app.runner.decide(id, answer.clone()).await {
-            Err(DecideError::Unknown(_)) if arrival.wait(tokio::time::sleep(LOOK_EVERY)).await => {}
-            decided => break decided,
-        }
-    };
-    match decided {
+    let is_unmet = |error: &DecideError| matches!(error, DecideError::Unknown(_));
+    match once_met(id, is_unmet, || app.runner.decide(id, answer.clone())).await {
         Ok(_) => Ok(Json(DecisionTaken { task_id: id, approved: request.approved })),
-        Err(DecideError::Unknown(_)) => {
-            let detail = format!("There is no task {id} here; it may not have arrived yet, or it ended more than 8 days ago.");
-            Err(Problem::new(StatusCode::NOT_FOUND, "task_not_found", detail))
-        }
+        Err(DecideError::Unknown(task)) => Err(not_found(task)),
         Err(DecideError::NotAwaiting(status)) => {
             let detail = format!("The task does not await approval: it is {status}.");
             Err(Problem::new(StatusCode::CONFLICT, "not_awaiting_approval", detail).with("task_status", status))

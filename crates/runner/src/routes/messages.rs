@@ -5,21 +5,19 @@ use std::time::Duration;
 use axum::extract::State;
 use fte_events::TaskId;
 use fte_events::limits::{TASK_CHARS_MAX, is_task_text, json_bytes};
-use fte_service::extract::{Json, Path};
+use fte_service::extract::{Json, Path, idempotency_key};
 use fte_service::keys::Caller;
-use fte_service::{Arrival, FieldError, Problem};
+use fte_service::{FieldError, Problem};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{AppState, unavailable};
+use super::{AppState, not_found, once_met, unavailable};
 use crate::document::{Message, NoRoom};
 use crate::protocol::{Letter, SendError};
 
-/// How often a task that is on its way is looked for.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 const DATA_BYTES_MAX: usize = 64 * 1024;
 const ID_BYTES_MAX: usize = 200;
 
@@ -71,6 +69,7 @@ pub(crate) struct MessageAccepted {
     ),
     responses(
         (status = 202, description = "The message is kept; the agent is told unless the task ends first", body = MessageAccepted),
+        (status = 400, description = "Not JSON, or `invalid_idempotency_key`"),
         (status = 404, description = "`task_not_found`"),
         (status = 409, description = "`task_ended`, `messages_unsupported` (the agent listens to nobody), `agent_busy` (with `reject`), `message_id_reused`, `too_many_messages`"),
         (status = 422, description = "`invalid_message`"),
@@ -86,15 +85,8 @@ pub(crate) async fn send(
 ) -> Result<(StatusCode, Json<MessageAccepted>), Problem> {
     let letter = read(request, &headers, &caller)?;
     let message_id = letter.message.id.clone();
-    // A task that was accepted a moment ago may still be on its way here.
-    let arrival = Arrival::of(Some(task));
-    let sent = loop {
-        match app.runner.send(task, letter.clone()).await {
-            Err(SendError::Unknown(_)) if arrival.wait(tokio::time::sleep(LOOK_EVERY)).await => {}
-            sent => break sent,
-        }
-    };
-    match sent {
+    let is_unmet = |error: &SendError| matches!(error, SendError::Unknown(_));
+    match once_met(task, is_unmet, || app.runner.send(task, letter.clone())).await {
         Ok(_) => Ok((StatusCode::ACCEPTED, Json(MessageAccepted { task_id: task, message_id }))),
         Err(error) => Err(refused(error)),
     }
@@ -102,7 +94,7 @@ pub(crate) async fn send(
 
 fn read(request: MessageRequest, headers: &HeaderMap, caller: &Caller) -> Result<Letter, Problem> {
     let MessageRequest { text, data, policy, message_id } = request;
-    let key = headers.get("idempotency-key").map(|key| key.to_str().unwrap_or_default().to_owned());
+    let key = idempotency_key(headers)?;
     let id = message_id.or(key).unwrap_or_else(|| Uuid::now_v7().to_string());
     let wrong = [
         (is_task_text(&text), "/text", format!("expected a text of 1 to {TASK_CHARS_MAX} characters")),
@@ -129,10 +121,7 @@ fn is_id(id: &str) -> bool {
 fn refused(error: SendError) -> Problem {
     let conflict = |code, detail: String| Problem::new(StatusCode::CONFLICT, code, detail);
     match error {
-        SendError::Unknown(task) => {
-            let detail = format!("There is no task {task} here; it may not have arrived yet, or it ended more than 8 days ago.");
-            Problem::new(StatusCode::NOT_FOUND, "task_not_found", detail)
-        }
+        SendError::Unknown(task) => not_found(task),
         SendError::Ended(kind) => {
             conflict("task_ended", format!("The task has ended already: it is {kind}.")).with("task_status", kind.status().as_str())
         }

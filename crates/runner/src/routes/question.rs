@@ -26,7 +26,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
-use super::{AppState, unavailable};
+use super::{AppState, not_found, once_met, unavailable};
 use crate::document::{Decision, TaskDoc, request_input};
 
 const STYLE: &str = include_str!("question/page.css");
@@ -116,11 +116,9 @@ pub(crate) async fn show(
     if wants_page(&headers) {
         return Ok(page());
     }
-    let doc = app.runner.look(task, caller.only_tenant()).await.map_err(|error| unavailable(&error))?;
-    let Some(doc) = doc else {
-        let detail = format!("There is no task {task} here; it may not have arrived yet, or it ended more than 8 days ago.");
-        return Err(Problem::new(StatusCode::NOT_FOUND, "task_not_found", detail));
-    };
+    let look = || async { app.runner.look(task, caller.only_tenant()).await.map_err(Some)?.ok_or(None) };
+    let doc =
+        once_met(task, Option::is_none, look).await.map_err(|error| error.map_or_else(|| not_found(task), |error| unavailable(&error)))?;
     let Some(view) = view(&app, doc) else {
         return Err(Problem::new(StatusCode::NOT_FOUND, "nothing_asked", "The task has asked nobody anything yet."));
     };

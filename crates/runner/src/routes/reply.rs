@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{AppState, unavailable};
+use super::{AppState, not_found, once_met, unavailable};
 use crate::document::PersonAnswer;
 use crate::protocol::AnswerError;
 
@@ -76,12 +76,11 @@ pub(crate) async fn reply(
     if by.chars().count() > BY_CHARS_MAX {
         return Err(invalid("The name of who answers must be at most 200 characters."));
     }
-    match app.runner.answer(id, PersonAnswer::new(by, said), caller.only_tenant().map(str::to_owned)).await {
+    let (answer, tenant) = (PersonAnswer::new(by, said), caller.only_tenant().map(str::to_owned));
+    let is_unmet = |error: &AnswerError| matches!(error, AnswerError::Unknown(_));
+    match once_met(id, is_unmet, || app.runner.answer(id, answer.clone(), tenant.clone())).await {
         Ok(_) => Ok(Json(ReplyTaken { task_id: id })),
-        Err(AnswerError::Unknown(_)) => {
-            let detail = format!("There is no task {id} here; it may not have arrived yet, or it ended more than 8 days ago.");
-            Err(Problem::new(StatusCode::NOT_FOUND, "task_not_found", detail))
-        }
+        Err(AnswerError::Unknown(task)) => Err(not_found(task)),
         Err(AnswerError::NotAwaiting(status)) => {
             let detail = format!("Only a task that was handed to people takes a reply, until it has ended; this one is {status}.");
             Err(Problem::new(StatusCode::CONFLICT, "not_awaiting_reply", detail).with("task_status", status))

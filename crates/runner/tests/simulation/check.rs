@@ -656,7 +656,7 @@ impl World {
     }
 }
 
-/// A question is answered once, by what somebody said to it and not to another; and a no is the end.
+/// A question is answered once, by what somebody said to it and not to another; and a no is the end, whatever the agent does meanwhile.
 fn judge_questions(asked: &mut Vec<Asked>, answered: &[Answered], doc: &Doc, now: Option<Timestamp>) -> Result<(), String> {
     let Some(approval) = &doc.approval else {
         return if asked.is_empty() || doc.is_stripped() { Ok(()) } else { Err("a question was forgotten".to_owned()) };
@@ -676,6 +676,9 @@ fn judge_questions(asked: &mut Vec<Asked>, answered: &[Answered], doc: &Doc, now
     let rightly = |made: &Decision| if made.by_policy { made.approved && by_policy() } else { said(made) };
     if approval.decision.as_ref().is_some_and(|made| !rightly(made)) {
         return Err(format!("question {} was decided {:?}, and nobody has said that to it", approval.ordinal, approval.decision));
+    }
+    if decision == Some(false) && doc.state == State::Ended(fte_events::ResultKind::Completed) {
+        return Err(format!("the task is completed, and question {} was answered with a no", approval.ordinal));
     }
     let expired = approval.decision.as_ref().is_some_and(|made| made.by_policy) && approval.action.as_deref() != Some(ALLOWED_ACTION);
     match asked.last_mut() {

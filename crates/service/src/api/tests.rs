@@ -33,6 +33,7 @@ fn api_with(checks: Vec<(String, Check)>) -> Router {
         .routes(utoipa_axum::routes!(order))
         .routes(utoipa_axum::routes!(file))
         .route("/orders", post(async |Json(order): Json<Order>| order.count.to_string()))
+        .route("/v1/jobs/{id}", get(async |Path(id): Path<fte_events::TaskId>| id.to_string()))
         .route("/search", get(async |Query(order): Query<Order>| order.count.to_string()))
         .route("/trace", get(async |trace: TraceParent| trace.to_string()))
         .route("/axum", post(async |_: axum::Json<Order>| ()))
@@ -128,6 +129,20 @@ async fn a_good_request_passes_and_a_panic_tells_nothing() {
     );
     let panicked = call(Method::GET, "/panic", &[], "").await;
     assert!(!String::from_utf8_lossy(&panicked.body).contains("secret"));
+}
+
+#[tokio::test]
+async fn the_address_itself_leads_to_the_documentation() {
+    let answer = call(Method::GET, "/", &[], "").await;
+    assert_eq!((answer.status, &answer.headers["location"]), (303, &http::HeaderValue::from_static("/docs")));
+}
+
+#[tokio::test]
+async fn an_id_that_is_none_is_told_what_one_looks_like() {
+    let problem = check_error(Method::GET, "/v1/orders/x", &[], "", 400, "invalid_path").await;
+    assert_eq!(problem["detail"], "The path does not fit: \"x\" stands where a whole number is expected.");
+    let problem = check_error(Method::GET, "/v1/jobs/x", &[], "", 400, "invalid_path").await;
+    assert_eq!(problem["detail"], "The path does not fit: \"x\" is not a UUID of the form 01980000-0000-7000-8000-000000000001.");
 }
 
 #[tokio::test]

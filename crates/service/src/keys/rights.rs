@@ -61,7 +61,7 @@ pub(crate) fn access(method: &Method, route: Option<&str>, headers: &HeaderMap) 
     let Some(route) = route else { return Access::Any };
     let reads = matches!(*method, Method::GET | Method::HEAD);
     match route {
-        "/health" | "/ready" | "/metrics" | "/openapi.json" => Access::Open,
+        "/" | "/health" | "/ready" | "/metrics" | "/openapi.json" => Access::Open,
         _ if route == "/docs" || route.starts_with("/docs/") => Access::Open,
         "/v1/tasks" | "/tasks" if *method == Method::POST => Access::Needs(Role::Submit),
         "/v1/tasks/{id}/cancel" | "/v1/tasks/{id}/messages" => Access::Needs(Role::Submit),
@@ -75,6 +75,8 @@ pub(crate) fn access(method: &Method, route: Option<&str>, headers: &HeaderMap) 
         "/v1/tasks/{id}/artifacts" | "/v1/tasks/{id}/artifacts/{artifact}" if reads => Access::Needs(Role::Read),
         // A hold names persons.
         "/v1/audit/holds" => Access::Needs(Role::Admin),
+        // It gives what its maker may read entry by entry, and is on record.
+        "/v1/audit/exports" => Access::Needs(Role::Audit),
         _ if reads && route.starts_with("/v1/audit/") => Access::Needs(Role::Audit),
         _ => Access::Needs(Role::Admin),
     }
@@ -88,7 +90,7 @@ mod tests {
     fn each_route_takes_the_role_that_its_effect_needs() {
         let get = |route: &str| access(&Method::GET, Some(route), &HeaderMap::new());
         let post = |route: &str| access(&Method::POST, Some(route), &HeaderMap::new());
-        for open in ["/health", "/ready", "/metrics", "/openapi.json", "/docs", "/docs/{*rest}"] {
+        for open in ["/", "/health", "/ready", "/metrics", "/openapi.json", "/docs", "/docs/{*rest}"] {
             assert_eq!(get(open), Access::Open, "{open}");
         }
         assert_eq!(post("/v1/tasks"), Access::Needs(Role::Submit));
@@ -108,6 +110,9 @@ mod tests {
         assert_eq!(get("/v1/tasks/{id}/artifacts/{artifact}"), Access::Needs(Role::Read));
         assert_eq!(post("/v1/tasks/{id}/artifacts/{artifact}"), Access::Needs(Role::Admin));
         assert_eq!(get("/v1/audit/entries"), Access::Needs(Role::Audit));
+        assert_eq!(post("/v1/audit/exports"), Access::Needs(Role::Audit));
+        assert_eq!(get("/v1/audit/exports/{id}"), Access::Needs(Role::Audit));
+        assert_eq!(post("/v1/audit/exports/{id}"), Access::Needs(Role::Admin));
         assert_eq!(get("/v1/audit/holds"), Access::Needs(Role::Admin));
         assert_eq!(post("/v1/audit/subjects/{ref}/erasure"), Access::Needs(Role::Admin));
         assert_eq!(post("/v1/dead-letters/{id}/replay"), Access::Needs(Role::Admin));

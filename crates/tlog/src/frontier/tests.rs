@@ -29,7 +29,7 @@ fn the_root_is_that_of_the_definition_at_every_size() {
     let mut frontier = Frontier::default();
     let mut leaves = Vec::new();
     for index in 0..=1025 {
-        assert_eq!(frontier.root(), defined_root(&leaves), "{index} leaves");
+        assert_eq!((frontier.size(), frontier.root()), (index, defined_root(&leaves)), "{index} leaves");
         frontier.append(leaf(index), |_| {});
         leaves.push(leaf(index));
     }

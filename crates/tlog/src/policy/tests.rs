@@ -97,5 +97,21 @@ fn what_is_no_policy_is_refused_with_its_line() {
     check(format!("witness w {one}\ngroup g any\nquorum w"), 2);
     check(format!("witness w {one}\r\nquorum w"), 1);
     check("log key\nquorum none".to_owned(), 1);
+    check(format!("log {log} https://log.example more\nquorum none"), 1);
+    check(format!("witness w {one} https://witness.example more\nquorum w"), 1);
     check("Quorum none".to_owned(), 1);
+}
+
+#[test]
+fn a_policy_has_so_many_lines_and_no_more_and_comments_do_not_count() {
+    let with = |logs: u8| {
+        let key = |seed: u8| SignerKey::new("log.example/1", KeyAlgorithm::Ed25519, &[seed; 32]).unwrap().verifier();
+        let logs: String = (0..logs).map(|seed| format!("# one more\n\nlog {}\n", key(seed))).collect();
+        format!("{logs}quorum none").parse::<Policy>()
+    };
+    assert_eq!(with(192).unwrap().logs.len(), 192);
+    // The first that is too much is named: the quorum, or a log before it.
+    for (more, at) in [(193, 580), (194, 582)] {
+        assert!(matches!(with(more), Err(PolicyError::Line { line, .. }) if line == at), "{more}");
+    }
 }

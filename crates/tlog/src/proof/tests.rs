@@ -48,6 +48,10 @@ fn every_leaf_of_every_small_tree_is_proved() {
             let proof = prove_inclusion(&mut tree.reader(), index, size).unwrap();
             assert_eq!(check_inclusion(&proof, index, &leaf(index), size, tree.root(size)), Ok(()), "{index} of {size}");
             assert_eq!(check_inclusion(&proof, index, &leaf(index + 1), size, tree.root(size)), Err(ProofError::Root));
+            // How many hashes are right is said for each place.
+            let longer = [&proof[..], &[leaf(0)]].concat();
+            let told = ProofError::Length { found: longer.len(), expected: proof.len() };
+            assert_eq!(check_inclusion(&longer, index, &leaf(index), size, tree.root(size)), Err(told), "{index} of {size}");
         }
     }
 }

@@ -16,7 +16,7 @@ use rusqlite::{Connection, ErrorCode, Rows};
 
 use super::{BLOCK_BITS, Index, Result, pos_of, position_of, schema};
 use crate::entry::Position;
-use crate::leaf::Header;
+use crate::leaf::{self, Header, Kind};
 
 /// Memory for pages of the index that is made, in KiB.
 const CACHE_KIB: u32 = 32 * 1024;
@@ -97,6 +97,8 @@ pub(crate) enum CompareError {
     Expected(#[source] rusqlite::Error),
     #[error("the write-ahead log cannot be read")]
     Unsigned(#[source] std::io::Error),
+    #[error("an entry that was verified cannot be read again")]
+    Again(#[source] std::io::Error),
     #[error("it is of another version of this program, which makes it again when it starts")]
     Version,
     #[error("it cannot be read")]
@@ -148,7 +150,11 @@ impl Comparison {
 
     /// Takes the log's next entry in.
     pub(crate) fn take(&mut self, at: Position, leaf: &[u8], header: &Header<'_>) -> std::result::Result<(), CompareError> {
-        self.read = Some(at);
+        if self.read.replace(at).is_none()
+            && let Some(before) = continued(header, leaf)
+        {
+            self.expected.begin_behind(at.shard, before);
+        }
         let Some((last, hash)) = &self.done else { return Ok(()) };
         if at == *last {
             self.is_done_seen = true;
@@ -203,6 +209,13 @@ impl Comparison {
         self.compared.strange.sort_by_key(|strange| strange.at.map_or(i64::MAX, pos_of));
         Ok(self.compared)
     }
+}
+
+/// The shard that the first entry that is there says was before its own.
+fn continued(header: &Header<'_>, leaf: &[u8]) -> Option<u16> {
+    let (_, payload) = leaf::read(leaf).ok().filter(|_| header.kind == Kind::ShardOpen)?;
+    let opened: serde_json::Value = serde_json::from_slice(payload).ok()?;
+    opened["previous"]["shard"].as_u64()?.try_into().ok()
 }
 
 /// How far rows can be compared.

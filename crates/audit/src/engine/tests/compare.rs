@@ -8,8 +8,8 @@ use fte_tlog::Policy;
 use super::*;
 use crate::verify::{Directory, Options, Report, Source, verify};
 
-/// What `fte audit verify` finds in a data directory: the last shard's report, with the findings of all.
-fn verified(directory: &Path) -> Report {
+/// What `fte audit verify` finds in a data directory.
+fn reports(directory: &Path) -> Vec<Report> {
     let audit = directory.join("audit");
     let mut years: Vec<u16> = fs::read_dir(&audit).unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok()).collect();
     years.sort_unstable();
@@ -17,7 +17,12 @@ fn verified(directory: &Path) -> Report {
     let shards: Vec<&dyn Source> = shards.iter().map(|shard| shard as &dyn Source).collect();
     let policy = Policy::of_logs([test_key().verifier()]);
     let options = Options { index: Some(audit.join("index.sqlite")), threads: NonZero::<usize>::MIN, ..Options::new(policy) };
-    let mut reports = verify(&shards, &options, &mut |_| {}).unwrap();
+    verify(&shards, &options, &mut |_| {}).unwrap()
+}
+
+/// The last shard's report, with the findings of all.
+fn verified(directory: &Path) -> Report {
+    let mut reports = reports(directory);
     let findings = reports.iter().flat_map(|report| report.findings.clone()).collect();
     Report { findings, ..reports.pop().unwrap() }
 }
@@ -149,6 +154,35 @@ async fn p09_a_row_that_points_elsewhere_is_named_with_its_entry() {
         bad.to_string(),
         format!("entry {last}, index.sqlite: in its row of `task` `pos` is not what the log says: it points to entry 2027-{}", last + 2)
     );
+    // It is told with the shard that the entry is of.
+    for (number, expected) in [(300, [true, false]), (900, [false, true])] {
+        let copy = tempfile::tempdir().unwrap();
+        copy_tree(directory.path(), copy.path());
+        let key = event(&numbered(number)).key;
+        let connection = Connection::open(copy.path().join("audit/index.sqlite")).unwrap();
+        connection.execute("UPDATE identity SET pos = pos + 2 WHERE key = ?1", [&key.0[..]]).unwrap();
+        drop(connection);
+        assert_eq!(reports(copy.path()).iter().map(Report::is_tampered).collect::<Vec<_>>(), expected, "{number}");
+    }
+}
+
+#[tokio::test]
+async fn p09_an_index_is_compared_with_a_whole_log_and_with_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    make(directory.path()).await;
+    let changed = |change: &dyn Fn(&Path)| {
+        let copy = tempfile::tempdir().unwrap();
+        copy_tree(directory.path(), copy.path());
+        change(&copy.path().join("audit/2026/log"));
+        let report = verified(copy.path());
+        assert!(report.findings.iter().all(|finding| finding.file != "index.sqlite"), "{report:?}");
+        (report.index.is_some(), report.is_tampered(), report.findings.len())
+    };
+    assert_eq!(changed(&|_| {}), (true, false, 0));
+    // A bundle is missing; every entry is there and another file, too; and nothing of a year that the log does not say is retired.
+    assert_eq!(changed(&|log| fs::remove_file(log.join("tile/entries/001")).unwrap()), (false, false, 1));
+    assert_eq!(changed(&|log| fs::write(log.join("notes.txt"), "").unwrap()), (false, true, 1));
+    assert_eq!(changed(&|log| fs::remove_dir_all(log.join("tile")).unwrap()), (false, false, 1));
 }
 
 #[tokio::test]

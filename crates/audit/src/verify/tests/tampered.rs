@@ -287,7 +287,9 @@ fn p09_leaves_that_break_what_the_log_promises() {
         header
     }
     check("time that goes back", 12, &|log| log.push(&header(None, 3), b"payload"));
-    check("an event twice", 12, &|log| log.event(5));
+    check("an event twice", 12, &|log| {
+        log.push(&Header { source: Some("/test".into()), id: Some("5".into()), ..header(None, 99) }, b"payload")
+    });
     check("a task that begins with 1", 12, &|log| log.push(&header(Some(1), 99), b"payload"));
     check("a task with a hole", 13, &|log| {
         log.push(&header(Some(0), 99), b"payload");
@@ -302,9 +304,108 @@ fn p09_leaves_that_break_what_the_log_promises() {
     check("no header", 12, &|log| log.leaves.push(b"no header".to_vec()));
     check("a shard opened twice", 12, &|log| log.own(Kind::ShardOpen, "again", "{}", 99));
     check("a first entry that opens nothing", 0, &|log| drop(log.leaves.remove(0)));
-    check("a wrong count", 12, &|log| {
-        let mut header = Header { kind: Kind::TaskClosed, ..Header::new(Kind::TaskClosed, 99, br#"{"entries":4}"#) };
-        (header.task, header.task_seq) = (Some("task-1".into()), Some(3));
-        log.push(&header, br#"{"entries":4}"#);
+    for entries in [0, 2, 4] {
+        check("a wrong count", 13, &|log| {
+            let payload = serde_json::json!({"entries": entries}).to_string();
+            log.push(&header(Some(0), 99), b"payload");
+            let closed = Header::new(Kind::TaskClosed, 99, payload.as_bytes());
+            log.push(&Header { task: Some("x".into()), task_seq: Some(1), ..closed }, payload.as_bytes());
+        });
+    }
+}
+
+#[test]
+fn p09_what_shows_only_once_all_was_read_is_named_with_its_bundle() {
+    let mut log = Log::of(300);
+    log.push(&Header { source: Some("/test".into()), id: Some("5".into()), ..Header::new(Kind::Event, 1000, b"x") }, b"x");
+    assert_eq!(bad(&caught(&log, "an event twice", |_| {})), (Some(300), "tile/entries/001.p/45", None));
+}
+
+#[test]
+fn p09_an_event_that_an_earlier_shard_has_is_named_where_it_comes_again() {
+    let first = Log::of(20);
+    let mut second = Log { key: key("log.example/2027", 1), ..Log::empty() };
+    let previous = serde_json::json!({"previous": {"checkpoint": first.note()}});
+    second.own(Kind::ShardOpen, "open 2", &previous.to_string(), 1000);
+    second.push(&Header { source: Some("/test".into()), id: Some("5".into()), ..Header::new(Kind::Event, 1000, b"x") }, b"x");
+    let options = Options::new(Policy::of_logs([first.key.verifier(), second.key.verifier()]));
+    let reports = verify(&[&first.files(), &second.files()], &options, &mut |_| {}).unwrap();
+    assert_eq!(reports[0].findings, []);
+    assert_eq!(bad(&reports[1]), (Some(1), "tile/entries/000.p/2", None));
+    assert_eq!(reports[1].findings[0].what, "the same event is entry 5 already");
+}
+
+#[test]
+fn p09_an_entry_that_was_signed_and_is_wrong_is_named_with_the_byte_of_its_leaf() {
+    for size in [1, 2, 12] {
+        let mut log = Log::of(size);
+        let start: usize = log.leaves.iter().map(|leaf| leaf.len() + 2).sum();
+        log.leaves.push(b"no header".to_vec());
+        let report = caught(&log, "no header", |_| {});
+        assert_eq!((bad(&report).0, bad(&report).2), (Some(size), Some(start as u64 + 2)));
+    }
+    let mut log = Log::empty();
+    log.leaves.push(b"no header".to_vec());
+    assert_eq!(bad(&caught(&log, "no header", |_| {})).2, Some(2));
+}
+
+#[test]
+fn p09_a_tile_that_is_too_short_or_too_long_is_named_where_it_ends_or_should() {
+    let log = Log::of(300);
+    for (name, first, right) in [("tile/0/000", 0, 8192), ("tile/0/001.p/44", 256, 1408), ("tile/1/000.p/1", 0, 32)] {
+        for length in [0, 1, right - 1, right + 1, right + 32] {
+            let report = caught(&log, name, |files| files.0.get_mut(name).unwrap().resize(length, 0));
+            assert_eq!(bad(&report), (Some(first), name, Some(length.min(right) as u64)));
+            assert_eq!(report.first_bad().unwrap().what, format!("{length} bytes instead of {right}"));
+        }
+    }
+}
+
+#[test]
+fn p09_an_entry_and_the_right_edge_changed_at_once() {
+    let log = Log::of(600);
+    let start = |entry: usize| log.leaves[entry / 256 * 256..entry].iter().map(|leaf| leaf.len() + 2).sum::<usize>();
+    for edge in ["tile/0/002.p/88", "tile/1/000.p/2"] {
+        for (bundle, entry) in
+            [("tile/entries/000", 0), ("tile/entries/000", 10), ("tile/entries/001", 300), ("tile/entries/002.p/88", 599)]
+        {
+            let report = caught(&log, edge, |files| {
+                files.0.get_mut(edge).unwrap()[0] ^= 1;
+                files.0.get_mut(bundle).unwrap()[start(entry) + 10] ^= 1;
+            });
+            // The hash of entry 512 was changed itself, which comes before 599.
+            let (at, name) = if (edge, entry) == ("tile/0/002.p/88", 599) { (512, "tile/entries/002.p/88") } else { (entry, bundle) };
+            assert_eq!(bad(&report), (Some(at as u64), name, Some(start(at) as u64)), "{edge} {entry}");
+        }
+        // The edge alone: the entries lead to the signed root.
+        let report = caught(&log, edge, |files| files.0.get_mut(edge).unwrap()[32] ^= 1);
+        let entry = if edge.starts_with("tile/0") { 513 } else { 256 };
+        assert_eq!(bad(&report), (Some(entry), edge, Some(32)));
+    }
+}
+
+#[test]
+fn p09_a_bundle_that_cannot_be_taken_apart_and_the_right_edge_changed_at_once() {
+    let log = Log::of(600);
+    let start = |entry: usize| log.leaves[entry / 256 * 256..entry].iter().map(|leaf| leaf.len() + 2).sum::<usize>();
+    let check = |bundle: &str, entry: usize, change: &dyn Fn(&mut Vec<u8>)| {
+        let report = caught(&log, bundle, |files| {
+            files.0.get_mut("tile/1/000.p/2").unwrap()[0] ^= 1;
+            change(files.0.get_mut(bundle).unwrap());
+        });
+        assert_eq!(bad(&report), (Some(entry as u64), bundle, Some(start(entry) as u64)));
+    };
+    for (bundle, entry) in [("tile/entries/000", 0), ("tile/entries/000", 10), ("tile/entries/001", 511), ("tile/entries/002.p/88", 599)] {
+        // Cut within the entry, at its beginning, and within its length; and a length that leads beyond the end.
+        for length in [0, 1, 2, 7] {
+            check(bundle, entry, &|bytes| bytes.truncate(start(entry) + length));
+        }
+        check(bundle, entry, &|bytes| bytes[start(entry)] = 0xff);
+    }
+    // What is behind the last entry is told with that.
+    let report = caught(&log, "more", |files| {
+        files.0.get_mut("tile/1/000.p/2").unwrap()[0] ^= 1;
+        files.0.get_mut("tile/entries/001").unwrap().push(0);
     });
+    assert_eq!((bad(&report).0, bad(&report).1), (Some(511), "tile/entries/001"));
 }

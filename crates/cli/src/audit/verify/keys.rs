@@ -1,5 +1,6 @@
 //! Whose signatures count.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -50,8 +51,18 @@ pub(in crate::audit) fn find(named: &Named, found: &Found) -> Result<Keys, Error
     let mut policy = Policy::of_logs([]);
     for path in &found.key_files {
         if let Ok(text) = std::fs::read_to_string(path) {
-            let key = text.trim().parse().map_err(|error| wrong_key(&path.display().to_string(), error))?;
-            policy.logs.push(LogKey { key, url: None });
+            // Those that signed before, too: years that ended are signed by them.
+            let former = path.with_file_name(fte_audit::rotation::FORMER);
+            let former_text = std::fs::read_to_string(&former).unwrap_or_default();
+            for (path, line) in [(path, &*text)].into_iter().chain(former_text.lines().map(|line| (&former, line))) {
+                if line.trim().is_empty() {
+                    continue;
+                }
+                let key: VerifierKey = line.trim().parse().map_err(|error| wrong_key(&path.display().to_string(), error))?;
+                if policy.logs.iter().all(|log| log.key != key) {
+                    policy.logs.push(LogKey { key, url: None });
+                }
+            }
             return Ok(Keys { policy, from_log: true });
         }
     }
@@ -59,7 +70,7 @@ pub(in crate::audit) fn find(named: &Named, found: &Found) -> Result<Keys, Error
     if found.shards.is_empty() {
         return Ok(Keys { policy, from_log: true });
     }
-    let advice = "give --public-key with the text of the instance's audit/keys/log.pub, or --policy";
+    let advice = "give --public-key with the instance's audit/keys/log.pub in its data directory, or its text; or --policy";
     Err(Error::usage("nothing says which key signs this log", advice))
 }
 
@@ -76,6 +87,10 @@ fn public_key(given: &str) -> Result<VerifierKey, Error> {
         // What has no plus sign is no key and may be a file's name.
         Err(error) => match std::fs::read_to_string(given) {
             Ok(text) => text.trim().parse().map_err(|error| wrong_key(given, error)),
+            Err(unread) if unread.kind() == ErrorKind::NotFound && !given.contains('+') => {
+                let advice = "give the text of the instance's audit/keys/log.pub, or the name of a file with it that is there";
+                Err(Error::usage(format!("{given} is neither a public key nor a file that is there"), advice))
+            }
             Err(_) => Err(wrong_key(given, error)),
         },
     }

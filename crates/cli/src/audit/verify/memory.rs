@@ -3,10 +3,11 @@
 //! A file for each origin, named by its digest, with the signed checkpoint as it was. It is replaced only by one that was proved to continue it.
 
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::PathBuf;
 
+use fte_audit::files::install;
 use fte_audit::verify::Report;
 use fte_service::{Env, ProcessEnv};
 use sha2::{Digest, Sha256};
@@ -56,10 +57,6 @@ impl Memory {
             let _ = write!(name, "{byte:02x}");
             name
         });
-        let temporary = self.directory.join(format!("{name}.{}.tmp", std::process::id()));
-        let mut file = File::create(&temporary)?;
-        file.write_all(report.checkpoint.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, self.directory.join(format!("{name}.checkpoint")))
+        install(&self.directory.join(format!("{name}.checkpoint")), report.checkpoint.as_bytes(), 0o644)
     }
 }

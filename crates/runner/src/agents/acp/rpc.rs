@@ -4,6 +4,7 @@
 
 use agent_client_protocol_schema::rpc::{JsonRpcMessage, Notification};
 use agent_client_protocol_schema::v1::{Error, Request, RequestId, Response};
+use fte_bus::json;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -36,7 +37,7 @@ pub(super) enum BadLine {
 
 /// Reads one line.
 pub(super) fn read(line: &[u8]) -> Result<Message, BadLine> {
-    let value: Value = serde_json::from_slice(line).map_err(BadLine::NotJson)?;
+    let value: Value = json::from_slice(line, json::DEPTH_MAX).map_err(BadLine::NotJson)?;
     let Value::Object(mut members) = value else { return Err(BadLine::NotRpc) };
     if members.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
         return Err(BadLine::NotRpc);

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use fte_bus::json;
 use fte_service::agents::Http;
 use fte_service::{ConfigError, Env, chain};
 use http::header::{ACCEPT, CONTENT_TYPE, LOCATION, RETRY_AFTER, USER_AGENT};
@@ -215,7 +216,7 @@ impl Answer {
 
 /// The words of a problem (RFC 9457), or of whatever else stands in its place.
 fn detail(body: &[u8]) -> String {
-    let problem: Option<Value> = serde_json::from_slice(body).ok();
+    let problem: Option<Value> = json::from_slice(body, json::DEPTH_MAX).ok();
     let named = problem.as_ref().and_then(|problem| {
         let say = |key: &str| problem.get(key).and_then(Value::as_str);
         say("detail")

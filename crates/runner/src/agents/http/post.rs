@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use fte_bus::json;
 use http::header::{HeaderName, HeaderValue, LOCATION};
 use http::{Method, StatusCode, Uri};
 use serde_json::{Value, json};
@@ -171,7 +172,7 @@ async fn result(call: &mut Call, answer: Answer) -> Result<Said, Break> {
         return Ok(Said::Result(Value::Null));
     }
     if is_json {
-        let value = serde_json::from_slice(&body).map_err(|error| Trouble::Bad(format!("{media} that is no JSON: {error}")))?;
+        let value = json::from_slice(&body, json::DEPTH_MAX).map_err(|error| Trouble::Bad(format!("{media} that is no JSON: {error}")))?;
         return Ok(Said::Result(value));
     }
     let text = String::from_utf8(body).map_err(|_| Trouble::Bad(format!("a result is JSON or text, this is {media}")))?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::super::admission::rejected_end;
+use super::super::admission::{rejected_end, rejection};
 use super::super::drive::{Drive, Lost, called_off};
 use super::super::timers::{self, Timer};
 use super::{Try, timed_out};
@@ -60,7 +60,9 @@ impl Try {
             self.repeat_question(drive).await?;
         } else {
             if permission == Permission::Allow {
-                return self.allow(drive, asked).await.map(|()| false);
+                self.allow(drive, asked).await?;
+                // Somebody may have said no to the question before.
+                return if rejection(&drive.doc).is_some() { self.answer(drive).await } else { Ok(false) };
             }
             if self.write_question(drive, asked).await? {
                 return Ok(true);
@@ -78,10 +80,16 @@ impl Try {
         drive
             .update(|doc, now| {
                 doc.report(now, report.clone());
-                doc.answer_by_policy(now, ask.clone());
+                // A no to the question before counts.
+                if rejection(doc).is_none() {
+                    doc.answer_by_policy(now, ask.clone());
+                }
                 true
             })
             .await?;
+        if rejection(&drive.doc).is_some() {
+            return Ok(());
+        }
         self.given.extend(drive.doc.approval.as_ref().map(|approval| approval.ordinal));
         drop(self.session.tell.try_send(Tell::Decision { approved: true, reason: None, data: asked.data }));
         Ok(())
@@ -122,6 +130,10 @@ impl Try {
         drive
             .update(|doc, now| {
                 doc.report(now, report.clone());
+                // A no to the question before counts, and nothing more is asked.
+                if rejection(doc).is_some() {
+                    return true;
+                }
                 doc.ask(now, ask.clone());
                 past = doc.timers.extract_if(.., |timer| Timer::is_approval(timer)).collect();
                 doc.timers.extend(made.iter().cloned());

@@ -4,6 +4,17 @@ const questionUrl = location.pathname;
 const decisionUrl = questionUrl.replace(/\/v1\/approvals\/([^/]+)$/, "/v1/tasks/$1/approval");
 let key = "";
 
+// Numbers stay as they are written, which JavaScript's own would round; where a browser cannot do that, nothing is edited that would come out otherwise.
+const isExact = typeof JSON.rawJSON === "function";
+function parse(text) {
+  return JSON.parse(text, (_, value, written) =>
+    isExact && typeof value === "number" && String(value) !== written.source ? JSON.rawJSON(written.source) : value);
+}
+function isRounded(value) {
+  if (typeof value === "number") return !isExact && !Number.isSafeInteger(value) && Number.isInteger(value);
+  return value !== null && typeof value === "object" && Object.values(value).some(isRounded);
+}
+
 // Text only: nothing of what is shown is ever read as a document.
 function element(name, text, attributes) {
   const made = document.createElement(name);
@@ -27,8 +38,12 @@ async function call(method, body) {
   if (key) headers.authorization = "Bearer " + key;
   if (body) headers["content-type"] = "application/json";
   const answer = await fetch(method === "GET" ? questionUrl : decisionUrl, { method, headers, body: body && JSON.stringify(body), credentials: "omit", cache: "no-store" });
-  const value = await answer.json().catch(() => ({}));
-  return { status: answer.status, value };
+  const text = await answer.text();
+  try {
+    return { status: answer.status, value: parse(text) };
+  } catch {
+    return { status: answer.status, value: {} };
+  }
 }
 
 function askForKey(problem) {
@@ -91,7 +106,7 @@ function ask(question) {
     if (name.value.trim()) body.approver = name.value.trim();
     if (approved && !editor.hidden && edit.value !== original) {
       try {
-        body.edit = JSON.parse(edit.value);
+        body.edit = parse(edit.value);
       } catch (problem) {
         error.textContent = `This is not JSON: ${problem.message}`;
         return;
@@ -111,7 +126,9 @@ function ask(question) {
   };
   button("approve", "Approve", () => send(true));
   button("reject", "Reject", () => send(false));
-  if (question.editable) {
+  if (question.editable && isRounded(question.data)) {
+    error.textContent = "This browser rounds large numbers, so nothing can be edited in it: use a newer one, or `fte approve --edit`.";
+  } else if (question.editable) {
     const toggle = button("change", "Edit", () => {
       editor.hidden = false;
       shown.hidden = true;

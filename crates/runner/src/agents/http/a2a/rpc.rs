@@ -11,6 +11,7 @@ use a2a::{
     SendMessageRequest, SendMessageResponse, StreamResponse, SubscribeToTaskRequest, TRANSPORT_PROTOCOL_JSONRPC, Task, VERSION, error_code,
     methods,
 };
+use fte_bus::json;
 use http::header::{HeaderName, HeaderValue};
 use http::{Method, Uri};
 use serde::Serialize;
@@ -171,7 +172,7 @@ fn service() -> Vec<(HeaderName, HeaderValue)> {
 }
 
 fn read_card(body: &[u8]) -> Result<AgentCard, Trouble> {
-    let card: Value = serde_json::from_slice(body).map_err(|error| bad("a card", &error, body))?;
+    let card: Value = json::from_slice(body, json::DEPTH_MAX).map_err(|error| bad("a card", &error, body))?;
     // Before 1.0 a card said its one version itself.
     if card.get("supportedInterfaces").is_none()
         && let Some(version) = card.get("protocolVersion").and_then(Value::as_str)
@@ -184,7 +185,7 @@ fn read_card(body: &[u8]) -> Result<AgentCard, Trouble> {
 
 /// Reads an answer and its result.
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Trouble> {
-    let answer: JsonRpcResponse = serde_json::from_slice(body).map_err(|error| bad("an answer", &error, body))?;
+    let answer: JsonRpcResponse = json::from_slice(body, json::DEPTH_MAX).map_err(|error| bad("an answer", &error, body))?;
     // An error about a request that could not be read has no id.
     let ours = answer.id == JsonRpcId::Number(1) || (answer.error.is_some() && answer.id == JsonRpcId::Null);
     if answer.jsonrpc != "2.0" || !ours {

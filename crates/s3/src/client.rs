@@ -18,8 +18,7 @@ use object_store::client::{
 };
 use rustls::{ClientConfig, RootCertStore};
 
-use crate::OpenError;
-use crate::config::S3Place;
+use crate::{OpenError, Place};
 
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// From the request to the head of its answer; a part of an upload is sent in it.
@@ -28,16 +27,16 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 const IDLE_MAX: Duration = Duration::from_secs(30);
 
-pub(super) type Pool = Client<HttpsConnector<Tcp>, HttpRequestBody>;
+pub(crate) type Pool = Client<HttpsConnector<Tcp>, HttpRequestBody>;
 
 /// Connections to one store.
 #[derive(Clone, Debug)]
-pub(super) struct Connector {
+pub(crate) struct Connector {
     pool: Pool,
 }
 
 impl Connector {
-    pub(super) fn new(place: &S3Place) -> Result<Self, OpenError> {
+    pub(crate) fn new(place: &Place) -> Result<Self, OpenError> {
         let mut roots = RootCertStore::empty();
         for certificate in rustls_native_certs::load_native_certs().certs {
             // One that cannot be used is no reason not to trust the others.
