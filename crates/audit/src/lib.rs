@@ -27,6 +27,7 @@ pub mod files;
 pub mod history;
 pub mod holds;
 pub mod leaf;
+mod lock;
 pub mod log;
 mod mark;
 pub mod metrics;

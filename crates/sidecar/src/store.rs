@@ -143,12 +143,21 @@ impl Drop for Ended {
     }
 }
 
-/// Takes the lock of the data directory; it is free again when the file is closed, also by a crash.
-fn lock(dir: &Path) -> Result<File, StartError> {
+/// The lock of the data directory; free again when this is dropped, and after a crash.
+struct DataLock(File);
+
+impl Drop for DataLock {
+    /// Closing the file is not enough: a program that another thread starts just now shares it until it is executed, and would keep the lock.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
+fn lock(dir: &Path) -> Result<DataLock, StartError> {
     let read_only = |source| StartError::ReadOnly { path: dir.to_owned(), source };
     let file = File::options().create(true).truncate(false).write(true).open(dir.join("sidecar.lock")).map_err(read_only)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(DataLock(file)),
         Err(TryLockError::WouldBlock) => Err(StartError::Locked { path: dir.to_owned() }),
         Err(TryLockError::Error(source)) => Err(read_only(source)),
     }

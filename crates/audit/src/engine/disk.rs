@@ -8,6 +8,8 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
+use crate::lock::DirectoryLock;
+
 /// Files by their paths.
 pub trait Disk: Send + Sync + 'static {
     /// Makes an empty file, in the place of one that may be there.
@@ -93,12 +95,7 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send>>> {
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o640).open(path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(file))),
-            Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(error)) => Err(error),
-        }
+        Ok(DirectoryLock::take(path)?.map(|lock| Box::new(lock) as _))
     }
 }
 

@@ -2,7 +2,6 @@
 //! that is durable.
 
 use std::collections::HashMap;
-use std::fs::{File, TryLockError};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use super::cipher::{ALG, Context, Key, NONCE_BYTES, TAG_BYTES, UnitKey, mac, non
 use super::expiring::has_expired;
 use super::{Enc, KeyError, Opened, Sealed, SubjectsOptions, Unsealed, master, schema};
 use crate::entry::Task;
+use crate::lock::DirectoryLock;
 
 /// A key, wrapped: its nonce, itself, its tag.
 const WRAPPED_BYTES: usize = NONCE_BYTES + 32 + TAG_BYTES;
@@ -36,7 +36,7 @@ pub(crate) struct Keys {
     /// Persons who were erased lately.
     pub(crate) gone: HashMap<Name, Gone>,
     /// Held for as long as these keys are: two who work with them would not know of each other's master key, nor of whom the other has erased.
-    _lock: File,
+    _lock: DirectoryLock,
     /// A key was destroyed, and the write-ahead log may still have a copy.
     pub(crate) unscrubbed: bool,
 }
@@ -212,16 +212,11 @@ impl Keys {
 }
 
 /// The right to work with the keys of a directory, which one process has at a time.
-fn lock(directory: &Path) -> Result<File> {
+fn lock(directory: &Path) -> Result<DirectoryLock> {
     let path = directory.join("lock");
-    let failed =
-        |source| KeyError::File { path: path.clone(), what: "cannot be opened: who works with the keys of the audit log locks it", source };
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(KeyError::InUse { directory: directory.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(failed(source)),
-    }
+    let what = "cannot be opened: who works with the keys of the audit log locks it";
+    let taken = DirectoryLock::take(&path).map_err(|source| KeyError::File { path, what, source })?;
+    taken.ok_or_else(|| KeyError::InUse { directory: directory.to_owned() })
 }
 
 /// With what an event is sealed, if it is, and under what its actor is found.

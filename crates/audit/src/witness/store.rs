@@ -1,7 +1,7 @@
 //! What a witness remembers: one file for each log, named by the digest of its origin, with the last checkpoint it signed.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::files::install;
 use crate::leaf::hex;
+use crate::lock::DirectoryLock;
 
 /// Why a witness cannot remember.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +33,7 @@ pub(super) struct Store {
     latest: HashMap<String, (Checkpoint, String)>,
     /// A write that failed: nobody knows what is on the disk.
     failed: Option<PathBuf>,
-    _lock: File,
+    _lock: DirectoryLock,
 }
 
 /// A file's name.
@@ -48,12 +49,8 @@ impl Store {
         };
         fs::create_dir_all(directory).map_err(io(directory))?;
         let path = directory.join("lock");
-        let lock = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(io(&path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Err(StoreError::Locked { path: directory.to_owned() }),
-            Err(fs::TryLockError::Error(source)) => return Err(StoreError::Io { path, source }),
-        }
+        let taken = DirectoryLock::take(&path).map_err(io(&path))?;
+        let lock = taken.ok_or_else(|| StoreError::Locked { path: directory.to_owned() })?;
         let mut latest = HashMap::new();
         for entry in fs::read_dir(directory).map_err(io(directory))? {
             let path = entry.map_err(io(directory))?.path();
