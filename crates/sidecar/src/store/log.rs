@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::record::Batch;
 
@@ -195,16 +195,25 @@ pub(crate) struct Oldest {
 /// The oldest batches of a topic.
 pub(crate) fn oldest(db: &Connection, topic: u32, rows_max: usize) -> rusqlite::Result<Vec<Oldest>> {
     db.prepare_cached("SELECT id, at_ms, total, places FROM batches WHERE id > ?1 AND id < ?2 ORDER BY id LIMIT ?3")?
-        .query_map(params![row_id(topic, 0), row_id(topic + 1, 0), rows_max as i64], |row| {
-            let places = Batch::places(row.get_ref(3)?.as_blob().unwrap_or_default());
-            Ok(Oldest {
-                seq: seq_of(row.get(0)?),
-                at_ms: row.get(1)?,
-                total: row.get::<_, i64>(2)?.cast_unsigned(),
-                lows: places.iter().map(|place| place.first()).collect(),
-            })
-        })?
+        .query_map(params![row_id(topic, 0), row_id(topic + 1, 0), rows_max as i64], read_oldest)?
         .collect()
+}
+
+/// The oldest batch of a topic that is of `at_ms` or later.
+pub(crate) fn since(db: &Connection, topic: u32, at_ms: i64) -> rusqlite::Result<Option<Oldest>> {
+    db.prepare_cached("SELECT id, at_ms, total, places FROM batches WHERE id > ?1 AND id < ?2 AND at_ms >= ?3 ORDER BY id LIMIT 1")?
+        .query_row(params![row_id(topic, 0), row_id(topic + 1, 0), at_ms], read_oldest)
+        .optional()
+}
+
+fn read_oldest(row: &Row<'_>) -> rusqlite::Result<Oldest> {
+    let places = Batch::places(row.get_ref(3)?.as_blob().unwrap_or_default());
+    Ok(Oldest {
+        seq: seq_of(row.get(0)?),
+        at_ms: row.get(1)?,
+        total: row.get::<_, i64>(2)?.cast_unsigned(),
+        lows: places.iter().map(|place| place.first()).collect(),
+    })
 }
 
 /// Deletes the batches of a topic up to `seq`.

@@ -5,6 +5,7 @@
 //! * A transaction that fails as a whole is rolled back and its commands are done again one by one, so that a delete still
 //!   gets through when the disk is too full for the publication beside it. Nothing failed is ever acknowledged.
 
+mod away;
 mod retention;
 
 use std::collections::{HashMap, VecDeque};
@@ -102,13 +103,14 @@ fn millis(duration: Duration) -> i64 {
 
 impl Writer {
     pub(crate) fn new(
-        db: Connection,
+        mut db: Connection,
         options: &Options,
         registry: Arc<RwLock<HashMap<Arc<str>, Arc<Topic>>>>,
         checkpoints: Checkpoints,
         queue: WeakSender<Command>,
         closing: Arc<AtomicBool>,
     ) -> Result<Self, StoreError> {
+        away::leave_out(&mut db, now_ms())?;
         let mut writer = Self {
             registry,
             topics: HashMap::new(),
@@ -241,7 +243,10 @@ impl Writer {
         let Some(log) = self.topics.get(&topic) else {
             return Err(StoreError::Closed);
         };
-        let positions: Vec<Cursor> = log.ends.lows.iter().map(|low| Cursor { next: *low, hint: log.ends.first_seq - 1 }).collect();
+        // What is too old may still be there, for another group or as the last batch of all; nobody new is given it, who may have been here before.
+        let (lows, first_seq) = log::since(&self.db, topic, now_ms.saturating_sub(log.retention_ms))?
+            .map_or_else(|| (log.ends.heads.clone(), log.ends.last_seq + 1), |oldest| (oldest.lows, oldest.seq));
+        let positions: Vec<Cursor> = lows.into_iter().map(|next| Cursor { next, hint: first_seq - 1 }).collect();
         log::put_cursors(&self.db, app, topic, now_ms, &positions)?;
         let cell = Arc::new(CursorCell::new(app.into(), topic, positions.clone()));
         self.groups.push(Group { cell: cell.clone(), durable: positions, seen_ms: now_ms });

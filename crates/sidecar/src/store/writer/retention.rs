@@ -14,7 +14,7 @@ const SWEEP_ROWS: usize = 128;
 /// Such steps before a publication is refused.
 const ROOM_STEPS: usize = 32;
 /// A group that is in use says so at least this often.
-const SEEN_EVERY_MS: i64 = 3_600_000;
+pub(super) const SEEN_EVERY_MS: i64 = 3_600_000;
 
 impl Writer {
     /// Makes positions durable that moved. A failure leaves them to the next time.
