@@ -1,5 +1,6 @@
 //! State: every call of Dapr's table, conditions, transactions, expiry. What differs by store is asserted for each.
 
+use fte_bus::{Guard, Operation, Save, Saved, Sidecar, SidecarConfig, StateStore};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -20,6 +21,7 @@ pub(crate) const CASES: &[Case] = cases![
     bulk_get_answers_for_every_key,
     a_transaction_writes_all,
     a_failed_transaction,
+    a_transaction_of_the_sdk,
     what_has_expired_is_not_there,
     a_time_to_live_ends_with_a_save_that_says_so,
     what_cannot_be_done_says_why,
@@ -272,6 +274,38 @@ async fn a_transaction_writes_all(world: &World) {
         json!({"operations": [{"operation": "upsert", "request": {"key": made, "value": 9}}], "metadata": {"partitionKey": "x"}});
     world.send(Method::PUT, &put, &[("content-type", JSON)], operations.to_string()).await.expect_status(204);
     assert_eq!(rows.value(&made).await, 9);
+}
+
+async fn a_transaction_of_the_sdk(world: &World) {
+    let mut config = SidecarConfig::at(world.api().base());
+    config.api_token = world.target.api_token.clone();
+    let store = StateStore::new(Sidecar::new(config).expect("a client"), &world.target.statestore);
+    let (made, changed, gone, dropped) = (world.mark(), world.mark(), world.mark(), world.mark());
+    let save = |key: &str, value: u32, guard| Save { key: key.to_owned(), value: value.to_string().into(), guard, ttl: None };
+    for key in [&changed, &gone, &dropped] {
+        assert_eq!(store.save(save(key, 1, Guard::Absent)).await.expect("saved"), Saved::Written);
+    }
+    let etag = async |key: &str| store.get(key).await.expect("read").expect("there").etag;
+    let (before, last) = (etag(&changed).await, etag(&gone).await);
+    let operations = [
+        Operation::Save(save(&made, 1, Guard::Absent)),
+        Operation::Save(save(&changed, 2, Guard::Unchanged(before.clone()))),
+        Operation::Delete { key: gone.clone(), etag: Some(last) },
+        Operation::Delete { key: dropped.clone(), etag: None },
+    ];
+    store.transaction(&operations).await.expect("all of it");
+    let value = async |key: &str| store.get(key).await.expect("read").map(|document| document.value);
+    assert_eq!((value(&made).await, value(&changed).await), (Some("1".into()), Some("2".into())));
+    assert_eq!((value(&gone).await, value(&dropped).await), (None, None));
+    // What does not hold any more is an error, whatever the store had done of it by then.
+    for stale in [
+        Operation::Save(save(&made, 9, Guard::Absent)),
+        Operation::Save(save(&changed, 9, Guard::Unchanged(before.clone()))),
+        Operation::Delete { key: changed.clone(), etag: Some(before) },
+    ] {
+        store.transaction(&[stale]).await.expect_err("a conflict");
+    }
+    assert_eq!((value(&made).await, value(&changed).await), (Some("1".into()), Some("2".into())));
 }
 
 async fn a_failed_transaction(world: &World) {

@@ -55,6 +55,7 @@ pub(crate) struct Target {
     pub(crate) description: String,
     pub(crate) pubsub: String,
     pub(crate) statestore: String,
+    pub(crate) api_token: Option<String>,
     pub(crate) app_token: Option<String>,
     /// The first is the one that is asked.
     pub(crate) sidecars: Vec<Sidecar>,
@@ -175,6 +176,7 @@ impl Plan {
             ),
             pubsub: self.pubsub,
             statestore: self.statestore,
+            api_token: self.api_token,
             app_token: self.app_token,
             sidecars,
             features,

@@ -50,6 +50,36 @@ pub(super) struct Worker {
     pub(super) faults: Faults,
 }
 
+/// How it ended with a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Done,
+    /// Its dead letter is published.
+    Rejected,
+    /// It will come again.
+    Retried,
+}
+
+impl End {
+    /// As the metric has it.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Rejected => "reject",
+            Self::Retried => "retry",
+        }
+    }
+
+    /// Whether the record may be acknowledged.
+    fn acknowledges(self) -> bool {
+        self != Self::Retried
+    }
+
+    fn done(done: bool) -> Self {
+        if done { Self::Done } else { Self::Retried }
+    }
+}
+
 /// Why a handler gave no outcome.
 #[derive(Debug, thiserror::Error)]
 enum Fault {
@@ -64,71 +94,73 @@ impl Worker {
     pub(super) async fn work(&self, records: Vec<Record>) -> Vec<bool> {
         let count = records.len();
         let _in_flight = metrics::InFlight::start(&self.topic, count);
-        let acknowledged = match &self.work {
+        let ends = match &self.work {
             Work::Records(handler) => {
                 let handling = handler(records);
                 let mut kept = self.guarded(handling).await.unwrap_or_default();
                 kept.resize(count, false);
-                kept
+                kept.into_iter().map(End::done).collect()
             }
             Work::Events(_) => self.work_events(records).await,
         };
-        let done = acknowledged.iter().filter(|done| **done).count();
-        metrics::consumed(&self.topic, "done", done);
-        metrics::consumed(&self.topic, "retry", count - done);
-        acknowledged
+        for end in [End::Done, End::Rejected, End::Retried] {
+            metrics::consumed(&self.topic, end.as_str(), ends.iter().filter(|ended| **ended == end).count());
+        }
+        ends.into_iter().map(End::acknowledges).collect()
     }
 
-    async fn work_events(&self, records: Vec<Record>) -> Vec<bool> {
-        let mut acknowledged = vec![false; records.len()];
+    async fn work_events(&self, records: Vec<Record>) -> Vec<End> {
+        let mut ends = vec![End::Retried; records.len()];
         let mut places = Vec::with_capacity(records.len());
         let mut deliveries = Vec::with_capacity(records.len());
         for (place, record) in records.into_iter().enumerate() {
             match RawEvent::parse(&record.body) {
-                Ok(event) if event.replayed_for().is_some_and(|consumer| consumer != &*self.consumer) => acknowledged[place] = true,
+                Ok(event) if event.replayed_for().is_some_and(|consumer| consumer != &*self.consumer) => ends[place] = End::Done,
                 Ok(event) => {
                     places.push(place);
                     deliveries.push(Delivery { event, record });
                 }
                 Err(error) => {
-                    acknowledged[place] = self.reject(&record, None, "unparsable", error.to_string(), 1).await;
+                    ends[place] = self.reject(&record, None, "unparsable", error.to_string(), 1).await;
                 }
             }
         }
-        for (place, done) in places.into_iter().zip(self.handle_once(deliveries).await) {
-            acknowledged[place] = done;
+        for (place, end) in places.into_iter().zip(self.handle_once(deliveries).await) {
+            ends[place] = end;
         }
-        acknowledged
+        ends
     }
 
     /// Handles what was not done before, and marks what is done now.
-    async fn handle_once(&self, deliveries: Vec<Delivery>) -> Vec<bool> {
+    async fn handle_once(&self, deliveries: Vec<Delivery>) -> Vec<End> {
         let Some(dedupe) = &self.options.dedupe else {
             return self.handle(deliveries).await;
         };
-        let mut acknowledged = match dedupe.seen(&self.consumer, deliveries.iter().map(|delivery| &delivery.event)).await {
-            Ok(seen) => seen,
+        let mut ends: Vec<End> = match dedupe.seen(&self.consumer, deliveries.iter().map(|delivery| &delivery.event)).await {
+            Ok(seen) => seen.into_iter().map(End::done).collect(),
             Err(error) => {
                 tracing::warn!(topic = %self.topic, error = %chain(&error), "marks could not be read; the events will come again");
-                return vec![false; deliveries.len()];
+                return vec![End::Retried; deliveries.len()];
             }
         };
         let (places, fresh): (Vec<usize>, Vec<Delivery>) =
-            deliveries.into_iter().enumerate().filter(|(place, _)| !acknowledged[*place]).unzip();
+            deliveries.into_iter().enumerate().filter(|(place, _)| !ends[*place].acknowledges()).unzip();
         let events: Vec<RawEvent> = fresh.iter().map(|delivery| delivery.event.clone()).collect();
-        for ((place, event), done) in places.into_iter().zip(events).zip(self.handle(fresh).await) {
-            acknowledged[place] = done;
-            if done && let Err(error) = dedupe.mark(&self.consumer, &event).await {
+        for ((place, event), end) in places.into_iter().zip(events).zip(self.handle(fresh).await) {
+            ends[place] = end;
+            if end.acknowledges()
+                && let Err(error) = dedupe.mark(&self.consumer, &event).await
+            {
                 // The effect is there and the event is acknowledged; only a redelivery would find no mark.
                 tracing::warn!(topic = %self.topic, id = %event.id, error = %chain(&error), "event done, but not marked");
             }
         }
-        acknowledged
+        ends
     }
 
-    async fn handle(&self, deliveries: Vec<Delivery>) -> Vec<bool> {
+    async fn handle(&self, deliveries: Vec<Delivery>) -> Vec<End> {
         let Work::Events(handler) = &self.work else {
-            return vec![false; deliveries.len()];
+            return vec![End::Retried; deliveries.len()];
         };
         if deliveries.is_empty() {
             return Vec::new();
@@ -137,29 +169,29 @@ impl Worker {
         let records: Vec<Record> = deliveries.iter().map(|delivery| delivery.record.clone()).collect();
         match self.guarded(handler(deliveries)).await {
             Ok(outcomes) => {
-                let mut acknowledged = Vec::with_capacity(records.len());
+                let mut ends = Vec::with_capacity(records.len());
                 let mut outcomes = outcomes.into_iter();
                 for record in &records {
-                    acknowledged.push(self.conclude(record, outcomes.next()).await);
+                    ends.push(self.conclude(record, outcomes.next()).await);
                 }
-                acknowledged
+                ends
             }
             Err(fault) => match records.as_slice() {
                 [one] => vec![self.fault(one, &fault).await],
                 many => {
-                    let mut acknowledged = Vec::with_capacity(many.len());
+                    let mut ends = Vec::with_capacity(many.len());
                     for record in many {
-                        acknowledged.push(self.handle_alone(record).await);
+                        ends.push(self.handle_alone(record).await);
                     }
-                    acknowledged
+                    ends
                 }
             },
         }
     }
 
-    async fn handle_alone(&self, record: &Record) -> bool {
+    async fn handle_alone(&self, record: &Record) -> End {
         let (Work::Events(handler), Ok(event)) = (&self.work, RawEvent::parse(&record.body)) else {
-            return false;
+            return End::Retried;
         };
         match self.guarded(handler(vec![Delivery { event, record: record.clone() }])).await {
             Ok(outcomes) => self.conclude(record, outcomes.into_iter().next()).await,
@@ -167,27 +199,27 @@ impl Worker {
         }
     }
 
-    async fn conclude(&self, record: &Record, outcome: Option<Outcome>) -> bool {
+    async fn conclude(&self, record: &Record, outcome: Option<Outcome>) -> End {
         match outcome {
-            Some(Outcome::Done) => true,
+            Some(Outcome::Done) => End::Done,
             Some(Outcome::Reject(error)) => {
                 let (source, id) = identity(record);
                 self.reject(record, Some((&source, &id)), "rejected", chain(&*error), 1).await
             }
             Some(Outcome::Retry(error)) => {
                 tracing::debug!(topic = %self.topic, offset = record.offset, reason = %chain(&*error), "event will be delivered again");
-                false
+                End::Retried
             }
-            None => false,
+            None => End::Retried,
         }
     }
 
-    async fn fault(&self, record: &Record, fault: &Fault) -> bool {
+    async fn fault(&self, record: &Record, fault: &Fault) -> End {
         let (source, id) = identity(record);
         let attempts = self.faults.note(&source, &id);
         tracing::error!(topic = %self.topic, id, attempts, %fault, "handler failed");
         if attempts < FAULTS_MAX || !self.last_words_said(record, fault, attempts).await {
-            return false;
+            return End::Retried;
         }
         self.reject(record, Some((&source, &id)), "handler_failed", fault.to_string(), attempts).await
     }
@@ -206,18 +238,17 @@ impl Worker {
         }
     }
 
-    async fn reject(&self, record: &Record, identity: Option<(&str, &str)>, code: &'static str, reason: String, attempts: u32) -> bool {
-        metrics::consumed(&self.topic, "reject", 1);
+    async fn reject(&self, record: &Record, identity: Option<(&str, &str)>, code: &'static str, reason: String, attempts: u32) -> End {
         let rejected = Rejected { record, identity, consumer: &self.consumer, code, reason, attempts };
         let Some(dead_letters) = &self.dead_letters else {
             tracing::error!(topic = %self.topic, reason = %rejected.reason, "event rejected, but there is no dead-letter topic: it will come again");
-            return false;
+            return End::Retried;
         };
         match dead_letters.publish(&rejected).await {
-            Ok(()) => true,
+            Ok(()) => End::Rejected,
             Err(error) => {
                 tracing::warn!(topic = %self.topic, error = %chain(&error), "dead letter was not published; the event will come again");
-                false
+                End::Retried
             }
         }
     }

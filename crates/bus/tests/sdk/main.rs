@@ -4,6 +4,7 @@
 
 mod invoking;
 mod jobs;
+mod metering;
 mod publishing;
 mod state;
 mod subscribing;
