@@ -30,6 +30,9 @@ pub enum Place {
 impl Place {
     /// Reads the environment.
     pub fn from_env(env: &impl Env) -> Result<Self, ConfigError> {
+        // What is said in vain is said wrongly all the same.
+        env.parsed::<bool>(ENV_PATH_STYLE)?;
+        env.parsed::<bool>(ENV_ALLOW_HTTP)?;
         let Some(text) = env.get(ENV_ARTIFACTS) else { return Ok(Self::Data) };
         let refused = |expected: &str| Err(ConfigError::variable(ENV_ARTIFACTS, text.clone(), expected));
         match text.split_once("://") {

@@ -1,8 +1,12 @@
 //! The audit service's own settings.
 
-use std::path::PathBuf;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use fte_service::{ConfigError, Env, Ports};
+use fte_tlog::{Policy, SignerKey};
+use zeroize::Zeroizing;
 
 use crate::retention::KEPT_DAYS;
 
@@ -111,6 +115,18 @@ impl Config {
         let (key_file, key_secret) = place(env, ENV_KEY_FILE, ENV_KEY_SECRET)?;
         let (next_key_file, next_key_secret) = place(env, ENV_NEXT_KEY_FILE, ENV_NEXT_KEY_SECRET)?;
         let (master_key_file, master_key_secret) = place(env, ENV_MASTER_KEY_FILE, ENV_MASTER_KEY_SECRET)?;
+        let witness_policy = env.get(ENV_WITNESS_POLICY).filter(|path| !path.is_empty()).map(PathBuf::from);
+        for (name, file) in [(ENV_KEY_FILE, &key_file), (ENV_NEXT_KEY_FILE, &next_key_file)] {
+            holds(name, file.as_deref(), "a file with a private key of a log, PRIVATE+KEY+name+id+…", |text| {
+                text.is_none_or(|text| text.trim().parse::<SignerKey>().is_ok())
+            })?;
+        }
+        holds(ENV_MASTER_KEY_FILE, master_key_file.as_deref(), "a file with 64 hexadecimal digits", |text| {
+            text.map(str::trim_end).is_none_or(|text| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        })?;
+        holds(ENV_WITNESS_POLICY, witness_policy.as_deref(), "a file with a C2SP tlog-policy", |text| {
+            text.is_some_and(|text| text.parse::<Policy>().is_ok())
+        })?;
         Ok(Self {
             cache_kib: env.parsed_or(ENV_CACHE_KIB, default.cache_kib)?,
             readers_max,
@@ -121,7 +137,7 @@ impl Config {
             next_key_secret,
             master_key_file,
             master_key_secret,
-            witness_policy: env.get(ENV_WITNESS_POLICY).filter(|path| !path.is_empty()).map(PathBuf::from),
+            witness_policy,
             record_reads: env.parsed_or(ENV_RECORD_READS, default.record_reads)?,
             contents_days,
         })
@@ -137,6 +153,19 @@ fn place(env: &impl Env, file: &'static str, secret: &'static str) -> Result<(Op
             Err(ConfigError::variable(secret, name.clone(), format!("nothing, as {file} is set: the key is in one place")))
         }
         _ => Ok((path, name)),
+    }
+}
+
+/// Refuses a file that cannot be what it is named as, while nothing is started yet. `fits` is asked of its text, and of none where it is missing.
+fn holds(name: &'static str, path: Option<&Path>, expected: &str, fits: impl Fn(Option<&str>) -> bool) -> Result<(), ConfigError> {
+    let Some(path) = path else { return Ok(()) };
+    match fs::read_to_string(path).map(Zeroizing::new) {
+        Ok(text) if fits(Some(&text)) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && fits(None) => Ok(()),
+        Err(source) if source.kind() != io::ErrorKind::InvalidData => {
+            Err(ConfigError::Unreadable { name: name.to_owned(), path: path.to_owned(), source })
+        }
+        _ => Err(ConfigError::variable(name, path.display().to_string(), expected)),
     }
 }
 

@@ -102,10 +102,13 @@ impl Up {
         let configs =
             Name::ALL.map(|name| Config::read(name, &env)).into_iter().collect::<Result<Vec<_>, _>>().map_err(server::config_error)?;
 
+        let options = self.sidecar_options(&settings)?;
+        fte_sidecar::check(&options).map_err(|error| server::sidecar_error(error, "--sidecar-port"))?;
+
         let listeners = self.listen().await?;
         let tokens = Name::ALL.map(|_| Tokens { app: secret(), api: secret() });
         let lost = lost_log(&self.data);
-        let sidecar = self.start_sidecar(&settings, &listeners, &tokens).await?;
+        let sidecar = self.start_sidecar(options, &settings, &listeners, &tokens).await?;
         if let Some(warning) = lost {
             tracing::warn!("{warning}");
         }
@@ -170,7 +173,8 @@ impl Up {
         Ok(Listeners { api, apps })
     }
 
-    async fn start_sidecar(&self, settings: &Settings, listeners: &Listeners, tokens: &[Tokens]) -> Result<Sidecar, Error> {
+    /// Without the apps, whose ports are not known yet.
+    fn sidecar_options(&self, settings: &Settings) -> Result<Options, Error> {
         let mut options = Options::new(&self.data);
         options.resiliency = Resiliency::from_yaml(RESILIENCY).map_err(|error| Error::Start {
             what: "the resiliency policy is not usable".to_owned(),
@@ -187,6 +191,16 @@ impl Up {
             partitions: u16::try_from(topic.partitions).unwrap_or(u16::MAX),
             retention: Some(Duration::from_millis(topic.retention_ms)),
         }));
+        Ok(options)
+    }
+
+    async fn start_sidecar(
+        &self,
+        mut options: Options,
+        settings: &Settings,
+        listeners: &Listeners,
+        tokens: &[Tokens],
+    ) -> Result<Sidecar, Error> {
         for ((name, listener), tokens) in Name::ALL.into_iter().zip(&listeners.apps).zip(tokens) {
             options.apps.push(AppSpec {
                 app_id: name.app_id(),

@@ -109,6 +109,15 @@ pub trait Env {
         parse_duration(&value).ok_or_else(|| ConfigError::variable(name, value, r#"a duration such as "500ms", "30s" or "15m""#))
     }
 
+    /// The same, of at least a second: nobody can do anything in no time.
+    fn patience_or(&self, name: &str, default: Duration) -> Result<Duration, ConfigError> {
+        let found = self.duration_or(name, default)?;
+        if found >= Duration::from_secs(1) {
+            return Ok(found);
+        }
+        Err(ConfigError::variable(name, self.get(name).unwrap_or_default(), "a duration of at least 1s"))
+    }
+
     /// A variable whose name ends in a unit: whole milliseconds, or the default.
     fn millis_or(&self, name: &str, default: Duration) -> Result<Duration, ConfigError> {
         Ok(self.parsed::<u64>(name)?.map_or(default, Duration::from_millis))

@@ -162,7 +162,7 @@ async fn as_problem(front: &Front, trace: &TraceParent, mut response: Response) 
 }
 
 /// The problem behind a bare status, with what the framework said where it says more than the status does.
-fn from_status(status: StatusCode, said: Option<&str>) -> Problem {
+pub(crate) fn from_status(status: StatusCode, said: Option<&str>) -> Problem {
     let (code, detail) = match status {
         StatusCode::NOT_FOUND => ("route_not_found", "There is nothing at this path; /docs lists what there is."),
         StatusCode::METHOD_NOT_ALLOWED => {

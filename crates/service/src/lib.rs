@@ -8,6 +8,7 @@
 
 pub mod agents;
 mod api;
+mod app;
 mod arrival;
 mod audit;
 pub mod browser;
@@ -32,13 +33,14 @@ mod throttle;
 mod trace;
 
 pub use api::{ApiOptions, api_router};
+pub use app::app_router;
 pub use arrival::Arrival;
 pub use audit::{AuditTrail, NotRecorded};
 pub use bus::Bus;
 pub use env::{ConfigError, Env, MapEnv, ProcessEnv, Setting, parse_duration};
 pub use fte_bus::chain;
 pub use page::{Page, decode_cursor, encode_cursor};
-pub use probes::{Check, CheckState, Readiness, app_router, check};
+pub use probes::{Check, CheckState, Readiness, check};
 pub use problem::{FieldError, Problem};
 pub use run::{Error, Service, ServiceError, run};
 pub use server::{Limits, Phase, Serving, serve};

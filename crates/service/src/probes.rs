@@ -93,11 +93,6 @@ impl Readiness {
     }
 }
 
-/// What the sidecar calls: the service's own routes, and the probes.
-pub fn app_router(app: Router, readiness: &Readiness) -> Router {
-    app.merge(probes(readiness))
-}
-
 pub(crate) fn probes(readiness: &Readiness) -> Router {
     Router::new()
         .route("/health", get(health))

@@ -15,12 +15,13 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::ApiRoutes;
 use crate::api::{ApiOptions, api_router};
+use crate::app::app_router;
 use crate::audit::AuditTrail;
 use crate::bus::Bus;
 use crate::configured::Configured;
 use crate::diagnosis;
 use crate::metrics;
-use crate::probes::{Check, Readiness, app_router, check};
+use crate::probes::{Check, Readiness, check};
 use crate::server::{Limits, serve};
 use crate::settings::Settings;
 

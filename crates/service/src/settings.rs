@@ -144,7 +144,8 @@ impl Settings {
         };
         let api_addr = env.parsed_or(ENV_API_ADDR, SocketAddr::from(([127, 0, 0, 1], ports.api)))?;
         let keys = env.parsed::<PathBuf>(ENV_API_KEYS_FILE)?.map(|path| Keys::read(ENV_API_KEYS_FILE, &path)).transpose()?;
-        if keys.is_none() && !api_addr.ip().is_loopback() && !env.parsed_or(ENV_ALLOW_ANONYMOUS, false)? {
+        let allow_anonymous = env.parsed_or(ENV_ALLOW_ANONYMOUS, false)?;
+        if keys.is_none() && !api_addr.ip().is_loopback() && !allow_anonymous {
             let expected = format!(
                 "an address of this machine only, such as 127.0.0.1:{}, since anybody could start agents there: name a file of API keys in \
                  {ENV_API_KEYS_FILE} (`fte keys new` makes keys), or set {ENV_ALLOW_ANONYMOUS}=true if something before this API asks who calls",

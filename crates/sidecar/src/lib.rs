@@ -114,10 +114,7 @@ pub struct Sidecar {
 pub async fn start(options: Options) -> Result<Sidecar, StartError> {
     check(&options)?;
     metrics::register();
-    let secrets = match &options.secrets_file {
-        None => None,
-        Some(path) => Some(api::secrets::Secrets::read(path).map_err(|source| StartError::Secrets { path: path.clone(), source })?),
-    };
+    let secrets = read_secrets(&options)?;
     for warning in options.resiliency.warnings() {
         tracing::warn!("{warning}");
     }
@@ -190,7 +187,12 @@ pub async fn start(options: Options) -> Result<Sidecar, StartError> {
     Ok(Sidecar { http_addrs, work, stop_work, api, stop_api, background, drain: context.limits.drain, threads })
 }
 
-fn check(options: &Options) -> Result<(), StartError> {
+/// Finds what is wrong with options before a port is bound and a file is made. [`start`] does it, too.
+///
+/// # Errors
+/// An option that cannot be used, or a secrets file that cannot be read.
+pub fn check(options: &Options) -> Result<(), StartError> {
+    read_secrets(options)?;
     let bad = |text: String| Err(StartError::Options(text));
     for (what, name) in [("pubsub", &options.pubsub), ("statestore", &options.statestore), ("secretstore", &options.secretstore)] {
         if name.is_empty() || name == "bulk" || name.contains('/') {
@@ -219,6 +221,12 @@ fn check(options: &Options) -> Result<(), StartError> {
         }
     }
     Ok(())
+}
+
+fn read_secrets(options: &Options) -> Result<Option<api::secrets::Secrets>, StartError> {
+    let read =
+        |path: &std::path::PathBuf| api::secrets::Secrets::read(path).map_err(|source| StartError::Secrets { path: path.clone(), source });
+    options.secrets_file.as_ref().map(read).transpose()
 }
 
 impl Sidecar {

@@ -278,6 +278,41 @@ async fn a_start_that_cannot_succeed_is_one_clear_line_and_exit_code_2() {
 }
 
 #[tokio::test]
+async fn a_bad_variable_is_named_before_a_port_is_bound_and_a_file_is_made() {
+    let dir = Dir::new();
+    let bad = dir.write("bad", "no key and no policy");
+    let (bad, missing) = (bad.to_str().unwrap(), dir.join("missing"));
+    // Whoever came as far as the port would name that.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for (name, value) in [
+        ("FTE_AGENTS", bad),
+        ("FTE_API_KEYS_FILE", bad),
+        ("FTE_ALLOW_ANONYMOUS", "maybe"),
+        ("FTE_ARTIFACTS_ALLOW_HTTP", "maybe"),
+        ("FTE_SECRETS_FILE", bad),
+        ("FTE_RUNNER_PLACES", "none"),
+        ("FTE_RUNNER_APPROVAL_TTL", "0s"),
+        ("FTE_AUDIT_READERS_MAX", "0"),
+        ("FTE_AUDIT_KEY_FILE", bad),
+        ("FTE_AUDIT_NEXT_KEY_FILE", bad),
+        ("FTE_AUDIT_MASTER_KEY_FILE", bad),
+        ("FTE_AUDIT_WITNESS_POLICY", bad),
+        ("FTE_AUDIT_WITNESS_POLICY", missing.to_str().unwrap()),
+    ] {
+        let args = ["up", "--data", dir.join("data").to_str().unwrap(), "--port", &port, "--sidecar-port", "0"].map(str::to_owned);
+        let ran = command(&[]).args(args).env(name, value).output().await.unwrap();
+        let said = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(ran.status.code(), Some(2), "{name}={value}: {said}");
+        // Of these two the line of the file is named.
+        let named = if ["FTE_AGENTS", "FTE_API_KEYS_FILE"].contains(&name) { bad } else { name };
+        assert!(said.contains(named), "{name}={value}: {said}");
+        assert!(!said.contains("in use"), "{name}={value}: {said}");
+    }
+    assert!(!dir.join("data").exists());
+}
+
+#[tokio::test]
 async fn what_looks_wrong_at_the_start_is_said_and_nothing_else() {
     let dir = Dir::new();
     let env = [("FTE_AGENT", "agents.toml"), ("FTE_SECRET_KEY", "x")];
