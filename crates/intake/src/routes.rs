@@ -26,7 +26,12 @@ use crate::intake::Intake;
 use crate::request::NewTask;
 
 pub(crate) fn routes(intake: Arc<Intake>) -> ApiRoutes {
-    ApiRoutes::default().routes(routes!(create_task)).route("/tasks", post(create_task)).with_state(intake)
+    let mut routes = ApiRoutes::default().routes(routes!(create_task)).route("/tasks", post(create_task));
+    let paths = &mut routes.get_openapi_mut().paths.paths;
+    if let Some(short) = paths.get("/v1/tasks").cloned() {
+        paths.insert("/tasks".to_owned(), short);
+    }
+    routes.with_state(intake)
 }
 
 /// A task was accepted.

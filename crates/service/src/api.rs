@@ -1,5 +1,7 @@
 //! The public API: every service's routes under one URL space, their OpenAPI document, its page at `/docs`, the probes, and the front.
 
+mod document;
+
 use std::net::SocketAddr;
 
 use axum::response::{IntoResponse, Redirect};
@@ -7,7 +9,6 @@ use axum::routing::get;
 use axum::{Router, middleware};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use utoipa::openapi::{Info, InfoBuilder, License};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::ApiRoutes;
@@ -47,12 +48,9 @@ impl ApiOptions {
 
 /// Merges the services' routes, adds what every API has, and puts the front before all of it.
 pub fn api_router(routes: Vec<ApiRoutes>, readiness: &Readiness, options: ApiOptions) -> Router {
-    let merged = routes.into_iter().fold(ApiRoutes::default(), ApiRoutes::merge);
+    let merged = routes.into_iter().fold(probes(readiness), ApiRoutes::merge);
     let (router, mut document) = merged.split_for_parts();
-    document.info = about();
-    // The router's sign for "the rest of the path" is none of OpenAPI's: a parameter has the name that it is described by.
-    document.paths.paths =
-        std::mem::take(&mut document.paths.paths).into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
+    document::complete(&mut document);
     let document = Bytes::from(document.to_json().unwrap_or_default());
     let docs: Router = SwaggerUi::new("/docs").config(Config::from("/openapi.json")).into();
     let front = Front::new(options);
@@ -61,19 +59,9 @@ pub fn api_router(routes: Vec<ApiRoutes>, readiness: &Readiness, options: ApiOpt
         .merge(docs)
         // Who opens the address in a browser shall find something.
         .route("/", get(async || Redirect::to("/docs")))
-        .merge(probes(readiness))
         // A fallback of our own, so that the front is before it too.
         .fallback(async || http::StatusCode::NOT_FOUND)
         .layer(middleware::from_fn_with_state(front, front::pass))
-}
-
-fn about() -> Info {
-    InfoBuilder::new()
-        .title("FTE")
-        .version(env!("CARGO_PKG_VERSION"))
-        .description(Some("Digital full-time employees: post a task, watch it, get exactly one result, and prove every step."))
-        .license(Some(License::new("Apache-2.0 OR MIT")))
-        .build()
 }
 
 #[cfg(test)]

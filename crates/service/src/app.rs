@@ -21,7 +21,7 @@ const DETAIL_BYTES_MAX: usize = 8192;
 
 /// What the sidecar calls: the service's own routes, and the probes.
 pub fn app_router(app: Router, readiness: &Readiness) -> Router {
-    app.merge(probes(readiness)).fallback(async || StatusCode::NOT_FOUND).layer(middleware::from_fn(words_as_problems))
+    app.merge(Router::from(probes(readiness))).fallback(async || StatusCode::NOT_FOUND).layer(middleware::from_fn(words_as_problems))
 }
 
 async fn words_as_problems(request: Request, next: Next) -> Response {

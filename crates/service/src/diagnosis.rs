@@ -7,13 +7,14 @@ use fte_bus::{Sidecar, chain};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::{OpenApi, ToSchema};
 
 use crate::ApiRoutes;
 use crate::extract::Json;
 use crate::settings::Settings;
 
 /// What a service finds around it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Diagnosis {
     /// Its name.
     pub service: String,
@@ -44,7 +45,7 @@ pub struct Diagnosis {
 }
 
 /// Something that a service found at its start.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Note {
     /// What it is about, as `sandbox`.
     pub about: String,
@@ -56,7 +57,7 @@ pub struct Note {
 }
 
 /// What a sidecar says of itself.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct SidecarSeen {
     /// The app that it serves.
     pub app_id: String,
@@ -69,7 +70,7 @@ pub struct SidecarSeen {
 }
 
 /// A component of a sidecar.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Component {
     /// Its name.
     pub name: String,
@@ -81,10 +82,25 @@ pub struct Component {
     pub capabilities: Vec<String>,
 }
 
+/// What a service finds around it: its sidecar, its clock, how it is guarded.
+#[utoipa::path(
+    get,
+    path = "/v1/services/{name}",
+    tag = "services",
+    params(("name" = String, Path, description = "`intake`, `runner`, `status` or `audit`, of those that this instance is")),
+    responses((status = 200, description = "As it is now", body = Diagnosis))
+)]
+#[expect(dead_code, reason = "what it says is in the document; each service has the route of its own name")]
+fn described() {}
+
+#[derive(OpenApi)]
+#[openapi(paths(described))]
+struct Described;
+
 /// The route of one service.
 pub(crate) fn routes(service: &'static str, sidecar: Sidecar, notes: Vec<Note>, settings: &Settings) -> ApiRoutes {
     let settings = settings.clone();
-    ApiRoutes::default().route(
+    ApiRoutes::with_openapi(Described::openapi()).route(
         &format!("/v1/services/{service}"),
         get(move || {
             let (sidecar, settings, notes) = (sidecar.clone(), settings.clone(), notes.clone());

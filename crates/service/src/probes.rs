@@ -8,17 +8,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use futures_util::future::{BoxFuture, join_all};
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
+use utoipa_axum::routes;
 
+use crate::ApiRoutes;
 use crate::chain;
 use crate::metrics;
 use crate::problem::Problem;
@@ -93,18 +94,26 @@ impl Readiness {
     }
 }
 
-pub(crate) fn probes(readiness: &Readiness) -> Router {
-    Router::new()
-        .route("/health", get(health))
-        .route("/ready", get(ready))
-        .route("/metrics", get(async || ([(CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::render())))
-        .with_state(readiness.clone())
+pub(crate) fn probes(readiness: &Readiness) -> ApiRoutes {
+    ApiRoutes::default().routes(routes!(health)).routes(routes!(ready)).routes(routes!(numbers)).with_state(readiness.clone())
 }
 
+/// This process answers.
+#[utoipa::path(get, path = "/health", tag = "probes", responses((status = 200, description = "Always, whatever is outside")))]
 async fn health() -> Response {
     ([(CACHE_CONTROL, "no-store")], Json(json!({ "status": "up", "version": env!("CARGO_PKG_VERSION") }))).into_response()
 }
 
+/// What it needs is there.
+#[utoipa::path(
+    get,
+    path = "/ready",
+    tag = "probes",
+    responses(
+        (status = 200, description = "Each check, as it is now"),
+        (status = 503, description = "Something is missing: `checks` says what", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 async fn ready(State(readiness): State<Readiness>) -> Response {
     let states = readiness.states().await;
     let missing: Vec<&str> = states.iter().filter(|state| !state.ready).map(|state| state.name.as_str()).collect();
@@ -116,6 +125,12 @@ async fn ready(State(readiness): State<Readiness>) -> Response {
     let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail).with("checks", json!(states));
     let expected = !readiness.was_ready.load(Ordering::Relaxed);
     Problem { expected, ..problem.retry_after(Duration::from_secs(1)) }.into_response()
+}
+
+/// What is counted.
+#[utoipa::path(get, path = "/metrics", tag = "probes", responses((status = 200, description = "In Prometheus's text format", content_type = "text/plain")))]
+async fn numbers() -> Response {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::render()).into_response()
 }
 
 #[cfg(test)]

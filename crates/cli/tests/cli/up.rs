@@ -313,6 +313,33 @@ async fn a_bad_variable_is_named_before_a_port_is_bound_and_a_file_is_made() {
 }
 
 #[tokio::test]
+async fn what_the_instance_offers_is_in_its_open_api_document() {
+    let dir = Dir::new();
+    let process = FteProcess::start(BINARY, dir.join("data")).await;
+    let document: Value = process.api().get("/openapi.json").await.unwrap().expect_status(200).json();
+    let paths = document["paths"].as_object().unwrap();
+    for path in [
+        "/tasks",
+        "/v1/tasks",
+        "/v1/agents",
+        "/v1/approvals/{id}",
+        "/v1/audit/entries",
+        "/v1/services/{name}",
+        "/health",
+        "/ready",
+        "/metrics",
+    ] {
+        assert!(paths.contains_key(path), "{path} is not in {:?}", paths.keys());
+    }
+    let operations = paths.values().flat_map(|item| item.as_object().unwrap().values());
+    let mut ids: Vec<&str> = operations.map(|operation| operation["operationId"].as_str().unwrap()).collect();
+    ids.sort_unstable();
+    let all = ids.len();
+    ids.dedup();
+    assert_eq!(ids.len(), all, "clients are made of these names: each is one operation's: {ids:?}");
+}
+
+#[tokio::test]
 async fn what_looks_wrong_at_the_start_is_said_and_nothing_else() {
     let dir = Dir::new();
     let env = [("FTE_AGENT", "agents.toml"), ("FTE_SECRET_KEY", "x")];

@@ -226,6 +226,14 @@ async fn the_document_lists_the_routes_and_its_page_is_served_from_here() {
     assert_eq!(document["components"]["schemas"]["Problem"]["properties"]["code"]["type"], "string");
     assert!(document["components"]["schemas"]["FieldError"].is_object());
     assert!(document["paths"]["/v1/files/{path}"].is_object(), "{}", document["paths"]);
+    // What the front may answer is said of each route that takes a key, and of no other.
+    for refusal in ["401", "403", "429"] {
+        let order = &document["paths"]["/v1/orders/{id}"]["get"];
+        assert_eq!(order["responses"][refusal]["content"]["application/problem+json"]["schema"]["$ref"], "#/components/schemas/Problem");
+        assert!(document["paths"]["/ready"]["get"]["responses"].get(refusal).is_none());
+    }
+    assert_eq!(document["paths"]["/v1/orders/{id}"]["get"]["security"], json!([{}, { "api_key": [] }]));
+    assert_eq!(document["components"]["securitySchemes"]["api_key"]["scheme"], "bearer");
     assert_eq!(call(Method::GET, "/v1/files/a/b", &[], "").await.body, b"a/b");
 
     let page = String::from_utf8(call(Method::GET, "/docs/", &[], "").await.body).unwrap();
