@@ -58,6 +58,7 @@ use self::exports::{Exports, Signers};
 use self::log::{Log, LogError};
 use self::notes::{LogNotes, Notes};
 use self::reads::Reads;
+use self::rotation::Given;
 use self::signing::{KeyError, KeyPlace};
 use self::subjects::{Subjects, SubjectsOptions};
 use self::witnessing::Witnessing;
@@ -109,10 +110,8 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus) -> Result<Serv
     let opening = tokio::task::spawn_blocking(move || {
         std::fs::create_dir_all(&data).map_err(|source| Error::Directory { path: data.clone(), source })?;
         let directory = data.join("audit");
-        let key = Arc::new(signing::key(&place, origin.as_deref(), &directory)?);
-        let next_key = rotation::next_key(next_place, &directory)?;
-        let former = rotation::former(&directory, &key, next_key.as_ref())?;
-        let next_key = next_key.map(Arc::new);
+        let Given { present, next, former } = rotation::given(&place, next_place, origin.as_deref(), &directory)?;
+        let (key, next_key) = (Arc::new(present), next.map(Arc::new));
         let signers = Signers::new(Arc::clone(&key), &former);
         let mut sealing = SubjectsOptions { master_secret, ..SubjectsOptions::at(directory.join("keys")) };
         sealing.master_key = master_key_file.unwrap_or(sealing.master_key);
