@@ -11,6 +11,7 @@ use tokio::process::Child;
 use crate::run::{Ran, command, fte};
 
 mod keys;
+mod master;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_fte");
 
