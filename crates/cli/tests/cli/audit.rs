@@ -137,7 +137,7 @@ fn has(ran: &Ran, code: i32, words: &[&str]) {
 fn python_checks(files: &Value) -> Result<(), String> {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/audit/check.py");
     let files = ["proof", "leaf", "key"].map(|file| files[file].as_str().unwrap());
-    match std::process::Command::new("python3").arg(script).args(files).output() {
+    match std::process::Command::new("python3").arg("-B").arg(script).args(files).output() {
         Ok(ran) if ran.status.success() => Ok(()),
         Ok(ran) => Err(String::from_utf8_lossy(&ran.stderr).into_owned()),
         Err(_) => {
@@ -263,7 +263,7 @@ async fn evidence_is_made_by_a_running_instance_put_on_record_and_checked_withou
 
     // One entry by a program that knows nothing of FTE, as the README in the evidence says.
     let check = "set -e; cd \"$1\"; head -n 1 entries.ndjson | sed 's/.*\"leaf_base64\":\"\\([^\"]*\\)\".*/\\1/' | base64 -d > ../LEAF; \
-                 echo \"$2\" > ../KEY; python3 \"$3\" proofs/$(head -n 1 entries.ndjson | sed 's/.*\"index\":\\([0-9]*\\),\"leaf.*/\\1/').tlog-proof ../LEAF ../KEY";
+                 echo \"$2\" > ../KEY; python3 -B \"$3\" proofs/$(head -n 1 entries.ndjson | sed 's/.*\"index\":\\([0-9]*\\),\"leaf.*/\\1/').tlog-proof ../LEAF ../KEY";
     if std::process::Command::new("python3").arg("--version").output().is_ok() {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/audit/check.py");
         let evidence = folder.join(instance.year().await.to_string());
