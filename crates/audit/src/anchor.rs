@@ -1,6 +1,6 @@
 //! The log's checkpoints as actions on `fte.audit.actions`: a second memory of what was signed, under the same operator.
 //!
-//! Once an hour, and only when something else was logged than the anchor before, or the log would feed itself.
+//! Once an hour, and only when something else was logged than the anchor before, or the log would feed itself. A start is something that was logged.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,26 +13,42 @@ use serde_json::Value;
 use crate::engine::Published;
 use crate::log::Log;
 
-const EVERY: Duration = Duration::from_secs(3600);
+/// Between two looks.
+pub const LOOK_EVERY: Duration = Duration::from_secs(3600);
 
 /// The action that an anchor is.
 pub const ACTION: &str = "checkpoint.anchored";
 
-/// Publishes anchors for as long as the process lives.
-pub async fn publish(log: Arc<dyn Log>, trail: AuditTrail) -> Result<(), ServiceError> {
-    let mut last = None;
-    loop {
-        tokio::time::sleep(EVERY).await;
-        let published = match log.checkpoint(None).await {
-            Ok(published) => published,
-            Err(error) => {
-                tracing::warn!(error = %chain(&error), "no checkpoint to anchor");
-                continue;
+/// What publishes anchors.
+pub struct Anchors {
+    log: Arc<dyn Log>,
+    trail: AuditTrail,
+    /// What was anchored last, by this process.
+    last: Option<Published>,
+}
+
+impl Anchors {
+    pub fn new(log: Arc<dyn Log>, trail: AuditTrail) -> Self {
+        Self { log, trail, last: None }
+    }
+
+    /// Looks now and then, for as long as the process lives.
+    pub async fn keep(mut self, look_every: Duration) -> Result<(), ServiceError> {
+        loop {
+            tokio::time::sleep(look_every).await;
+            self.look().await;
+        }
+    }
+
+    /// Publishes the newest checkpoint, if it is due.
+    async fn look(&mut self) {
+        match self.log.checkpoint(None).await {
+            Ok(Some(published)) if is_due(self.last.as_ref(), &published) => {
+                self.trail.note(anchor(&published));
+                self.last = Some(published);
             }
-        };
-        if let Some(published) = published.filter(|published| is_due(last.as_ref(), published)) {
-            trail.note(anchor(&published));
-            last = Some(published);
+            Ok(_) => {}
+            Err(error) => tracing::warn!(error = %chain(&error), "no checkpoint to anchor"),
         }
     }
 }
@@ -52,22 +68,4 @@ fn anchor(published: &Published) -> ActionRecorded {
 }
 
 #[cfg(test)]
-mod tests {
-    use fte_tlog::{Checkpoint, empty_root};
-
-    use super::*;
-
-    fn published(shard: u16, size: u64) -> Published {
-        Published { shard, checkpoint: Checkpoint { origin: format!("log.test/{shard}"), size, root: empty_root() }, note: "note".into() }
-    }
-
-    #[test]
-    fn a_log_that_got_only_its_own_anchor_is_not_anchored_again() {
-        assert!(is_due(None, &published(2026, 1)));
-        assert!(!is_due(Some(&published(2026, 10)), &published(2026, 10)));
-        assert!(!is_due(Some(&published(2026, 10)), &published(2026, 11)));
-        assert!(is_due(Some(&published(2026, 10)), &published(2026, 12)));
-        assert!(is_due(Some(&published(2026, 10)), &published(2027, 1)));
-        assert_eq!(anchor(&published(2026, 10)).data["size"], 10);
-    }
-}
+pub(crate) mod tests;

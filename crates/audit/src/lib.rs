@@ -47,9 +47,11 @@ pub mod witnessing;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fte_service::{Bus, Secret, Service, Settings, chain, check};
 
+use self::anchor::Anchors;
 pub use self::config::Config;
 use self::contents::{Contents, DAY_MS};
 use self::desk::Desk;
@@ -58,6 +60,7 @@ use self::exports::{Exports, Signers};
 use self::log::{Log, LogError};
 use self::notes::{LogNotes, Notes};
 use self::reads::Reads;
+use self::rotation::Given;
 use self::signing::{KeyError, KeyPlace};
 use self::subjects::{Subjects, SubjectsOptions};
 use self::witnessing::Witnessing;
@@ -90,6 +93,11 @@ pub enum Error {
 
 /// Opens the log in the data directory and gives the service that records into it.
 pub async fn start(config: Config, settings: &Settings, bus: Bus) -> Result<Service, Error> {
+    start_looking(config, settings, bus, anchor::LOOK_EVERY).await
+}
+
+/// [`start`], with the time between two looks for what is to be anchored.
+async fn start_looking(config: Config, settings: &Settings, bus: Bus, anchor_every: Duration) -> Result<Service, Error> {
     metrics::register();
     let data = settings.data_dir.clone();
     let group_open = settings.group_open(engine::OPEN);
@@ -109,10 +117,8 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus) -> Result<Serv
     let opening = tokio::task::spawn_blocking(move || {
         std::fs::create_dir_all(&data).map_err(|source| Error::Directory { path: data.clone(), source })?;
         let directory = data.join("audit");
-        let key = Arc::new(signing::key(&place, origin.as_deref(), &directory)?);
-        let next_key = rotation::next_key(next_place, &directory)?;
-        let former = rotation::former(&directory, &key, next_key.as_ref())?;
-        let next_key = next_key.map(Arc::new);
+        let Given { present, next, former } = rotation::given(&place, next_place, origin.as_deref(), &directory)?;
+        let (key, next_key) = (Arc::new(present), next.map(Arc::new));
         let signers = Signers::new(Arc::clone(&key), &former);
         let mut sealing = SubjectsOptions { master_secret, ..SubjectsOptions::at(directory.join("keys")) };
         sealing.master_key = master_key_file.unwrap_or(sealing.master_key);
@@ -158,7 +164,7 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus) -> Result<Serv
     }
     service.background.push(Box::pin(desk.keep()));
     service.background.push(Box::pin(exports.keep()));
-    service.background.push(Box::pin(anchor::publish(Arc::clone(&log), trail)));
+    service.background.push(Box::pin(Anchors::new(Arc::clone(&log), trail).keep(anchor_every)));
     service.checks.push((
         "log",
         check(move || {
@@ -207,6 +213,31 @@ mod tests {
         assert!(settings.data_dir.join("audit/index.sqlite").exists());
         let (_, ready) = service.checks.iter().find(|(name, _)| *name == "log").unwrap();
         ready().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_service_that_runs_anchors_what_it_has_signed() {
+        let directory = tempfile::tempdir().unwrap();
+        let sidecar = fte_testkit::FakeSidecar::start().await;
+        let env = MapEnv::of([("FTE_DATA", directory.path().to_str().unwrap()), ("FTE_SIDECAR_URL", &sidecar.url())]);
+        let settings = Settings::from_env(&env, config::PORTS).unwrap();
+        // What an earlier process left.
+        let key = engine::tests::test_key();
+        std::fs::create_dir_all(directory.path().join("audit/keys")).unwrap();
+        std::fs::write(directory.path().join("audit/keys/log.key"), &*key.private_text()).unwrap();
+        let log = anchor::tests::log_in(&directory.path().join("audit"));
+        let signed = anchor::tests::logged(&log, &[b"one"]).await;
+        drop(log);
+
+        let bus = Bus::connect(&settings, NAME).unwrap();
+        let service = start_looking(Config::default(), &settings, bus, Duration::from_millis(10)).await.unwrap();
+        let running: Vec<_> = service.background.into_iter().map(tokio::spawn).collect();
+        let anchored = || async {
+            let anchors = anchor::tests::anchors(&sidecar, &key.verifier());
+            if anchors == [signed.checkpoint.clone()] { Ok(()) } else { Err(anchors) }
+        };
+        fte_testkit::eventually(anchored).await;
+        running.iter().for_each(tokio::task::JoinHandle::abort);
     }
 
     #[tokio::test]

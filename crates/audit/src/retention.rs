@@ -28,7 +28,7 @@ use crate::holds::{Blocked, Covers, Hold};
 use crate::leaf::{Kind, hex};
 use crate::log::LogError;
 use crate::notes::Note;
-use crate::rotation;
+use crate::rotation::{self, Given};
 use crate::signing::{self, KeyPlace};
 use crate::subjects::{self, Subjects, SubjectsOptions};
 
@@ -139,19 +139,19 @@ pub fn retire(options: &Options) -> Result<Plan, RetireError> {
     if looked.due.is_empty() && !looked.is_unfinished {
         return Ok(looked);
     }
-    let key = signing::key(&place(options.key.as_ref(), options, signing::KEY), None, &options.directory)?;
-    let next_key = rotation::next_key(options.next_key.clone().map(KeyPlace::File), &options.directory)?;
-    let former = rotation::former(&options.directory, &key, next_key.as_ref())?;
+    let key = options.key.clone().unwrap_or_else(|| options.directory.join("keys").join(signing::KEY));
+    let next_key = options.next_key.clone().map(KeyPlace::File);
+    let Given { present, next, former } = rotation::given(&KeyPlace::File(key), next_key, None, &options.directory)?;
     let subjects = Arc::new(open_subjects(options)?);
     let sealing: Arc<dyn Sealing> = Arc::clone(&subjects) as _;
     let mut retirer = Retirer::open(EngineOptions {
-        next_key: next_key.map(Arc::new),
+        next_key: next.map(Arc::new),
         former,
         sealing,
         clock: Arc::clone(&options.clock),
         // What is on record already, too, goes only if it may go; and what is left of those that went.
         removable: looked.due.iter().map(|due| due.shard).chain(looked.retired.iter().copied()).collect(),
-        ..EngineOptions::at(&*options.directory, Arc::new(key))
+        ..EngineOptions::at(&*options.directory, Arc::new(present))
     })?;
     // What was cut off before is done by now. Nobody else could touch the log or its keys since.
     let mut plan = look(options, &retirer.standing(), &subjects)?;
@@ -171,10 +171,6 @@ pub fn retire(options: &Options) -> Result<Plan, RetireError> {
     plan.due.splice(..0, carried);
     plan.is_unfinished = looked.is_unfinished;
     Ok(plan)
-}
-
-fn place(named: Option<&PathBuf>, options: &Options, usual: &str) -> KeyPlace {
-    KeyPlace::File(named.cloned().unwrap_or_else(|| options.directory.join("keys").join(usual)))
 }
 
 fn open_subjects(options: &Options) -> Result<Subjects, RetireError> {

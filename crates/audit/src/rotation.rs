@@ -8,7 +8,7 @@
 //! the private ones.
 //!
 //! A key that is in a secret store or in a file of somebody else's is changed by configuration alone: the service itself keeps `former.pub` as soon as it is given
-//! a next key.
+//! a next key, and `log.pub` as soon as that is the present one ([`public`]).
 
 use std::fs;
 use std::io;
@@ -20,6 +20,8 @@ use crate::engine::Stopped;
 use crate::files::{install, sync_parent};
 use crate::log::LogError;
 use crate::signing::{self, KeyError, KeyPlace};
+
+mod public;
 
 /// The file of the next key in the directory of the keys.
 pub const NEXT_KEY: &str = "log.next.key";
@@ -64,8 +66,9 @@ impl Places {
         Self { key: keys.join(signing::KEY), next: keys.join(NEXT_KEY), directory }
     }
 
-    fn public(&self) -> PathBuf {
-        self.key.with_extension("pub")
+    /// Where the public half of the present key stands: beside the key, and where whoever checks the log looks for it.
+    fn public(&self) -> [PathBuf; 2] {
+        [self.key.with_extension("pub"), public::path_in(&self.directory)]
     }
 }
 
@@ -113,7 +116,7 @@ pub fn finish(places: &Places) -> Result<Finished, RotationError> {
     // The private half may be lost; who signed until now is known without it.
     let present = match read_key(&places.key)? {
         Some(key) => key.verifier(),
-        None => read_public(&places.public())?.ok_or_else(|| KeyError::Lost { path: places.key.clone() })?,
+        None => read_public(places)?.ok_or_else(|| KeyError::Lost { path: places.key.clone() })?,
     };
     if !has_signed(&note, &present) || !has_signed(&note, &next.verifier()) {
         return Err(RotationError::NotYet { next: places.next.clone() });
@@ -143,7 +146,9 @@ fn finished(places: &Places, note: &SignedNote) -> Result<Finished, RotationErro
 }
 
 fn publish(places: &Places, present: &VerifierKey) -> Result<(), RotationError> {
-    write(&places.public(), format!("{present}\n").as_bytes(), 0o644)?;
+    for path in places.public() {
+        public::write(&path, present).map_err(|source| RotationError::Write { path, source })?;
+    }
     let stale = places.next.with_extension("pub");
     match fs::remove_file(&stale) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(RotationError::Write { path: stale, source: error }),
@@ -151,11 +156,27 @@ fn publish(places: &Places, present: &VerifierKey) -> Result<(), RotationError> 
     }
 }
 
-/// The next key, where there is one. A file that was named must be there.
+/// The keys that a log is opened with.
+pub struct Given {
+    pub present: SignerKey,
+    pub next: Option<SignerKey>,
+    pub former: Vec<VerifierKey>,
+}
+
+/// Reads the keys for a process that is about to open the log, and keeps the public ones beside it, which is to be done before the first signature.
 ///
 /// # Errors
-/// It is not there, or no key.
-pub fn next_key(place: Option<KeyPlace>, directory: &Path) -> Result<Option<SignerKey>, KeyError> {
+/// One is not there where it was named, or is none; the file of former keys cannot be written.
+pub fn given(place: &KeyPlace, next: Option<KeyPlace>, origin: Option<&str>, directory: &Path) -> Result<Given, KeyError> {
+    let present = signing::key(place, origin, directory)?;
+    let next = next_key(next, directory)?;
+    let former = former(directory, &present, next.as_ref())?;
+    public::renew(directory, place, &present.verifier());
+    Ok(Given { present, next, former })
+}
+
+/// The next key, where there is one. A file that was named must be there.
+fn next_key(place: Option<KeyPlace>, directory: &Path) -> Result<Option<SignerKey>, KeyError> {
     match place {
         Some(KeyPlace::Text(text)) => signing::parse(&text).map(Some),
         Some(KeyPlace::File(path)) => {
@@ -167,10 +188,7 @@ pub fn next_key(place: Option<KeyPlace>, directory: &Path) -> Result<Option<Sign
 }
 
 /// The keys that signed before. The present one is among them, durably, before another may take its place.
-///
-/// # Errors
-/// The file of former keys cannot be read or written, or has something else in it.
-pub fn former(directory: &Path, present: &SignerKey, next: Option<&SignerKey>) -> Result<Vec<VerifierKey>, KeyError> {
+fn former(directory: &Path, present: &SignerKey, next: Option<&SignerKey>) -> Result<Vec<VerifierKey>, KeyError> {
     if next.is_some() {
         remember(directory, &present.verifier())?;
     }
@@ -210,12 +228,15 @@ fn read_key(path: &Path) -> Result<Option<SignerKey>, KeyError> {
     }
 }
 
-fn read_public(path: &Path) -> Result<Option<VerifierKey>, KeyError> {
-    match fs::read_to_string(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(KeyError::File { path: path.to_owned(), source }),
-        Ok(text) => text.trim().parse().map(Some).map_err(|source| KeyError::Form { source }),
+fn read_public(places: &Places) -> Result<Option<VerifierKey>, KeyError> {
+    for path in places.public() {
+        match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(KeyError::File { path, source }),
+            Ok(text) => return text.trim().parse().map(Some).map_err(|source| KeyError::Form { source }),
+        }
     }
+    Ok(None)
 }
 
 /// The last checkpoint that was signed.

@@ -17,6 +17,7 @@
 //!
 //! There is no route that changes or removes an entry; every other method is answered with 405.
 
+mod caching;
 mod entries;
 mod exports;
 mod gaps;

@@ -60,21 +60,7 @@ pub fn key(place: &KeyPlace, origin: Option<&str>, directory: &Path) -> Result<S
     if let Some(expected) = origin.filter(|expected| *expected != key.name()) {
         return Err(KeyError::Name { found: key.name().to_owned(), expected: expected.to_owned() });
     }
-    if let KeyPlace::File(path) = place {
-        renew_public(path, &key);
-    }
     Ok(key)
-}
-
-/// Puts the public half beside a key that has followed another, where that was not done yet. What is not ours to write is left.
-fn renew_public(path: &Path, key: &SignerKey) {
-    let public = path.with_extension("pub");
-    let is_other = |text: String| text.trim() != key.verifier().to_string();
-    if fs::read_to_string(&public).is_ok_and(is_other)
-        && let Err(error) = install(&public, format!("{}\n", key.verifier()).as_bytes(), 0o644)
-    {
-        tracing::warn!(%error, path = %public.display(), "the public half of the log's key is that of another; write it anew");
-    }
 }
 
 /// A private key from its text.

@@ -11,16 +11,11 @@ pub(crate) struct Checker {
     before: Vec<String>,
 }
 
-fn examples() -> PathBuf {
+pub(crate) fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("examples/audit")
 }
 
 impl Checker {
-    pub(crate) fn with(mut self, word: &str) -> Self {
-        self.before.push(word.to_owned());
-        self
-    }
-
     /// What it prints, or what it complains of.
     pub(crate) fn run(&self, args: &[&str]) -> Result<String, String> {
         let output = Command::new(&self.program).args(&self.before).args(args).output().unwrap();
@@ -30,31 +25,42 @@ impl Checker {
     }
 }
 
+/// Those that check one proof.
+pub(crate) fn of_proofs() -> impl Iterator<Item = Checker> {
+    go("proof").into_iter().chain(python())
+}
+
+/// That which checks a whole shard.
+pub(crate) fn of_logs() -> Option<Checker> {
+    go("log")
+}
+
 /// Go's `tlog` and `note`. Built once; the module comes from the Go proxy the first time.
-pub(crate) fn go() -> Option<Checker> {
-    static BUILT: OnceLock<Option<Checker>> = OnceLock::new();
-    BUILT
-        .get_or_init(|| {
-            if Command::new("go").arg("version").output().is_err() {
-                eprintln!("NOT ASKED: Go is not installed");
-                return None;
-            }
-            let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("audit-check-go");
-            let build =
-                Command::new("go").args(["build", "-o"]).arg(&program).arg(".").current_dir(examples().join("go")).output().unwrap();
-            assert!(build.status.success(), "{}", String::from_utf8_lossy(&build.stderr));
-            Some(Checker { program, before: Vec::new() })
-        })
-        .clone()
+fn go(name: &str) -> Option<Checker> {
+    static BUILT: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
+        if Command::new("go").arg("version").output().is_err() {
+            eprintln!("NOT ASKED: Go is not installed");
+            return None;
+        }
+        let programs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("audit-checkers");
+        std::fs::create_dir_all(&programs).unwrap();
+        let mut build = Command::new("go");
+        let build = build.args(["build", "-o"]).arg(&programs).arg("./...").current_dir(examples().join("go")).output().unwrap();
+        assert!(build.status.success(), "{}", String::from_utf8_lossy(&build.stderr));
+        Some(programs)
+    });
+    built.as_ref().map(|programs| Checker { program: programs.join(name), before: Vec::new() })
 }
 
 /// Nothing but the standard library.
-pub(crate) fn python() -> Option<Checker> {
+fn python() -> Option<Checker> {
     let script = examples().join("check.py").to_str().unwrap().to_owned();
     let is_there = Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success());
     if !is_there {
         eprintln!("NOT ASKED: Python is not installed");
         return None;
     }
-    Some(Checker { program: "python3".into(), before: vec![script] })
+    // It leaves nothing in the sources.
+    Some(Checker { program: "python3".into(), before: vec!["-B".to_owned(), script] })
 }

@@ -56,7 +56,7 @@ pub(super) fn readme(origin: &str, size: u64, count: usize) -> String {
 
 Check all of it:            fte audit verify DIRECTORY --public-key KEY
 Check one entry, in Python: base64 -d its leaf_base64 in entries.ndjson into a file LEAF, then
-                            python3 check.py proofs/INDEX.tlog-proof LEAF KEY        (check.py is in examples/audit of FTE)
+                            python3 check.py proofs/INDEX.tlog-proof LEAF KEY        (of examples/audit of FTE, with ed25519.py beside it)
 Any implementation of C2SP tlog-proof can do the same. Take KEY, the log's public key, from a place you trust and not from here.
 
 Proven: each entry was in this log, at its place and to the byte, when the log had {size} entries and its key (and the witnesses that policy names) signed that.

@@ -100,12 +100,11 @@ impl World {
     async fn live(&self, now_ms: i64, work: impl AsyncFnOnce(&dyn Log)) {
         self.set(now_ms);
         std::fs::create_dir_all(self.at().join("keys")).unwrap();
-        let key = signing::key(&place(None, &self.options(), signing::KEY), Some("log.test"), &self.at()).unwrap();
+        let place = KeyPlace::File(self.at().join("keys").join(signing::KEY));
+        let Given { present, next, former } = rotation::given(&place, None, Some("log.test"), &self.at()).unwrap();
         let sealing: Arc<dyn Sealing> = Arc::new(self.subjects());
         let (group_open, clock) = (Duration::ZERO, self.clock());
-        let next_key = rotation::next_key(None, &self.at()).unwrap();
-        let former = rotation::former(&self.at(), &key, next_key.as_ref()).unwrap();
-        let options = EngineOptions { next_key: next_key.map(Arc::new), former, ..EngineOptions::at(self.at(), Arc::new(key)) };
+        let options = EngineOptions { next_key: next.map(Arc::new), former, ..EngineOptions::at(self.at(), Arc::new(present)) };
         let log = Engine::open(EngineOptions { sealing, group_open, clock, ..options }).unwrap();
         work(&log).await;
     }

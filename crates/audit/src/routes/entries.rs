@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, ETAG};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use fte_service::Problem;
 use fte_service::extract::{Json, Path, Query};
@@ -15,7 +15,7 @@ use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 
 use super::view::{AuditCheckpoint, AuditEntry};
-use super::{App, Reading, limit, position, still_there, unreadable};
+use super::{App, Reading, caching, limit, position, still_there, unreadable};
 use crate::entry::{Entry, Position, Task};
 use crate::log;
 
@@ -153,21 +153,27 @@ pub(crate) async fn list(
 }
 
 /// One audit entry, by its place.
+///
+/// Whoever keeps it has to ask with `If-None-Match` before using it again, since it may have been erased.
 #[utoipa::path(
     get, path = "/v1/audit/entries/{shard}/{index}", tag = "audit",
     params(("shard" = u16, Path, description = "The shard: a year"), ("index" = u64, Path, description = "The place in it, from 0")),
-    responses((status = 200, body = AuditEntry), (status = 400, body = Problem), (status = 404, body = Problem), (status = 410, body = Problem),
-        (status = 503, body = Problem)),
+    responses((status = 200, body = AuditEntry), (status = 304, description = "It is as it was"), (status = 400, body = Problem),
+        (status = 404, body = Problem), (status = 410, body = Problem), (status = 503, body = Problem)),
 )]
 pub(crate) async fn one(
     State(Reading { log, reads }): State<Reading>,
     caller: Caller,
     Path((shard, index)): Path<(u16, u64)>,
-) -> Result<Json<AuditEntry>, Problem> {
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let at = Position { shard, index };
     let entry = seen(&log, &caller, at).await?;
     reads.record(&caller, json!({"entry": at.to_string()}), None, 1).await?;
-    Ok(Json(AuditEntry::from(entry)))
+    let tag = caching::tag(&entry);
+    let is_known = caching::is_known(&headers, &tag);
+    let lasts = ([caching::ASKED_AFTER], [(ETAG, tag)]);
+    Ok(if is_known { (StatusCode::NOT_MODIFIED, lasts).into_response() } else { (lasts, Json(AuditEntry::from(entry))).into_response() })
 }
 
 /// An entry, if the caller may see it.
@@ -195,5 +201,5 @@ pub(crate) async fn proof(State(app): State<App>, caller: Caller, Path((shard, i
         let text = format!("The entry {at} is in no checkpoint yet; it will be within a second.");
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_in_checkpoint", text).retry_after(Duration::from_secs(1))
     };
-    Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], proof.ok_or_else(pending)?.to_string()).into_response())
+    Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8"), caching::LAST_FOR_ONE], proof.ok_or_else(pending)?.to_string()).into_response())
 }

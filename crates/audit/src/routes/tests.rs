@@ -20,7 +20,7 @@ use crate::engine::{Engine, EngineOptions, Sealing};
 use crate::subjects::{Subjects, SubjectsOptions};
 use crate::subscribe;
 
-fn options(directory: &Path) -> EngineOptions {
+pub(super) fn options(directory: &Path) -> EngineOptions {
     EngineOptions::at(directory.join("audit"), test_key())
 }
 
@@ -34,13 +34,13 @@ fn received(list: &Value) -> Vec<&Value> {
         .collect()
 }
 
-struct Audit {
+pub(super) struct Audit {
     app: Router,
-    api: Router,
+    pub(super) api: Router,
 }
 
 impl Audit {
-    fn start(directory: &Path) -> Self {
+    pub(super) fn start(directory: &Path) -> Self {
         Self::over(Engine::open(options(directory)).unwrap())
     }
 
@@ -56,7 +56,7 @@ impl Audit {
         Self::with(Arc::clone(&log), Reads::on_record(log, sealing))
     }
 
-    fn with(log: App, reads: Reads) -> Self {
+    pub(super) fn with(log: App, reads: Reads) -> Self {
         let settings =
             Settings::from_env(&MapEnv::of([("APP_API_TOKEN", "s3cret"), ("FTE_BULK_DELIVERY", "true")]), crate::config::PORTS).unwrap();
         let app = subscribe::subscriptions(&settings, &log).router();
@@ -93,7 +93,7 @@ impl Audit {
         (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
     }
 
-    async fn get(&self, path: &str) -> Value {
+    pub(super) async fn get(&self, path: &str) -> Value {
         let (status, body) = self.request(Method::GET, path).await;
         assert_eq!(status, StatusCode::OK, "{path}: {body}");
         body
@@ -106,7 +106,7 @@ fn event(id: &str, task: TaskId, event_type: &str, data: &Value) -> String {
 }
 
 /// Delivers what a task's life says, and gives the task.
-async fn live(audit: &Audit) -> TaskId {
+pub(super) async fn live(audit: &Audit) -> TaskId {
     let task = sample::task_id();
     let claim = json!({"claim_id": "c", "agent": "echo"});
     let status = |sequence: u64, status: &str| {
@@ -323,7 +323,7 @@ async fn who_reads_what_is_on_record_before_it_is_read_where_that_is_asked_for()
 }
 
 /// Waits for a checkpoint.
-async fn sealed(audit: &Audit) -> Value {
+pub(super) async fn sealed(audit: &Audit) -> Value {
     loop {
         let list = audit.get("/v1/audit/entries").await;
         if list["checkpoint"]["size"].as_u64() >= Some(list["items"].as_array().unwrap().len() as u64) {

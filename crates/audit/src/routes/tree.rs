@@ -6,7 +6,7 @@
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use fte_service::Problem;
 use fte_service::extract::{Json, Path, Query};
@@ -16,17 +16,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::view::AuditCheckpoint;
-use super::{App, still_there, unreadable};
+use super::{App, caching, still_there, unreadable};
 use crate::engine::RETIRED;
 use crate::leaf::unhex;
 use crate::witnessing::Witnessed;
-
-/// A checkpoint is replaced every half second.
-const CHECKPOINT_CACHE: &str = "max-age=1";
-/// Whatever else is in the tree never changes.
-const TILE_CACHE: &str = "public, max-age=31536000, immutable";
-/// Entries are for who asked with their key, and for nobody who shares a cache with them.
-const ENTRIES_CACHE: &str = "private, max-age=31536000, immutable";
 
 fn not_found(path: &str) -> Problem {
     let path: String = path.chars().take(200).collect();
@@ -45,13 +38,13 @@ fn not_found(path: &str) -> Problem {
 pub(crate) async fn file(State(app): State<App>, caller: Caller, Path((shard, path)): Path<(u16, String)>) -> Result<Response, Problem> {
     if path == "checkpoint" {
         let checkpoint = app.checkpoint(Some(shard)).await.map_err(|error| unreadable(&error))?.ok_or_else(|| not_found(&path))?;
-        let headers = [(CONTENT_TYPE, "text/plain; charset=utf-8"), (CACHE_CONTROL, CHECKPOINT_CACHE)];
+        let headers = [(CONTENT_TYPE, "text/plain; charset=utf-8"), caching::LAST];
         return Ok((headers, checkpoint.note.to_string()).into_response());
     }
     if path == RETIRED {
         let retired = app.retired().into_iter().find(|retired| retired.shard == shard).ok_or_else(|| not_found(&path))?;
         let said = serde_json::json!({"shard": shard, "entry": retired.record.to_string(), "since_ms": retired.since_ms});
-        return Ok(([(CACHE_CONTROL, TILE_CACHE)], Json(said)).into_response());
+        return Ok(([caching::FIXED], Json(said)).into_response());
     }
     still_there(&app, shard)?;
     // Hashes tell nothing of anybody; entries are of all tenants.
@@ -70,7 +63,7 @@ pub(crate) async fn file(State(app): State<App>, caller: Caller, Path((shard, pa
         app.tile(shard, tile).await
     };
     let bytes = bytes.map_err(|error| unreadable(&error))?.ok_or_else(|| not_found(&path))?;
-    let headers = [(CONTENT_TYPE, "application/octet-stream"), (CACHE_CONTROL, if is_hashes { TILE_CACHE } else { ENTRIES_CACHE })];
+    let headers = [(CONTENT_TYPE, "application/octet-stream"), if is_hashes { caching::FIXED } else { caching::FIXED_FOR_ONE }];
     Ok((headers, Body::from(bytes)).into_response())
 }
 
@@ -84,7 +77,7 @@ pub(crate) async fn witnessed(State(witnessed): State<Witnessed>, Path(shard): P
     let note = witnessed.note(shard).ok_or_else(|| {
         Problem::new(StatusCode::NOT_FOUND, "not_witnessed", "No witness has signed a checkpoint of this shard, or none is asked.")
     })?;
-    Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8"), (CACHE_CONTROL, CHECKPOINT_CACHE)], note.to_string()).into_response())
+    Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8"), caching::LAST], note.to_string()).into_response())
 }
 
 /// Between which sizes.
@@ -107,17 +100,19 @@ pub(crate) struct AuditConsistency {
     to: u64,
     /// The hashes of RFC 6962, in base64.
     proof: Vec<String>,
-    /// The shard's last checkpoint.
+    /// The shard's last checkpoint when the answer was made.
     checkpoint: AuditCheckpoint,
 }
 
 /// The proof of RFC 6962 that the log at one size is the beginning of the log at another.
+///
+/// With `from`, `to` and `shard` it is the same for ever, and may be kept.
 #[utoipa::path(
     get, path = "/v1/audit/consistency", tag = "audit", params(Sizes),
     responses((status = 200, body = AuditConsistency), (status = 400, body = Problem), (status = 404, body = Problem),
         (status = 410, body = Problem), (status = 503, body = Problem)),
 )]
-pub(crate) async fn consistency(State(app): State<App>, Query(sizes): Query<Sizes>) -> Result<Json<AuditConsistency>, Problem> {
+pub(crate) async fn consistency(State(app): State<App>, Query(sizes): Query<Sizes>) -> Result<Response, Problem> {
     let published = app.checkpoint(sizes.shard).await.map_err(|error| unreadable(&error))?;
     let published = published.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "no_checkpoint", "There is no such checkpoint yet."))?;
     still_there(&app, published.shard)?;
@@ -131,5 +126,7 @@ pub(crate) async fn consistency(State(app): State<App>, Query(sizes): Query<Size
     }
     let proof = app.consistency(published.shard, from, to).await.map_err(|error| unreadable(&error))?.ok_or_else(outside)?;
     let proof = proof.iter().map(ToString::to_string).collect();
-    Ok(Json(AuditConsistency { from, to, proof, checkpoint: published.into() }))
+    // With neither of them left to be chosen here.
+    let lasts = if sizes.to.is_some() && sizes.shard.is_some() { caching::FIXED } else { caching::LAST };
+    Ok(([lasts], Json(AuditConsistency { from, to, proof, checkpoint: published.into() })).into_response())
 }

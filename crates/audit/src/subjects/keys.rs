@@ -479,9 +479,10 @@ impl Vault {
                 .map_err(explained)?;
             return Ok(Self::new(master, naming, life));
         };
-        if candidates.is_empty() {
+        // It may be in the secret store, and then in no file.
+        let Some(place) = candidates.first().map(|(place, _)| place.clone()) else {
             return Err(KeyError::MasterMissing { database: path.to_owned(), master: options.master_key.clone() });
-        }
+        };
         let next = master::next_path(&options.master_key);
         let has_next = candidates.iter().any(|(path, _)| *path == next);
         for (from, master) in candidates {
@@ -494,7 +495,7 @@ impl Vault {
                 return Ok(Self::new(master, naming, life));
             }
         }
-        Err(KeyError::MasterWrong { database: path.to_owned(), master: options.master_key.clone() })
+        Err(KeyError::MasterWrong { database: path.to_owned(), master: place })
     }
 
     /// A task's name: its id and a keyed hash of the tenant, or a keyed hash of what an outside system calls it. The same id under two tenants is two tasks.

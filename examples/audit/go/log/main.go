@@ -1,7 +1,6 @@
-// Checks a log with Go's own implementation, and nothing of FTE.
+// Checks every entry of a log with Go's own implementation, and nothing of FTE: log DIR KEY
 //
-//	check proof PROOF LEAF KEY    that an entry is in a log (a c2sp.org/tlog-proof file, the entry's bytes, a file with the log's key)
-//	check log DIR KEY             every entry of a shard (a directory with `checkpoint` and `tile`)
+// DIR is a shard, a directory with `checkpoint` and `tile`, and KEY a file with its public key.
 package main
 
 import (
@@ -19,11 +18,9 @@ import (
 )
 
 func main() {
-	err := errors.New("usage: check proof PROOF LEAF KEY | check log DIR KEY")
-	if args := os.Args[1:]; len(args) == 4 && args[0] == "proof" {
-		err = checkProof(args[1], args[2], args[3])
-	} else if len(args) == 3 && args[0] == "log" {
-		err = checkLog(args[1], args[2])
+	err := errors.New("usage: log DIR KEY")
+	if len(os.Args) == 3 {
+		err = checkLog(os.Args[1], os.Args[2])
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -55,47 +52,6 @@ func open(signed []byte, keyPath string) (string, tlog.Tree, error) {
 	}
 	root, err := tlog.ParseHash(lines[2])
 	return lines[0], tlog.Tree{N: size, Hash: root}, err
-}
-
-func checkProof(proofPath, leafPath, keyPath string) error {
-	file, err := os.ReadFile(proofPath)
-	if err != nil {
-		return err
-	}
-	leaf, err := os.ReadFile(leafPath)
-	if err != nil {
-		return err
-	}
-	head, signed, found := strings.Cut(string(file), "\n\n")
-	lines := strings.Split(head, "\n")
-	if !found || len(lines) < 2 || lines[0] != "c2sp.org/tlog-proof@v1" {
-		return errors.New("no proof file")
-	}
-	lines = lines[1:]
-	if strings.HasPrefix(lines[0], "extra ") {
-		lines = lines[1:]
-	}
-	index, err := strconv.ParseInt(strings.TrimPrefix(lines[0], "index "), 10, 64)
-	if err != nil {
-		return err
-	}
-	var proof tlog.RecordProof
-	for _, line := range lines[1:] {
-		hash, err := tlog.ParseHash(line)
-		if err != nil {
-			return err
-		}
-		proof = append(proof, hash)
-	}
-	origin, tree, err := open([]byte(signed), keyPath)
-	if err != nil {
-		return err
-	}
-	if err := tlog.CheckRecord(proof, tree.N, tree.Hash, index, tlog.RecordHash(leaf)); err != nil {
-		return err
-	}
-	fmt.Printf("entry %d of %d entries of %s\n", index, tree.N, origin)
-	return nil
 }
 
 // tiles reads the tiles of C2SP's layout: `tile/8/0/…` of Go is `tile/0/…` there.
