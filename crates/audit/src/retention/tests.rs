@@ -270,6 +270,7 @@ async fn p14_holds_win() {
     world.set(JULY_2026 + KEPT_MS);
     let day = 24 * 3600 * 1000;
     let text = |text: &str| text.to_owned();
+    let mut held = Vec::new();
     let person = |id: &str| Covers::Subject { tenant: text("default"), subject: format!("user:{id}") };
     for (covers, holds) in [
         (Covers::Tenant { tenant: text("default") }, true),
@@ -289,12 +290,28 @@ async fn p14_holds_win() {
         world.subjects().place_hold(&hold).unwrap();
         if holds {
             assert!(refused(&world.asked(2026)).contains(&format!("the legal hold {} of eva forbids it: case 17", hold.id)), "{hold:?}");
+            held.push(hold.id.to_string());
             assert!(due(&plan(&world.options()).unwrap()).is_empty());
         } else {
             assert_eq!(due(&plan(&world.options()).unwrap()), [2026], "{hold:?}");
         }
         world.subjects().lift_hold(hold.id).unwrap();
     }
+    // Each refusal is on record, with who was refused and by which hold.
+    world
+        .live(JULY_2026 + KEPT_MS, async |log| {
+            let denied = Query { outcome: Some("denied".to_owned()), limit: 100, ..Query::default() };
+            let mut found = Vec::new();
+            for entry in log.entries(denied).await.unwrap().entries {
+                let event: Value = serde_json::from_slice(entry.bytes.as_deref().unwrap()).unwrap();
+                let data = &event["data"];
+                assert_eq!((&data["actor"]["id"], &data["resource"]), (&json!("ada"), &json!("shard/2026")));
+                assert_eq!((&data["action"], &data["data"]["code"]), (&json!("audit.shard-retired"), &json!("legal_hold")));
+                found.push(text(data["data"]["hold_id"].as_str().unwrap()));
+            }
+            assert_eq!(found, held);
+        })
+        .await;
     // Who came later is in no earlier year.
     world.live(JULY_2026 + KEPT_MS, async |log| drop(log.append(vec![event("late", task(50), "zoe", "default")]).await.unwrap())).await;
     let hold = Hold { id: Uuid::now_v7(), covers: person("zoe"), reason: text(""), placed_by: text(""), placed_ms: 0 };
