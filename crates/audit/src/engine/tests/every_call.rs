@@ -249,7 +249,7 @@ impl World {
         // It goes on as if nothing had been.
         self.live(life).unwrap_or_else(|fault| panic!("{when}: it does not go on: {}", fte_service::chain(&fault)));
         // What costs more than all the rest is done for some of them, and for all at leisure: FTE_AUDIT_SEEDS is how many runs of the other tests are made.
-        if call % VERIFIED_EVERY == 0 || ProcessEnv.get("FTE_AUDIT_SEEDS").is_some() {
+        if call.is_multiple_of(VERIFIED_EVERY) || ProcessEnv.get("FTE_AUDIT_SEEDS").is_some() {
             self.check(life, &when);
             self.verify(life, &when);
         }
