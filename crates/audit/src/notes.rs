@@ -51,21 +51,26 @@ impl Note {
 
     /// The entry that it is, and that of who did it: the action of this name, on this resource.
     pub(crate) fn entries(self, action: &str, by: &str, resource: &str, at: Timestamp) -> [NewEntry; 2] {
-        let event = json!({
-            "specversion": "1.0",
-            "id": format!("{}/by", self.id),
-            "source": SOURCE,
-            "type": "fte.action.recorded",
-            "time": at,
-            "ftetenant": self.tenant.as_deref().unwrap_or(fte_events::TENANT),
-            "data": {
-                "action": action, "actor": {"type": "user", "id": by}, "outcome": "success", "resource": resource, "occurred_at": at,
-            },
-        });
-        let body = event.to_string().into();
-        let record = Record { topic: fte_events::audit::TOPIC.into(), body, partition: None, offset: None, key: None };
-        [self.entry(), NewEntry::read(record)]
+        let data =
+            json!({"action": action, "actor": {"type": "user", "id": by}, "outcome": "success", "resource": resource, "occurred_at": at});
+        let by = self::action(&format!("{}/by", self.id), self.tenant.as_deref(), at, &data);
+        [self.entry(), by]
     }
+}
+
+/// An action that the log is to write by itself, under this id.
+pub(crate) fn action(id: &str, tenant: Option<&str>, at: Timestamp, data: &Value) -> NewEntry {
+    let event = json!({
+        "specversion": "1.0",
+        "id": id,
+        "source": SOURCE,
+        "type": "fte.action.recorded",
+        "time": at,
+        "ftetenant": tenant.unwrap_or(fte_events::TENANT),
+        "data": data,
+    });
+    let body = event.to_string().into();
+    NewEntry::read(Record { topic: fte_events::audit::TOPIC.into(), body, partition: None, offset: None, key: None })
 }
 
 /// A query's words as a note may keep them: an actor that was asked for is in them as the keyed values that the log finds by.

@@ -27,7 +27,7 @@ use crate::entry::{NewEntry, Task};
 use crate::holds::{Blocked, Covers, Hold};
 use crate::leaf::{Kind, hex};
 use crate::log::LogError;
-use crate::notes::Note;
+use crate::notes::{self, Note};
 use crate::rotation::{self, Given};
 use crate::signing::{self, KeyPlace};
 use crate::subjects::{self, Subjects, SubjectsOptions};
@@ -133,12 +133,21 @@ pub fn plan(options: &Options) -> Result<Plan, RetireError> {
 /// Retires what can be.
 ///
 /// # Errors
-/// As for [`plan`]; the log cannot be written, or does not start. What is on record by then is carried on by the next command.
+/// As for [`plan`], and that a legal hold covers the shard that was asked for is on record then; the log cannot be written, or does not start. What is on record by
+/// then is carried on by the next command.
 pub fn retire(options: &Options) -> Result<Plan, RetireError> {
-    let looked = plan(options)?;
+    let looked = match plan(options) {
+        Err(RetireError::Kept { shard, why: Why::Held(blocked) }) => {
+            let (_, mut retirer) = open(options, Vec::new())?;
+            retirer.record(vec![refusal(shard, &blocked, &options.by, (options.clock)())])?;
+            return Err(RetireError::Kept { shard, why: Why::Held(blocked) });
+        }
+        looked => looked?,
+    };
     if looked.due.is_empty() && !looked.is_unfinished {
         return Ok(looked);
     }
+<<<<<<< HEAD
     let key = options.key.clone().unwrap_or_else(|| options.directory.join("keys").join(signing::KEY));
     let next_key = options.next_key.clone().map(KeyPlace::File);
     let Given { present, next, former } = rotation::given(&KeyPlace::File(key), next_key, None, &options.directory)?;
@@ -153,6 +162,11 @@ pub fn retire(options: &Options) -> Result<Plan, RetireError> {
         removable: looked.due.iter().map(|due| due.shard).chain(looked.retired.iter().copied()).collect(),
         ..EngineOptions::at(&*options.directory, Arc::new(present))
     })?;
+=======
+    // What is on record already, too, goes only if it may go; and what is left of those that went.
+    let removable = looked.due.iter().map(|due| due.shard).chain(looked.retired.iter().copied()).collect();
+    let (subjects, mut retirer) = open(options, removable)?;
+>>>>>>> helper-b
     // What was cut off before is done by now. Nobody else could touch the log or its keys since.
     let mut plan = look(options, &retirer.standing(), &subjects)?;
     if let Some(announced) = retirer.announced_in()?
@@ -173,6 +187,31 @@ pub fn retire(options: &Options) -> Result<Plan, RetireError> {
     Ok(plan)
 }
 
+<<<<<<< HEAD
+=======
+/// The log as a command opens it, with what may be removed of it.
+fn open(options: &Options, removable: Vec<u16>) -> Result<(Arc<Subjects>, Retirer), RetireError> {
+    let key = signing::key(&place(options.key.as_ref(), options, signing::KEY), None, &options.directory)?;
+    let next_key = rotation::next_key(options.next_key.clone().map(KeyPlace::File), &options.directory)?;
+    let former = rotation::former(&options.directory, &key, next_key.as_ref())?;
+    let subjects = Arc::new(open_subjects(options)?);
+    let sealing: Arc<dyn Sealing> = Arc::clone(&subjects) as _;
+    let retirer = Retirer::open(EngineOptions {
+        next_key: next_key.map(Arc::new),
+        former,
+        sealing,
+        clock: Arc::clone(&options.clock),
+        removable,
+        ..EngineOptions::at(&*options.directory, Arc::new(key))
+    })?;
+    Ok((subjects, retirer))
+}
+
+fn place(named: Option<&PathBuf>, options: &Options, usual: &str) -> KeyPlace {
+    KeyPlace::File(named.cloned().unwrap_or_else(|| options.directory.join("keys").join(usual)))
+}
+
+>>>>>>> helper-b
 fn open_subjects(options: &Options) -> Result<Subjects, RetireError> {
     let directory = options.directory.join("keys");
     if !directory.join("subjects.sqlite").exists() {
@@ -310,6 +349,16 @@ pub(crate) fn records(due: &[Due], before: &[(Retired, Arc<str>)], by: &str, now
         earlier.push(json!({"shard": shard, "checkpoint": checkpoint, "retired_ms": now_ms}));
     }
     records
+}
+
+/// Somebody wanted to retire what is held.
+fn refusal(shard: u16, Blocked(hold): &Blocked, by: &str, now_ms: i64) -> NewEntry {
+    let data = json!({
+        "action": "audit.shard-retired", "actor": {"type": "user", "id": by}, "outcome": "denied", "resource": format!("shard/{shard}"),
+        "data": {"code": "legal_hold", "hold_id": hold.id}, "occurred_at": time(now_ms),
+    });
+    // As often as it is tried.
+    notes::action(&format!("{}/refused/{}", record_id(shard), Uuid::now_v7()), None, time(now_ms), &data)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::ApiRoutes;
 use crate::audit::AuditTrail;
+use crate::denials::Denials;
 use crate::front::{self, Front};
 use crate::keys::Keys;
 use crate::probes::{Readiness, probes};
@@ -27,8 +28,10 @@ pub struct ApiOptions {
     pub allowed_hosts: Vec<String>,
     /// Largest body.
     pub body_bytes_max: usize,
-    /// Where refusals and the use of keys are recorded.
+    /// Where the use of keys is recorded.
     pub trail: Option<AuditTrail>,
+    /// Where refusals are.
+    pub denials: Option<Denials>,
     /// Who may call; none: anybody.
     pub keys: Option<Keys>,
 }
@@ -41,6 +44,7 @@ impl ApiOptions {
             allowed_hosts: settings.allowed_hosts.clone(),
             body_bytes_max: settings.body_bytes_max,
             trail: None,
+            denials: None,
             keys: settings.keys.clone(),
         }
     }

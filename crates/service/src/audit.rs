@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fte_bus::{Message, Publisher};
-use fte_events::{ActionOutcome, ActionRecorded, Actor, ActorType, Outgoing};
+use fte_events::{ActionOutcome, ActionRecorded, Actor, ActorType, Outgoing, TENANT};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -64,15 +64,20 @@ impl AuditTrail {
     pub async fn record(&self, action: ActionRecorded, cause: Option<&str>) -> Result<(), NotRecorded> {
         let recorded = async {
             let place = Arc::clone(&self.inner.places).acquire_owned().await.map_err(|_| NotRecorded)?;
-            self.publish(action, cause, place).await.map_err(|_| NotRecorded)
+            self.publish(TENANT, action, cause, place).await.map_err(|_| NotRecorded)
         };
         tokio::time::timeout(RECORD_TIMEOUT, recorded).await.unwrap_or(Err(NotRecorded))
     }
 
     /// Publishes an action in the background; drops and counts it when too many are waiting.
     pub fn note(&self, action: ActionRecorded) {
+        self.note_of(TENANT, action);
+    }
+
+    /// The same, of a tenant.
+    pub(crate) fn note_of(&self, tenant: &str, action: ActionRecorded) {
         match Arc::clone(&self.inner.places).try_acquire_owned() {
-            Ok(place) => drop(self.publish(action, None, place)),
+            Ok(place) => drop(self.publish(tenant, action, None, place)),
             Err(_) => metrics::counter!(ACTIONS_DROPPED, "service" => self.inner.service).increment(1),
         }
     }
@@ -94,13 +99,9 @@ impl AuditTrail {
         self.note(action);
     }
 
-    /// The API refused a request: `code` says by which rule. Nothing of the request is kept, it could hold anything.
-    pub(crate) fn denied(&self, code: &'static str) {
-        let actor = Actor::new(ActorType::Service, self.inner.service);
-        let mut action = ActionRecorded::new("api.denied", actor, ActionOutcome::Denied, Timestamp::now());
-        action.resource = Some("api".to_owned());
-        action.data.insert("code".to_owned(), Value::from(code));
-        self.note(action);
+    /// Whose actions they are.
+    pub(crate) fn service(&self) -> &'static str {
+        self.inner.service
     }
 
     /// Waits for what is waiting to be published, for a bounded time.
@@ -111,10 +112,16 @@ impl AuditTrail {
     }
 
     /// Numbers the action and publishes it in a task of its own, which nobody's leaving can stop.
-    fn publish(&self, action: ActionRecorded, cause: Option<&str>, place: OwnedSemaphorePermit) -> tokio::task::JoinHandle<()> {
+    fn publish(
+        &self,
+        tenant: &str,
+        action: ActionRecorded,
+        cause: Option<&str>,
+        place: OwnedSemaphorePermit,
+    ) -> tokio::task::JoinHandle<()> {
         let inner = Arc::clone(&self.inner);
         let number = inner.sequence.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut outgoing = Outgoing::new(inner.service, Uuid::now_v7(), action.occurred_at, &action);
+        let mut outgoing = Outgoing::new(inner.service, Uuid::now_v7(), action.occurred_at, &action).tenant(tenant);
         if let Some(cause) = cause {
             outgoing = outgoing.cause(cause);
         }

@@ -1,9 +1,10 @@
 //! What every API request passes through, in one hand-written middleware: trace context, the `Host` and `Origin` rule, the API key, the body's limit, panics,
-//! problem bodies, the request's metric and its log line.
+//! problem bodies, the request's metric and its log line, and its place in the audit trail where it is refused.
 //!
 //! One function instead of a stack of layers: each layer would box a future and clone a service per request.
 //!
-//! Always true: a response with status 400 or above is `application/problem+json` with the request's trace id.
+//! Always true: a response with status 400 or above is `application/problem+json` with the request's trace id; one that a rule of access refused is told to
+//! [`Denials`], once.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -20,11 +21,12 @@ use tracing::Instrument;
 
 use crate::api::ApiOptions;
 use crate::audit::AuditTrail;
+use crate::denials::Denials;
 use crate::extract::{body_too_large, discard};
 use crate::guard::Guard;
 use crate::keys::{Caller, Keys};
 use crate::metrics;
-use crate::problem::{PROBLEM_JSON, Problem};
+use crate::problem::{PROBLEM_JSON, Problem, is_refusal};
 use crate::throttle::Throttle;
 use crate::trace::TraceParent;
 
@@ -34,15 +36,13 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const DETAIL_BYTES_MAX: usize = 2048;
 /// Failures logged per second; the metric counts all.
 const LOGGED_PER_SECOND: u32 = 20;
-/// Refusals written to the audit trail per second; the metric counts all.
-const DENIALS_PER_SECOND: u32 = 5;
 
 pub(crate) struct Front {
     guard: Guard,
     keys: Option<Keys>,
     body_bytes_max: usize,
     trail: Option<AuditTrail>,
-    denials_throttle: Throttle,
+    denials: Option<Denials>,
     log_throttle: Throttle,
 }
 
@@ -53,7 +53,7 @@ impl Front {
             keys: options.keys,
             body_bytes_max: options.body_bytes_max,
             trail: options.trail,
-            denials_throttle: Throttle::new(DENIALS_PER_SECOND),
+            denials: options.denials,
             log_throttle: Throttle::new(LOGGED_PER_SECOND),
         })
     }
@@ -65,7 +65,7 @@ impl Front {
             Some(keys) => keys.admit(method, route, headers).inspect(|caller| self.used(keys, caller)),
             None => Ok(Caller::anonymous()),
         });
-        let caller = caller.inspect_err(|problem| self.denied(problem.code))?;
+        let caller = caller?;
         let declared = content_length(request.headers());
         if declared.is_some_and(|length| length > self.body_bytes_max as u64) {
             return Err(body_too_large(Some(self.body_bytes_max)));
@@ -81,11 +81,9 @@ impl Front {
         }
     }
 
-    fn denied(&self, code: &'static str) {
-        ::metrics::counter!(metrics::HTTP_DENIED, "code" => code).increment(1);
-        if let Some(trail) = self.trail.as_ref().filter(|_| self.denials_throttle.admit()) {
-            trail.denied(code);
-        }
+    /// Whose key it is that was sent along with a request, wherever that is refused.
+    fn owner(&self, headers: &HeaderMap) -> Caller {
+        self.keys.as_ref().map_or_else(Caller::anonymous, |keys| keys.owner(headers))
     }
 
     fn log(&self, problem: &Problem) {
@@ -112,23 +110,28 @@ pub(crate) async fn pass(State(front): State<Arc<Front>>, mut request: Request, 
     // At the level of errors, so that no filter separates a line from its trace id.
     let span = tracing::error_span!("request", trace_id = trace.trace_id(), %method, route = route.as_ref().map(MatchedPath::as_str));
 
-    let mut response = match front.admit(&request, route.as_ref().map(MatchedPath::as_str)) {
+    let (caller, mut response) = match front.admit(&request, route.as_ref().map(MatchedPath::as_str)) {
         Err(problem) => {
+            let owner = front.owner(request.headers());
             discard(request.into_body()).await;
-            problem.into_response()
+            (owner, problem.into_response())
         }
         Ok(caller) => {
             DefaultBodyLimit::max(front.body_bytes_max).apply(&mut request);
             request.extensions_mut().insert(trace);
-            request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(caller.clone());
             let handled = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
-            handled.unwrap_or_else(|panic| {
+            let response = handled.unwrap_or_else(|panic| {
                 let mut problem = Problem::unexpected();
                 problem.cause = Some(format!("panic: {}", panic_text(&*panic)));
                 problem.into_response()
-            })
+            });
+            (caller, response)
         }
     };
+    if let (Some(denials), Some(code)) = (&front.denials, denied_by(&response)) {
+        denials.record(&caller, &method, route.as_ref().map(MatchedPath::as_str), code);
+    }
     if response.status().as_u16() >= 400 {
         response = as_problem(&front, &trace, response).instrument(span).await;
     }
@@ -137,6 +140,14 @@ pub(crate) async fn pass(State(front): State<Arc<Front>>, mut request: Request, 
     }
     metrics::request(route, &method, response.status(), started.elapsed());
     response
+}
+
+/// The rule of access that refused a request, whoever made the answer: the front, an extractor, a handler or the framework.
+fn denied_by(response: &Response) -> Option<&'static str> {
+    match response.extensions().get::<Arc<Problem>>() {
+        Some(problem) => problem.is_denial.then_some(problem.code),
+        None => is_refusal(response.status()).then(|| from_status(response.status(), None).code),
+    }
 }
 
 /// Gives an error response its problem body: the handler's own, or one made from the framework's.

@@ -133,9 +133,14 @@ impl Keys {
         {
             let wait = early.wait_time_from(DefaultClock::default().now());
             let detail = format!("The key of {} has sent as many requests as it may for now.", key.name);
-            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail).retry_after(wait));
+            return Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail).retry_after(wait).as_denial());
         }
         Ok(key.caller.clone())
+    }
+
+    /// Whose key a request has, whatever it may do and until when it counts: who was refused. Nobody known without one.
+    pub(crate) fn owner(&self, headers: &HeaderMap) -> Caller {
+        headers.get(AUTHORIZATION).and_then(|header| self.known(header)).map_or_else(Caller::anonymous, |key| key.caller.clone())
     }
 
     /// Whether it is news that this key is in use: it is the first time here, or the first since an hour.
@@ -154,20 +159,22 @@ impl Keys {
         }
     }
 
+    fn known(&self, header: &HeaderValue) -> Option<Arc<Key>> {
+        let digest = file::digest(bearer(header)?);
+        self.inner.read().unwrap_or_else(PoisonError::into_inner).keys.get(&digest).cloned()
+    }
+
     fn key(&self, headers: &HeaderMap) -> Result<Arc<Key>, Problem> {
         let Some(header) = headers.get(AUTHORIZATION) else {
             return Err(unauthorized("key_missing", "This API takes a key: send it with the header \"authorization: Bearer KEY\"."));
         };
-        let known = bearer(header).and_then(|key| {
-            let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
-            inner.keys.get(&file::digest(key)).cloned()
-        });
-        match known {
+        match self.known(header) {
             Some(key) if key.expires.is_none_or(|expires| Timestamp::now() < expires) => Ok(key),
             // Guessing is hopeless; it must not be a burden either.
             None if !self.wrong.admit() => {
                 let detail = "Too many requests with wrong keys arrive; try again shortly.";
-                Err(Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_wrong_keys", detail).retry_after(Duration::from_secs(1)))
+                let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_wrong_keys", detail);
+                Err(problem.retry_after(Duration::from_secs(1)).as_denial())
             }
             Some(_) => Err(unauthorized("key_expired", "This key has expired: ask for a new one.")),
             None => Err(unauthorized("key_unknown", "This key is not known here: it is misspelt, or was taken back.")),

@@ -11,8 +11,10 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 pub const HTTP_REQUESTS: &str = "fte_http_request_sec";
 /// Open connections, by `listener` (`api`, `app`).
 pub const HTTP_CONNECTIONS: &str = "fte_http_connections";
-/// Requests refused by the `Host` and `Origin` rule, by `code`.
+/// Requests that a rule of access refused, by the problem's `code`.
 pub const HTTP_DENIED: &str = "fte_http_denied_total";
+/// Those of them that got no entry of their own in the audit log because there were too many, by the problem's `code`.
+pub const DENIALS_LEFT_OUT: &str = "fte_http_denials_left_out_total";
 /// Actions published on the audit topic, by `service`.
 pub const ACTIONS: &str = "fte_audit_actions_total";
 /// Actions that were not recorded because too many were waiting, by `service`.
@@ -60,7 +62,7 @@ pub(crate) fn request(route: Option<MatchedPath>, method: &Method, status: Statu
         .record(took.as_secs_f64());
 }
 
-fn method_label(method: &Method) -> &'static str {
+pub(crate) fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::POST => "POST",

@@ -34,6 +34,8 @@ pub struct Problem {
     pub cause: Option<String>,
     /// It is as it should be, and no news for the log: somebody asks early, as they may.
     pub expected: bool,
+    /// A rule of access refused it, which the audit trail has to say: so it is with each 401 and 403.
+    pub is_denial: bool,
 }
 
 /// One wrong field of a request.
@@ -49,7 +51,9 @@ pub struct FieldError {
 impl Problem {
     /// A problem with a status, a stable code and a text for the caller.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), retry_after: None, errors: Vec::new(), extra: None, cause: None, expected: false }
+        let is_denial = is_refusal(status);
+        let detail = detail.into();
+        Self { status, code, detail, retry_after: None, errors: Vec::new(), extra: None, cause: None, expected: false, is_denial }
     }
 
     /// The caller may repeat the request after this long.
@@ -73,6 +77,12 @@ impl Problem {
     /// Why, for the log; the caller does not see it.
     pub fn caused_by(mut self, error: &dyn std::error::Error) -> Self {
         self.cause = Some(crate::chain(error));
+        self
+    }
+
+    /// A rule of access refused it, though the status is that of something else.
+    pub fn as_denial(mut self) -> Self {
+        self.is_denial = true;
         self
     }
 
@@ -163,6 +173,11 @@ impl ToSchema for Problem {
     fn schemas(schemas: &mut Vec<(String, utoipa::openapi::RefOr<utoipa::openapi::schema::Schema>)>) {
         Wire::schemas(schemas);
     }
+}
+
+/// The statuses that say who may do what.
+pub(crate) fn is_refusal(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }
 
 /// Rounded up: whoever comes back then is not early by a part of a second.

@@ -19,6 +19,7 @@ use crate::app::app_router;
 use crate::audit::AuditTrail;
 use crate::bus::Bus;
 use crate::configured::Configured;
+use crate::denials::Denials;
 use crate::diagnosis;
 use crate::metrics;
 use crate::probes::{Check, Readiness, check};
@@ -132,6 +133,14 @@ pub async fn run(
     }
     // What the one API port of several services refuses is recorded by the first of them.
     options.trail = trails.first().cloned();
+    options.denials = options.trail.clone().map(Denials::new);
+    let denials = options.denials.clone();
+    if let Some(denials) = denials.clone() {
+        background.spawn(async move {
+            denials.keep().await;
+            Ok(())
+        });
+    }
     let readiness = Readiness::new(all_checks);
     servings.push(serve(api, api_router(routes, &readiness, options), Limits::api(settings.connections_max)));
     readinesses.push(readiness);
@@ -151,6 +160,7 @@ pub async fn run(
     if timeout_at(deadline, join_all(servings.iter_mut().map(|serving| serving.drained()))).await.is_err() {
         tracing::warn!("some requests did not end in time; they are cut");
     }
+    denials.iter().for_each(Denials::tell);
     let left = deadline.saturating_duration_since(Instant::now());
     join_all(trails.iter().map(|trail| trail.flush(left))).await;
     join_all(servings.into_iter().map(|serving| serving.close())).await;

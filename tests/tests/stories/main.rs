@@ -13,6 +13,7 @@ mod cluster;
 mod concurrency;
 mod deadlines;
 mod decisions;
+mod denials;
 mod disk;
 mod duplicates;
 mod elsewhere;

@@ -45,6 +45,15 @@ impl Parts {
 
     /// The same, with an environment for status as well.
     pub(crate) async fn start_with(agents: &str, runners: &[&[(&str, &str)]], of_status: &[(&str, &str)]) -> Self {
+        Self::start_all(agents, runners, of_status, &[]).await
+    }
+
+    /// One of each, with this file of API keys.
+    pub(crate) async fn guarded(agents: &str, keys: &str) -> Self {
+        Self::start_all(agents, &[&[]], &[], &[("FTE_API_KEYS_FILE", keys)]).await
+    }
+
+    async fn start_all(agents: &str, runners: &[&[(&str, &str)]], of_status: &[(&str, &str)], of_all: &[(&str, &str)]) -> Self {
         let dir = Dir::new();
         let agents = dir.write("agents.toml", agents);
         let part = |name: &str, number: usize, env: &[(&str, &str)]| {
@@ -57,7 +66,7 @@ impl Parts {
                 .env("APP_API_TOKEN", APP_TOKEN)
                 .env("FTE_DATA", dir.join(format!("{name}-{number}")))
                 .env("FTE_AGENTS", &agents);
-            for (name, value) in env {
+            for (name, value) in env.iter().chain(of_all) {
                 daemon = daemon.env(name, value);
             }
             let client = |port: u16| Client::new(format!("http://127.0.0.1:{port}"));

@@ -45,7 +45,8 @@ impl Guarded {
     }
 }
 
-fn make_key(file: &std::path::Path, args: &[&str]) -> String {
+/// Puts a new key into a file of keys.
+pub(crate) fn make_key(file: &std::path::Path, args: &[&str]) -> String {
     let made = Command::new(built_binary()).args(["keys", "new"]).args(args).arg("--file").arg(file).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     String::from_utf8(made.stdout).unwrap().trim().to_owned()

@@ -50,6 +50,10 @@ struct Inner {
     fails_in: Option<u64>,
     /// Bytes until the disk is full.
     room: Option<u64>,
+    /// Calls until it is.
+    full_in: Option<u64>,
+    /// Calls that were made of it.
+    calls: u64,
     is_off: bool,
     /// Whether any call has failed since the last life began.
     has_failed: bool,
@@ -81,9 +85,19 @@ impl SimDisk {
         self.lock().fails_in = Some(calls);
     }
 
+    /// The disk is full after so many calls.
+    pub(crate) fn full_in(&self, calls: u64) {
+        self.lock().full_in = Some(calls);
+    }
+
+    /// How many calls were made of it.
+    pub(crate) fn calls(&self) -> u64 {
+        self.lock().calls
+    }
+
     pub(crate) fn set_room(&self, bytes: Option<u64>) {
         let mut inner = self.lock();
-        (inner.room, inner.has_failed) = (bytes, false);
+        (inner.room, inner.full_in, inner.has_failed) = (bytes, None, false);
     }
 
     /// Nothing fails for a while; what was to come is given back.
@@ -156,6 +170,13 @@ impl Inner {
     }
 
     fn try_call(&mut self) -> io::Result<()> {
+        self.calls += 1;
+        if let Some(left) = &mut self.full_in {
+            if *left == 0 {
+                self.room = Some(0);
+            }
+            *left = left.saturating_sub(1);
+        }
         if self.is_off {
             return Err(io::Error::other("no power"));
         }

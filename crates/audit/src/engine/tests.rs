@@ -15,6 +15,7 @@ use crate::leaf::Flag;
 
 mod compare;
 mod crash;
+mod every_call;
 mod files;
 mod own;
 mod retiring;

@@ -16,6 +16,7 @@ use crate::entry::Position;
 use crate::history;
 use crate::log::{Appended, Log, Query};
 use crate::subjects::Subject;
+use crate::subjects::erasing::What;
 use crate::verify::{self, Directory, Report, Source, verify};
 
 /// 10:00:00 UTC on the first of July 2026.
@@ -151,6 +152,15 @@ impl World {
         files
     }
 
+    fn knows(&self, person: &str) -> bool {
+        let subjects = self.subjects();
+        let What::Person(person) = Subject::parse("default", person).unwrap().what else { panic!("{person} is no person") };
+        let keys = subjects.lock();
+        let name = keys.vault.person("default", &person);
+        let sql = "SELECT count(*) FROM key WHERE unit = ?1";
+        keys.connection.query_row(sql, [name], |row| row.get::<_, i64>(0)).unwrap() == 1
+    }
+
     fn keys(&self) -> i64 {
         self.subjects().lock().connection.query_row("SELECT count(*) FROM key", [], |row| row.get(0)).unwrap()
     }
@@ -269,6 +279,7 @@ async fn p14_holds_win() {
     world.set(JULY_2026 + KEPT_MS);
     let day = 24 * 3600 * 1000;
     let text = |text: &str| text.to_owned();
+    let mut held = Vec::new();
     let person = |id: &str| Covers::Subject { tenant: text("default"), subject: format!("user:{id}") };
     for (covers, holds) in [
         (Covers::Tenant { tenant: text("default") }, true),
@@ -288,12 +299,28 @@ async fn p14_holds_win() {
         world.subjects().place_hold(&hold).unwrap();
         if holds {
             assert!(refused(&world.asked(2026)).contains(&format!("the legal hold {} of eva forbids it: case 17", hold.id)), "{hold:?}");
+            held.push(hold.id.to_string());
             assert!(due(&plan(&world.options()).unwrap()).is_empty());
         } else {
             assert_eq!(due(&plan(&world.options()).unwrap()), [2026], "{hold:?}");
         }
         world.subjects().lift_hold(hold.id).unwrap();
     }
+    // Each refusal is on record, with who was refused and by which hold.
+    world
+        .live(JULY_2026 + KEPT_MS, async |log| {
+            let denied = Query { outcome: Some("denied".to_owned()), limit: 100, ..Query::default() };
+            let mut found = Vec::new();
+            for entry in log.entries(denied).await.unwrap().entries {
+                let event: Value = serde_json::from_slice(entry.bytes.as_deref().unwrap()).unwrap();
+                let data = &event["data"];
+                assert_eq!((&data["actor"]["id"], &data["resource"]), (&json!("ada"), &json!("shard/2026")));
+                assert_eq!((&data["action"], &data["data"]["code"]), (&json!("audit.shard-retired"), &json!("legal_hold")));
+                found.push(text(data["data"]["hold_id"].as_str().unwrap()));
+            }
+            assert_eq!(found, held);
+        })
+        .await;
     // Who came later is in no earlier year.
     world.live(JULY_2026 + KEPT_MS, async |log| drop(log.append(vec![event("late", task(50), "zoe", "default")]).await.unwrap())).await;
     let hold = Hold { id: Uuid::now_v7(), covers: person("zoe"), reason: text(""), placed_by: text(""), placed_ms: 0 };
@@ -345,6 +372,60 @@ async fn the_keys_that_only_a_retired_year_needed_are_forgotten() {
     // An erasure still finds what is theirs.
     let erasure = world.subjects().erase(&Subject::parse("default", "user:bob").unwrap()).unwrap();
     assert_eq!((erasure.keys, erasure.tasks), (2, 1));
+}
+
+/// A task that somebody asked for on behalf of a customer, and one that was handed on from another.
+fn served(number: u128, customer: &str) -> NewEntry {
+    let data = json!({"task_id": task(number), "requester": {"type": "user", "id": "bob"}, "customer": {"id": customer}, "goal": "g"});
+    record("fte.triggers.inbound", &request(number, &data))
+}
+
+fn handed_on(number: u128, parent: u128) -> NewEntry {
+    let data = json!({"task_id": task(number), "parent_task_id": task(parent), "requester": {"type": "agent", "id": "echo"}, "goal": "g"});
+    record("fte.triggers.inbound", &request(number, &data))
+}
+
+fn request(number: u128, data: &Value) -> Value {
+    json!({"id": format!("r{number}"), "source": "/fte/intake", "type": "fte.task.requested", "subject": task(number), "data": data})
+}
+
+#[tokio::test]
+async fn whoever_is_only_named_beside_a_task_is_forgotten_with_the_last_of_their_tasks() {
+    let world = World::new();
+    world.live(JULY_2026, async |log| drop(log.append(vec![served(1, "c1"), served(2, "c2"), served(3, "c3")]).await.unwrap())).await;
+    // The second has another task, and what the third asked for goes on as one of nobody's.
+    world
+        .live(JULY_2026 + YEAR, async |log| {
+            log.append(vec![served(4, "c2"), handed_on(5, 3), event("other", task(6), "zoe", "default")]).await.unwrap();
+        })
+        .await;
+    let known = || ["customer:c1", "customer:c2", "customer:c3", "user:bob", "user:zoe"].map(|person| world.knows(person));
+    let options = || Options { by: "eva".to_owned(), ..world.options() };
+    world.set(JULY_2026 + KEPT_MS);
+    let covers = Covers::Subject { tenant: "default".to_owned(), subject: "customer:c1".to_owned() };
+    let hold = Hold { id: Uuid::now_v7(), covers, reason: String::new(), placed_by: String::new(), placed_ms: 0 };
+    world.subjects().place_hold(&hold).unwrap();
+    assert_eq!(due(&retire(&options()).unwrap()), [] as [u16; 0]);
+    assert_eq!(known(), [true; 5]);
+    world.subjects().lift_hold(hold.id).unwrap();
+    let before = world.files();
+    assert_eq!(due(&retire(&options()).unwrap()), [2026]);
+    assert_eq!(known(), [false, true, true, true, true]);
+    // The keys went, and the process before the year did: the next command does it again.
+    for (path, bytes) in before.iter().filter(|(path, _)| !path.contains("/keys/")) {
+        std::fs::create_dir_all(Path::new(path).parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+    for path in world.files().into_keys().filter(|path| !path.contains("/keys/") && !before.contains_key(path)) {
+        std::fs::remove_file(path).unwrap();
+    }
+    assert_eq!(due(&retire(&options()).unwrap()), [2026]);
+    assert_eq!(known(), [false, true, true, true, true]);
+    world.check(Some("2026"));
+    world.set(JULY_2026 + YEAR + KEPT_MS);
+    assert_eq!(due(&retire(&options()).unwrap()), [2027]);
+    assert_eq!(known(), [false; 5]);
+    world.check(Some("2026–2027"));
 }
 
 #[tokio::test]

@@ -207,7 +207,8 @@ fn refused(error: EraseError) -> Problem {
     match &error {
         EraseError::Held(blocked) => {
             let id = blocked.0.id.to_string();
-            Problem::new(StatusCode::CONFLICT, "legal_hold", format!("{error}. Nothing was erased; lift the hold first.")).with("hold", id)
+            let detail = format!("{error}. Nothing was erased; lift the hold first.");
+            Problem::new(StatusCode::CONFLICT, "legal_hold", detail).with("hold", id).as_denial()
         }
         EraseError::PersonsKey(_) => Problem::new(StatusCode::BAD_REQUEST, "invalid_subject", format!("{error}.")),
         EraseError::Key(KeyError::Unknown { .. }) => {

@@ -465,7 +465,10 @@ async fn years_that_had_their_time_are_retired_and_the_rest_is_as_it_was() {
     let gone: Value = api.get("/v1/audit/log/2016/tile/entries/000.p/2").await.unwrap().expect_status(410).json();
     assert_eq!(gone["code"], "shard_retired");
     let by: Value = api.get("/v1/audit/entries?action=audit.shard-retired&actor=ada").await.unwrap().json();
-    assert_eq!(by["items"].as_array().unwrap().len(), 1, "{by}");
+    let by: Vec<_> = by["items"].as_array().unwrap().iter().map(|entry| &entry["event"]["data"]).collect();
+    let said: Vec<_> = by.iter().map(|data| (data["resource"].as_str().unwrap(), data["outcome"].as_str().unwrap())).collect();
+    assert_eq!(said, [("shard/2016", "success"), ("shard/2017", "denied")]);
+    assert_eq!(by[1]["data"], serde_json::json!({"code": "legal_hold", "hold_id": hold}));
     // What is exported says what it cannot have.
     let evidence = instance.path("evidence");
     has(&instance.audit(&["export", "--public-key", &key, "--from", "1h", "--out", &evidence]).await, 0, &["entries of"]);

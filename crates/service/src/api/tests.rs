@@ -45,8 +45,14 @@ fn api_with(checks: Vec<(String, Check)>) -> Router {
                 }
             }),
         );
-    let options =
-        ApiOptions { listens_on: ([127, 0, 0, 1], 8080).into(), allowed_hosts: Vec::new(), body_bytes_max: 4096, trail: None, keys: None };
+    let options = ApiOptions {
+        listens_on: ([127, 0, 0, 1], 8080).into(),
+        allowed_hosts: Vec::new(),
+        body_bytes_max: 4096,
+        trail: None,
+        denials: None,
+        keys: None,
+    };
     api_router(vec![routes], &Readiness::new(checks), options)
 }
 

@@ -55,6 +55,11 @@ impl Caller {
         self.name.as_deref()
     }
 
+    /// The same, to be kept.
+    pub(crate) fn shared_name(&self) -> Option<Arc<str>> {
+        self.name.clone()
+    }
+
     /// Whose tasks they may see.
     pub fn scope(&self) -> &Scope {
         &self.scope

@@ -35,6 +35,7 @@ impl Api {
             allowed_hosts: Vec::new(),
             body_bytes_max: 4096,
             trail: None,
+            denials: None,
             keys: Some(keys.clone()),
         };
         Self { router: api_router(vec![routes], &Readiness::new(Vec::new()), options), keys, path, _dir: dir }

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use axum::routing::{get, post};
 use fte_testkit::{Client, FakeSidecar, eventually};
+use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::Problem;
 use crate::env::MapEnv;
 use crate::settings::Ports;
 
@@ -207,19 +209,107 @@ async fn a_start_and_a_refusal_are_recorded() {
     assert!(!event.to_string().contains("evil"));
 }
 
-#[tokio::test]
-async fn it_is_recorded_once_that_a_key_is_in_use() {
-    let sidecar = FakeSidecar::start().await;
-    let key = crate::keys::NewKey::make().unwrap();
+/// An API with keys: `/v1/tasks`, where a task may be posted, and `/v1/agents`, where a handler refuses, one by a status alone.
+async fn guarded(sidecar: &FakeSidecar, key: &str) -> (Running, Client) {
+    let made = crate::keys::NewKey::make().unwrap();
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("keys.toml");
-    std::fs::write(&file, format!("[[keys]]\nname = \"ada\"\nsha256 = \"{}\"\nroles = [\"admin\"]\n", key.sha256)).unwrap();
-    let running = start(settings(&sidecar, &[("FTE_API_KEYS_FILE", &file.to_string_lossy())]), |mut service| {
-        service.api = ApiRoutes::default().route("/do", post(async || ()));
+    std::fs::write(&file, format!("[[keys]]\nname = \"ada\"\nsha256 = \"{}\"\n{key}\n", made.sha256)).unwrap();
+    let running = start(settings(sidecar, &[("FTE_API_KEYS_FILE", &file.to_string_lossy())]), |mut service| {
+        let foreign = async || Problem::new(StatusCode::FORBIDDEN, "tenant_foreign", "Not yours.");
+        service.api = ApiRoutes::default()
+            .route("/do", post(async || ()))
+            .route("/v1/tasks", post(async || ()))
+            .route("/v1/agents", get(foreign))
+            .route("/v1/events", get(async || StatusCode::FORBIDDEN))
+            .route("/v1/tasks/{id}", get(async || Problem::new(StatusCode::CONFLICT, "legal_hold", "Held.").as_denial()))
+            .route("/v1/tasks/{id}/result", get(async || Problem::new(StatusCode::CONFLICT, "task_ended", "It has ended.")));
         service
     })
     .await;
-    let ada = running.api.clone().with_header("authorization", &format!("Bearer {}", key.secret));
+    let ada = running.api.clone().with_header("authorization", &format!("Bearer {}", made.secret));
+    (running, ada)
+}
+
+/// What was recorded of refusals.
+fn denials(sidecar: &FakeSidecar) -> Vec<Value> {
+    let events = sidecar.published().iter().map(|event| event.json()).collect::<Vec<_>>();
+    events.into_iter().filter(|event| event["data"]["action"] == "api.denied").collect()
+}
+
+#[tokio::test]
+async fn each_refusal_is_recorded_once_with_whose_key_it_was_whoever_refused() {
+    let sidecar = FakeSidecar::start().await;
+    let (running, ada) = guarded(&sidecar, "roles = [\"read\"]\ntenant = \"acme\"").await;
+    ada.post("/v1/tasks", &json!({})).await.unwrap().expect_status(403);
+    ada.get("/v1/agents").await.unwrap().expect_status(403);
+    ada.get("/v1/events").await.unwrap().expect_status(403);
+    ada.get("/v1/tasks/7").await.unwrap().expect_status(409);
+    // Not a matter of who may do what.
+    ada.get("/v1/tasks/7/result").await.unwrap().expect_status(409);
+    ada.get("/nowhere").await.unwrap().expect_status(404);
+    ada.clone().with_header("origin", "https://evil.example").get("/v1/agents").await.unwrap().expect_status(403);
+    running.api.get("/v1/agents").await.unwrap().expect_status(401);
+    // On its end it has published all.
+    running.shutdown.send(()).unwrap();
+    running.ended.await.unwrap().unwrap();
+    let mut found: Vec<_> = denials(&sidecar)
+        .into_iter()
+        .map(|event| {
+            let data = &event["data"];
+            assert_eq!(data["outcome"], "denied");
+            let text = |value: &Value| value.as_str().unwrap().to_owned();
+            (text(&data["data"]["code"]), text(&data["resource"]), text(&data["actor"]["id"]), text(&event["ftetenant"]))
+        })
+        .collect();
+    found.sort();
+    let ada = |code: &str, resource: &str| (code.to_owned(), resource.to_owned(), "ada".to_owned(), "acme".to_owned());
+    let nobody = ("key_missing".to_owned(), "GET /v1/agents".to_owned(), "test".to_owned(), "default".to_owned());
+    let expected = [
+        ada("forbidden", "GET /v1/events"),
+        nobody,
+        ada("legal_hold", "GET /v1/tasks/{id}"),
+        ada("origin_refused", "GET /v1/agents"),
+        ada("role_missing", "POST /v1/tasks"),
+        ada("tenant_foreign", "GET /v1/agents"),
+    ];
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
+async fn a_key_that_has_expired_is_still_known_as_its_owners() {
+    let sidecar = FakeSidecar::start().await;
+    let (running, ada) = guarded(&sidecar, "roles = [\"read\"]\nexpires = \"2020-01-01T00:00:00Z\"").await;
+    ada.get("/v1/agents").await.unwrap().expect_status(401);
+    running.shutdown.send(()).unwrap();
+    running.ended.await.unwrap().unwrap();
+    let denied = denials(&sidecar).remove(0);
+    assert_eq!((&denied["data"]["actor"], &denied["data"]["data"]["code"]), (&json!({"type": "user", "id": "ada"}), &json!("key_expired")));
+}
+
+#[tokio::test]
+async fn a_flood_of_refusals_is_a_bounded_number_of_entries_that_say_how_many_there_were_and_hides_nobody() {
+    let sidecar = FakeSidecar::start().await;
+    let (running, ada) = guarded(&sidecar, "roles = [\"read\"]").await;
+    for _ in 0..200 {
+        running.api.get("/v1/agents").await.unwrap().expect_status(401);
+    }
+    ada.post("/v1/tasks", &json!({})).await.unwrap().expect_status(403);
+    running.shutdown.send(()).unwrap();
+    running.ended.await.unwrap().unwrap();
+    let (strangers, known): (Vec<_>, Vec<_>) =
+        denials(&sidecar).into_iter().partition(|event| event["data"]["data"]["code"] == "key_missing");
+    let left_out: u64 = strangers.iter().filter_map(|event| event["data"]["data"]["left_out"].as_u64()).sum();
+    let single = strangers.iter().filter(|event| event["data"]["data"]["left_out"].is_null()).count();
+    assert_eq!(single as u64 + left_out, 200, "each is in one of them");
+    assert!((60..70).contains(&single) && strangers.len() == single + 1, "{single} of {}", strangers.len());
+    assert_eq!((known.len(), &known[0]["data"]["actor"]["id"]), (1, &json!("ada")));
+}
+
+#[tokio::test]
+async fn it_is_recorded_once_that_a_key_is_in_use() {
+    let sidecar = FakeSidecar::start().await;
+    let (running, ada) = guarded(&sidecar, "roles = [\"admin\"]").await;
     for _ in 0..3 {
         ada.post("/do", &json!({})).await.unwrap().expect_status(200);
     }
@@ -232,5 +322,5 @@ async fn it_is_recorded_once_that_a_key_is_in_use() {
     let used: Vec<_> = actions.iter().filter(|action| action["action"] == "key.used").collect();
     assert_eq!(used.len(), 1, "{actions:?}");
     assert_eq!((&used[0]["actor"]["id"], &used[0]["resource"]), (&json!("ada"), &json!("api-key/ada")));
-    assert!(!format!("{actions:?}").contains(&key.secret));
+    assert!(!format!("{actions:?}").contains("fte_"), "nothing of a key");
 }

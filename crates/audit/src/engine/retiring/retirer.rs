@@ -191,12 +191,22 @@ impl Retirer {
     /// What was put on record is carried on by the next command.
     pub(crate) fn retire(&mut self, shards: impl IntoIterator<Item = u16>, records: Vec<NewEntry>) -> Result<(), LogError> {
         self.options.removable.extend(shards);
+        self.record(records)?;
+        self.core = None;
+        let opened = Core::open(self.options.means(&self.shared));
+        self.core = Some(opened.map_err(|fault| fault.explained(&self.options.directory))?);
+        Ok(())
+    }
+
+    /// Puts something on record, which is durable and signed on return.
+    ///
+    /// # Errors
+    /// The log cannot be written; it has to be opened again.
+    pub(crate) fn record(&mut self, records: Vec<NewEntry>) -> Result<(), LogError> {
         let mut core = self.core.take().ok_or(LogError::Closed)?;
         let now_ms = (self.options.clock)();
-        let recorded = core.append(&[records], now_ms).and_then(|_| core.seal());
-        drop(core);
-        let opened = recorded.and_then(|()| Core::open(self.options.means(&self.shared)));
-        self.core = Some(opened.map_err(|fault| fault.explained(&self.options.directory))?);
+        core.append(&[records], now_ms).and_then(|_| core.seal()).map_err(|fault| fault.explained(&self.options.directory))?;
+        self.core = Some(core);
         Ok(())
     }
 }

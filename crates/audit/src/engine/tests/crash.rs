@@ -114,47 +114,56 @@ impl World {
         Ok(())
     }
 
-    /// Everything that was acknowledged is there, at its place, once; the tree is that of the entries, and extends what was published.
+    /// Everything that was acknowledged is there, at its place.
     fn check(&self, core: &Core, end: End) {
-        let view = core.means.shared.view();
-        let shards: Vec<(u16, u64)> = view.shards.iter().map(|(shard, size)| (*shard, *size)).collect();
-        let published = view.published.clone();
-        drop(view);
-        let mut leaves = core.files.leaves();
-        let mut found: BTreeMap<String, Position> = BTreeMap::new();
-        let mut last_ms = 0;
-        for (shard, size) in &shards {
-            let mut tree = fte_tlog::Frontier::default();
-            for index in 0..*size {
-                let at = Position { shard: *shard, index };
-                let leaf = leaves.leaf(at).unwrap().unwrap_or_else(|| panic!("{at} is missing after {end:?}"));
-                let (header, payload) = leaf::decode(&leaf).unwrap();
-                leaf::check_payload(&header, payload).unwrap();
-                assert!(header.logged_time >= last_ms);
-                last_ms = header.logged_time;
-                assert_eq!(header.kind == Kind::ShardOpen, index == 0, "{at}");
-                if let Some(id) = header.id.as_deref().filter(|_| header.kind == Kind::Event) {
-                    assert_eq!(found.insert(id.to_owned(), at), None, "{id} is there twice after {end:?}");
-                }
-                tree.append(fte_tlog::leaf_hash(&leaf), |_| {});
-                if let Some(checkpoint) = self.published.as_ref().filter(|checkpoint| checkpoint.origin.ends_with(&format!("/{shard}"))) {
-                    assert!(*size >= checkpoint.size, "{size} entries, and {} were published", checkpoint.size);
-                    if index + 1 == checkpoint.size {
-                        assert_eq!(tree.root(), checkpoint.root, "the tree is another one");
-                    }
-                }
-            }
-            // What is published now is the tree, and its tiles are there.
-            let checkpoint = core.files.checkpoint(Some(*shard)).unwrap().unwrap().checkpoint;
-            assert_eq!((checkpoint.size, checkpoint.root), (*size, tree.root()), "shard {shard} of {published:?} after {end:?}");
-            let read = |tile: TilePath| core.disk_read(*shard, tile);
-            assert_eq!(tree_root(&mut TileHashes::new(*size, read), *size).unwrap(), tree.root());
-        }
+        let found = found_in(core, self.published.as_ref(), &format!("{end:?}"));
         for (number, at) in &self.acknowledged {
             let id = numbered(*number)["id"].as_str().unwrap().to_owned();
             assert_eq!(found.get(&id), Some(at), "{number} was acknowledged, and after {end:?} it is not where it was");
         }
     }
+}
+
+/// Each event that is there, by its id, once; the tree is that of the entries, and extends what was published last.
+pub(super) fn found_in(core: &Core, published: Option<&fte_tlog::Checkpoint>, when: &str) -> BTreeMap<String, Position> {
+    let view = core.means.shared.view();
+    let shards: Vec<(u16, u64)> = view.shards.iter().map(|(shard, size)| (*shard, *size)).collect();
+    let shown = view.published.clone();
+    drop(view);
+    let mut leaves = core.files.leaves();
+    let mut found: BTreeMap<String, Position> = BTreeMap::new();
+    let mut last_ms = 0;
+    for (shard, size) in &shards {
+        let mut tree = fte_tlog::Frontier::default();
+        for index in 0..*size {
+            let at = Position { shard: *shard, index };
+            let leaf = leaves.leaf(at).unwrap().unwrap_or_else(|| panic!("{at} is missing after {when}"));
+            let (header, payload) = leaf::decode(&leaf).unwrap();
+            match header.payload_ref {
+                Some(_) => drop(leaves.payload(*shard, &header, payload).unwrap()),
+                None => leaf::check_payload(&header, payload).unwrap(),
+            }
+            assert!(header.logged_time >= last_ms);
+            last_ms = header.logged_time;
+            assert_eq!(header.kind == Kind::ShardOpen, index == 0, "{at}");
+            if let Some(id) = header.id.as_deref().filter(|_| header.kind == Kind::Event) {
+                assert_eq!(found.insert(id.to_owned(), at), None, "{id} is there twice after {when}");
+            }
+            tree.append(fte_tlog::leaf_hash(&leaf), |_| {});
+            if let Some(checkpoint) = published.filter(|checkpoint| checkpoint.origin.ends_with(&format!("/{shard}"))) {
+                assert!(*size >= checkpoint.size, "{size} entries, and {} were published", checkpoint.size);
+                if index + 1 == checkpoint.size {
+                    assert_eq!(tree.root(), checkpoint.root, "the tree is another one");
+                }
+            }
+        }
+        // What is published now is the tree, and its tiles are there.
+        let checkpoint = core.files.checkpoint(Some(*shard)).unwrap().unwrap().checkpoint;
+        assert_eq!((checkpoint.size, checkpoint.root), (*size, tree.root()), "shard {shard} of {shown:?} after {when}");
+        let read = |tile: TilePath| core.disk_read(*shard, tile);
+        assert_eq!(tree_root(&mut TileHashes::new(*size, read), *size).unwrap(), tree.root());
+    }
+    found
 }
 
 impl Core {
@@ -163,7 +172,7 @@ impl Core {
     }
 }
 
-fn settle(core: &mut Core) -> Result<(), Fault> {
+pub(super) fn settle(core: &mut Core) -> Result<(), Fault> {
     if let Some(settling) = core.settling(false) {
         let settled = settling.run()?;
         core.settled(settled)?;

@@ -11,7 +11,7 @@ use super::*;
 use crate::leaf;
 use crate::verify::{self, Source, verify};
 
-fn key(seed: u8) -> Arc<SignerKey> {
+pub(super) fn key(seed: u8) -> Arc<SignerKey> {
     Arc::new(SignerKey::new("log.test", KeyAlgorithm::Ed25519, &[seed; 32]).unwrap())
 }
 
@@ -21,23 +21,23 @@ fn signers(note: &SignedNote) -> Vec<u8> {
     (1..10).filter(|seed| note.verify([&shard_verifier(&key(*seed).verifier(), shard).unwrap()]).is_ok()).collect()
 }
 
-fn signers_of(published: &Published) -> Vec<u8> {
+pub(super) fn signers_of(published: &Published) -> Vec<u8> {
     signers(&SignedNote::parse(published.note.as_bytes()).unwrap())
 }
 
 #[derive(Clone, Default)]
-struct Keys {
+pub(super) struct Keys {
     present: u8,
     next: Option<u8>,
     former: Vec<u8>,
 }
 
 impl Keys {
-    fn of(present: u8, next: Option<u8>, former: &[u8]) -> Self {
+    pub(super) fn of(present: u8, next: Option<u8>, former: &[u8]) -> Self {
         Self { present, next, former: former.to_vec() }
     }
 
-    fn options(&self, options: EngineOptions) -> EngineOptions {
+    pub(super) fn options(&self, options: EngineOptions) -> EngineOptions {
         let former = self.former.iter().map(|seed| key(*seed).verifier()).collect();
         EngineOptions { key: key(self.present), next_key: self.next.map(key), former, ..options }
     }
