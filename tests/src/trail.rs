@@ -7,13 +7,23 @@ use fte_testkit::{Client, eventually, eventually_within};
 use serde_json::{Value, json};
 
 use crate::load::Doors;
-use crate::tasks::LOAD_PATIENCE;
+use crate::tasks::{LOAD_PATIENCE, look};
 
 /// Everything the audit has recorded, in log order.
 pub async fn entries(api: &Client) -> Vec<Value> {
     let mut trail = Trail::default();
     trail.read_on(api).await.unwrap();
     trail.entries
+}
+
+/// The audit's records of an action on a task, once there are so many. What is recorded about a task may come after all else is told.
+pub async fn actions(audit: &Client, task: &str, action: &str, count: usize) -> Vec<Value> {
+    eventually(|| async {
+        let page = look(audit, &format!("/v1/audit/entries?task_id={task}&action={action}&limit=1000")).await?;
+        let records = page["items"].as_array().unwrap();
+        if records.len() >= count { Ok(records.clone()) } else { Err(page.to_string()) }
+    })
+    .await
 }
 
 /// The trail as far as it has been read: the log only grows.
@@ -27,11 +37,7 @@ impl Trail {
     async fn read_on(&mut self, api: &Client) -> Result<(), String> {
         loop {
             let after = self.entries.last().map_or_else(String::new, |last| format!("&after={}-{}", last["shard"], last["index"]));
-            let page = api.get(&format!("/v1/audit/entries?limit=1000{after}")).await.map_err(|error| error.to_string())?;
-            if page.status != 200 {
-                return Err(page.text());
-            }
-            let page: Value = page.json();
+            let page = look(api, &format!("/v1/audit/entries?limit=1000{after}")).await?;
             self.entries.extend(page["items"].as_array().unwrap().iter().cloned());
             if page["next_cursor"].is_null() {
                 return Ok(());
@@ -86,8 +92,7 @@ async fn agreed(status: &Client, audit: &Client, told: &BTreeMap<String, History
     assert_eq!(listed, expected, "the read model and the audit disagree about the tasks");
     for (task, history) in told {
         let shown = eventually(|| async move {
-            let page = status.get(&format!("/v1/tasks/{task}/events?limit=1000")).await.map_err(|error| error.to_string())?;
-            let page: Value = if page.status == 200 { page.json() } else { return Err(page.text()) };
+            let page = look(status, &format!("/v1/tasks/{task}/events?limit=1000")).await?;
             let events = page["items"].as_array().unwrap();
             let ids: BTreeSet<String> = events.iter().map(|event| event["id"].as_str().unwrap().to_owned()).collect();
             assert_eq!(ids.len(), events.len(), "the read model has an event of {task} twice");
@@ -109,8 +114,7 @@ async fn tasks(status: &Client) -> Result<BTreeMap<String, String>, String> {
     let mut tasks = BTreeMap::new();
     let mut cursor = String::new();
     loop {
-        let page = status.get(&format!("/v1/tasks?limit=1000{cursor}")).await.map_err(|error| error.to_string())?;
-        let page: Value = if page.status == 200 { page.json() } else { return Err(page.text()) };
+        let page = look(status, &format!("/v1/tasks?limit=1000{cursor}")).await?;
         for task in page["items"].as_array().unwrap() {
             tasks.insert(task["task_id"].as_str().unwrap().to_owned(), task["status"].as_str().unwrap().to_owned());
         }

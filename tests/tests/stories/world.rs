@@ -1,7 +1,7 @@
 //! The vocabulary of the stories: start FTE, post a task, wait for its result.
 
 use fte_testkit::{Client, Dir, FteProcess, built_binary};
-pub(crate) use fte_tests::tasks::{Dice, LOAD_PATIENCE, echo, in_status, post, result, setting, shown, told};
+pub(crate) use fte_tests::tasks::{Dice, LOAD_PATIENCE, echo, in_status, look, post, result, setting, shown, told};
 use serde_json::Value;
 
 use crate::load::Doors;
