@@ -19,7 +19,7 @@ pub use client::{Client, ClientError, Response};
 pub use daemon::Daemon;
 pub use dir::Dir;
 pub use events::{bare, cloud_event, request, request_for};
-pub use eventually::{PATIENCE, eventually, eventually_within};
+pub use eventually::{PATIENCE, eventually, eventually_within, in_time};
 pub use fte_events::sample;
 pub use process::{FteProcess, Ready, built_binary};
 pub use s3::S3Server;
