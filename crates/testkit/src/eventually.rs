@@ -57,7 +57,10 @@ const ROUND_MAX: Duration = Duration::from_secs(120);
 /// Does what has to be done before some time is over, which the round is given. A round that was late, which its `Err` tells, is done again with
 /// twice the time: so a busy machine costs a round, and decides nothing. Panics when there is no more time to give.
 #[track_caller]
-pub fn in_time<T, S: Debug>(first: Duration, mut round: impl AsyncFnMut(Duration) -> Result<T, S>) -> impl Future<Output = T> {
+pub fn in_time<T, S: Debug, F: Future<Output = Result<T, S>>>(
+    first: Duration,
+    mut round: impl FnMut(Duration) -> F,
+) -> impl Future<Output = T> {
     let caller = Location::caller();
     async move {
         let mut time = first;
@@ -79,9 +82,9 @@ mod tests {
     async fn a_round_that_was_late_is_done_again_with_twice_the_time() {
         let mut rounds = Vec::new();
         let second = Duration::from_secs(1);
-        let took = in_time(second, async |time| {
+        let took = in_time(second, |time| {
             rounds.push(time);
-            if time > 3 * second { Ok(time) } else { Err("late") }
+            async move { if time > 3 * second { Ok(time) } else { Err("late") } }
         })
         .await;
         assert_eq!((took, rounds), (4 * second, vec![second, 2 * second, 4 * second]));

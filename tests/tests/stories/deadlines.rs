@@ -5,6 +5,7 @@ use std::time::Duration;
 use fte_testkit::{Client, eventually, in_time};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use crate::trail::settled;
 use crate::world::{Fte, in_status, look, result};
@@ -86,21 +87,23 @@ impl Round {
     }
 
     /// The deadline has ended every one of them, wherever it was. Gives them back if each was where it should be, and says which were not.
-    async fn timed_out(self, fte: &Fte, all: &mut Vec<String>) -> Result<(), Vec<Value>> {
+    async fn timed_out(self, fte: &Fte) -> Result<Vec<String>, Vec<Value>> {
         for task in &self.tasks {
             let ended = result(&fte.api(), task).await;
             assert_eq!((&ended["status"], &ended["error"]["code"]), (&json!("timed_out"), &json!("deadline_passed")), "{ended}");
         }
-        all.extend(self.tasks);
-        if self.late.is_empty() { Ok(()) } else { Err(self.late) }
+        self.in_time()
+    }
+
+    fn in_time(self) -> Result<Vec<String>, Vec<Value>> {
+        if self.late.is_empty() { Ok(self.tasks) } else { Err(self.late) }
     }
 }
 
 #[tokio::test]
 async fn a_deadline_ends_a_task_that_is_queued_running_or_parked() {
     let fte = Fte::with_agents(AGENTS, &[("FTE_RUNNER_APPROVAL_STAY_MS", "50")]).await;
-    let mut tasks = Vec::new();
-    in_time(SOON, async |soon| {
+    let tasks = in_time(SOON, async |soon| {
         let mut round = Round::new(&fte, soon);
         let deadline = round.moment;
         round.bring(json!({ "task": "run", "agent": "one", "deadline": deadline }), "running").await;
@@ -110,7 +113,7 @@ async fn a_deadline_ends_a_task_that_is_queued_running_or_parked() {
         let asking = json!({ "task": "show", "agent": "demo", "context": quick, "deadline": deadline });
         round.bring(asking, "awaiting_approval").await;
         passed(deadline).await;
-        round.timed_out(&fte, &mut tasks).await
+        round.timed_out(&fte).await
     })
     .await;
     settled(&fte.doors(), &tasks).await;
@@ -118,9 +121,9 @@ async fn a_deadline_ends_a_task_that_is_queued_running_or_parked() {
 
 #[tokio::test]
 async fn a_deadline_that_passes_while_everything_is_down_counts_at_the_next_start() {
-    let mut fte = Fte::with_agents(AGENTS, &[]).await;
-    let mut tasks = Vec::new();
-    in_time(SOON, async |soon| {
+    let fte = Mutex::new(Fte::with_agents(AGENTS, &[]).await);
+    let tasks = in_time(SOON, async |soon| {
+        let mut fte = fte.lock().await;
         let mut round = Round::new(&fte, soon);
         let deadline = round.moment;
         round.bring(json!({ "task": "run", "agent": "one", "deadline": deadline }), "running").await;
@@ -132,17 +135,17 @@ async fn a_deadline_that_passes_while_everything_is_down_counts_at_the_next_star
         }
         passed(deadline).await;
         fte.process.restart().await;
-        round.timed_out(&fte, &mut tasks).await
+        round.timed_out(&fte).await
     })
     .await;
-    settled(&fte.doors(), &tasks).await;
+    settled(&fte.lock().await.doors(), &tasks).await;
 }
 
 #[tokio::test]
 async fn a_delayed_task_starts_after_its_time_and_a_crash_does_not_change_that() {
-    let mut fte = Fte::with_agents(AGENTS, &[]).await;
-    let mut tasks = Vec::new();
-    in_time(Duration::from_secs(3), async |soon| {
+    let fte = Mutex::new(Fte::with_agents(AGENTS, &[]).await);
+    let tasks = in_time(Duration::from_secs(3), async |soon| {
+        let mut fte = fte.lock().await;
         // Due while it runs again, and due while it is down.
         let delays = [3 * soon, soon];
         let posted = Timestamp::now();
@@ -169,11 +172,10 @@ async fn a_delayed_task_starts_after_its_time_and_a_crash_does_not_change_that()
             let submitted = micros(&shown["created_at"]);
             assert!(started >= submitted + i64::try_from(delay.as_micros()).unwrap(), "submitted {shown}, started {ended}");
         }
-        tasks.extend(round.tasks);
-        if round.late.is_empty() { Ok(()) } else { Err(round.late) }
+        round.in_time()
     })
     .await;
-    settled(&fte.doors(), &tasks).await;
+    settled(&fte.lock().await.doors(), &tasks).await;
 }
 
 #[tokio::test]
