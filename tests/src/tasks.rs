@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fte_testkit::{Client, eventually};
+use fte_testkit::{Client, PATIENCE, eventually, eventually_within};
 use serde_json::{Value, json};
 
 /// Posts a task that must be accepted, and gives its id.
@@ -13,7 +13,12 @@ pub async fn post(intake: &Client, body: Value) -> String {
 
 /// The data of a task's result event, once it is there.
 pub async fn result(status: &Client, task: &str) -> Value {
-    eventually(|| async { look(status, &format!("/v1/tasks/{task}/result?wait=10s")).await }).await
+    result_within(PATIENCE, status, task).await
+}
+
+/// [`result`] with a patience of its own.
+pub async fn result_within(patience: Duration, status: &Client, task: &str) -> Value {
+    eventually_within(patience, || async { look(status, &format!("/v1/tasks/{task}/result?wait=10s")).await }).await
 }
 
 /// What a server shows under a path, for [`eventually`]; or what it says instead, such as that it does not know the task yet.
