@@ -26,6 +26,11 @@ async fn fails(data: &Path, args: &[&str]) -> Ran {
     fte("", &all).await
 }
 
+/// The lines of a log, but for what a machine adds that is so busy that a service takes its time to start.
+fn said(log: &str) -> Vec<&str> {
+    log.lines().filter(|line| !line.contains("app is away")).collect()
+}
+
 #[tokio::test]
 async fn a_task_goes_through_and_the_end_is_clean() {
     let dir = Dir::new();
@@ -58,7 +63,7 @@ async fn a_task_goes_through_and_the_end_is_clean() {
     assert_eq!((ran.code, report["completed"].as_u64(), report["checked"].as_u64()), (0, Some(50), Some(50)), "{ran:?}");
 
     assert!(process.stop().await.success());
-    assert_eq!(process.log(), "finishing what is under way; once more stops at once\n");
+    assert_eq!(said(&process.log()), ["finishing what is under way; once more stops at once"]);
 }
 
 #[tokio::test]
@@ -296,7 +301,7 @@ async fn what_looks_wrong_at_the_start_is_said_and_nothing_else() {
     let process = FteProcess::start_with(BINARY, dir.join("data"), ["--quiet"], env).await;
     let log = process.log();
     assert!(log.contains("nothing reads the variable FTE_AGENT: FTE_AGENTS is the nearest that FTE knows"), "{log}");
-    assert_eq!(log.lines().count(), 1, "{log}");
+    assert_eq!(said(&log).len(), 1, "{log}");
     drop(process);
 
     // An empty log in the place of a full one must not go unnoticed.
