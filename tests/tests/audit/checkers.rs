@@ -41,8 +41,15 @@ pub(crate) fn go() -> Option<Checker> {
             }
             let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("audit-check-go");
             let build =
-                Command::new("go").args(["build", "-o"]).arg(&program).arg(".").current_dir(examples().join("go")).output().unwrap();
-            assert!(build.status.success(), "{}", String::from_utf8_lossy(&build.stderr));
+                || Command::new("go").args(["build", "-o"]).arg(&program).arg(".").current_dir(examples().join("go")).output().unwrap();
+            let mut built = build();
+            // The proxy may be away for a moment.
+            for _ in 0..2 {
+                if !built.status.success() {
+                    built = build();
+                }
+            }
+            assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
             Some(Checker { program, before: Vec::new() })
         })
         .clone()
