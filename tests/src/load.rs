@@ -8,7 +8,7 @@ use std::time::Duration;
 use fte_testkit::Client;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{RwLock, RwLockReadGuard, watch};
 use tokio::task::JoinHandle;
 
 /// Wait of a poster after an answer that did not come, and of the approver between two looks.
@@ -43,6 +43,8 @@ pub struct Load {
 struct Shared {
     accepted: Mutex<Vec<String>>,
     refused: AtomicU64,
+    /// Held by everybody who is posting.
+    posting: RwLock<()>,
     is_over: AtomicBool,
     all_is_settled: AtomicBool,
 }
@@ -75,6 +77,12 @@ impl Load {
     /// Everybody waits until the doors are open again.
     pub fn close(&self) {
         self.doors.send_replace(None);
+    }
+
+    /// [`Load::close`], and waits until nobody is posting any more.
+    pub async fn pause(&self) {
+        self.close();
+        drop(self.shared.posting.write().await);
     }
 
     /// The doors are open (again), perhaps elsewhere.
@@ -110,12 +118,24 @@ async fn opened(doors: &mut watch::Receiver<Option<Doors>>) -> Option<Doors> {
     doors.wait_for(Option::is_some).await.ok().and_then(|doors| doors.clone())
 }
 
+/// The doors, once they are open, and what says that somebody is posting; none when the load is over.
+async fn begin<'a>(doors: &mut watch::Receiver<Option<Doors>>, shared: &'a Shared) -> Option<(Doors, RwLockReadGuard<'a, ()>)> {
+    loop {
+        opened(doors).await?;
+        let posting = shared.posting.read().await;
+        // They may have been closed meanwhile.
+        if let Some(doors) = doors.borrow().clone() {
+            return Some((doors, posting));
+        }
+    }
+}
+
 async fn post(poster: u64, each_max: u64, every: Duration, mut doors: watch::Receiver<Option<Doors>>, shared: Arc<Shared>) {
     for number in 0..each_max {
         if shared.is_over.load(Ordering::Relaxed) {
             return;
         }
-        let Some(doors) = opened(&mut doors).await else { return };
+        let Some((doors, posting)) = begin(&mut doors, &shared).await else { return };
         let next = tokio::time::Instant::now() + every;
         let body = match number % 10 {
             0 => json!({ "task": "show", "agent": "demo", "context": { "demo": { "step_ms": 20 } } }),
@@ -135,6 +155,7 @@ async fn post(poster: u64, each_max: u64, every: Duration, mut doors: watch::Rec
             Ok(answer) => panic!("{}: {}", answer.status, answer.text()),
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
+        drop(posting);
         tokio::time::sleep_until(next).await;
     }
 }

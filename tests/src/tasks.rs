@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fte_testkit::{Client, eventually};
+use fte_testkit::{Client, PATIENCE, eventually, eventually_within};
 use serde_json::{Value, json};
 
 /// Posts a task that must be accepted, and gives its id.
@@ -13,11 +13,18 @@ pub async fn post(intake: &Client, body: Value) -> String {
 
 /// The data of a task's result event, once it is there.
 pub async fn result(status: &Client, task: &str) -> Value {
-    eventually(|| async {
-        let answer = status.get(&format!("/v1/tasks/{task}/result?wait=10s")).await.map_err(|error| error.to_string())?;
-        if answer.status == 200 { Ok(answer.json::<Value>()) } else { Err(answer.text()) }
-    })
-    .await
+    result_within(PATIENCE, status, task).await
+}
+
+/// [`result`] with a patience of its own.
+pub async fn result_within(patience: Duration, status: &Client, task: &str) -> Value {
+    eventually_within(patience, || async { look(status, &format!("/v1/tasks/{task}/result?wait=10s")).await }).await
+}
+
+/// What a server shows under a path, for [`eventually`]; or what it says instead, such as that it does not know the task yet.
+pub async fn look(api: &Client, path: &str) -> Result<Value, String> {
+    let answer = api.get(path).await.map_err(|error| error.to_string())?;
+    if answer.status == 200 { Ok(answer.json()) } else { Err(answer.text()) }
 }
 
 /// A task, once it has this status.
@@ -28,8 +35,7 @@ pub async fn in_status(read: &Client, task: &str, status: &str) -> Value {
 /// A task, once it looks like this.
 pub async fn shown(read: &Client, task: &str, is_it: impl Fn(&Value) -> bool) -> Value {
     eventually(|| async {
-        let shown = read.get(&format!("/v1/tasks/{task}")).await.map_err(|error| error.to_string())?;
-        let shown: Value = if shown.status == 200 { shown.json() } else { return Err(shown.text()) };
+        let shown = look(read, &format!("/v1/tasks/{task}")).await?;
         if is_it(&shown) { Ok(shown) } else { Err(shown.to_string()) }
     })
     .await
@@ -38,8 +44,7 @@ pub async fn shown(read: &Client, task: &str, is_it: impl Fn(&Value) -> bool) ->
 /// Waits for an event of a task that looks like this.
 pub async fn told(read: &Client, task: &str, is_it: impl Fn(&Value) -> bool) -> Value {
     eventually(|| async {
-        let page = read.get(&format!("/v1/tasks/{task}/events?limit=1000")).await.map_err(|error| error.to_string())?;
-        let page: Value = if page.status == 200 { page.json() } else { return Err(page.text()) };
+        let page = look(read, &format!("/v1/tasks/{task}/events?limit=1000")).await?;
         let found = page["items"].as_array().and_then(|events| events.iter().find(|event| is_it(event)).cloned());
         found.ok_or_else(|| page.to_string())
     })

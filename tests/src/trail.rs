@@ -7,13 +7,23 @@ use fte_testkit::{Client, eventually, eventually_within};
 use serde_json::{Value, json};
 
 use crate::load::Doors;
-use crate::tasks::LOAD_PATIENCE;
+use crate::tasks::{LOAD_PATIENCE, look};
 
 /// Everything the audit has recorded, in log order.
 pub async fn entries(api: &Client) -> Vec<Value> {
     let mut trail = Trail::default();
     trail.read_on(api).await.unwrap();
     trail.entries
+}
+
+/// The audit's records of an action on a task, once there are so many. What is recorded about a task may come after all else is told.
+pub async fn actions(audit: &Client, task: &str, action: &str, count: usize) -> Vec<Value> {
+    eventually(|| async {
+        let page = look(audit, &format!("/v1/audit/entries?task_id={task}&action={action}&limit=1000")).await?;
+        let records = page["items"].as_array().unwrap();
+        if records.len() >= count { Ok(records.clone()) } else { Err(page.to_string()) }
+    })
+    .await
 }
 
 /// The trail as far as it has been read: the log only grows.
@@ -27,11 +37,7 @@ impl Trail {
     async fn read_on(&mut self, api: &Client) -> Result<(), String> {
         loop {
             let after = self.entries.last().map_or_else(String::new, |last| format!("&after={}-{}", last["shard"], last["index"]));
-            let page = api.get(&format!("/v1/audit/entries?limit=1000{after}")).await.map_err(|error| error.to_string())?;
-            if page.status != 200 {
-                return Err(page.text());
-            }
-            let page: Value = page.json();
+            let page = look(api, &format!("/v1/audit/entries?limit=1000{after}")).await?;
             self.entries.extend(page["items"].as_array().unwrap().iter().cloned());
             if page["next_cursor"].is_null() {
                 return Ok(());
@@ -46,48 +52,55 @@ pub async fn settled(doors: &Doors, accepted: &[String]) -> BTreeMap<String, His
     let (audit, status) = (&doors.audit, &doors.status);
     let began = std::time::Instant::now();
     let (trail, last) = (Mutex::new(Trail::default()), Mutex::new(String::new()));
-    let (trail, last) = (&trail, &last);
-    let told = eventually_within(LOAD_PATIENCE, || async move {
-        let mut reading = std::mem::take(&mut *trail.lock().unwrap());
-        let read = reading.read_on(audit).await;
-        let told = histories(&reading.entries);
-        *trail.lock().unwrap() = reading;
-        read?;
+    let last = &last;
+    eventually_within(LOAD_PATIENCE, || async {
+        let told = whole(&trail, audit).await;
+        if let Err(state) = &told {
+            state.clone_into(&mut last.lock().unwrap());
+        }
+        let told = told?;
         let missing: Vec<_> = accepted.iter().filter(|task| !told.contains_key(*task)).take(5).collect();
-        if !missing.is_empty() {
-            return Err(format!("accepted, and not in the trail: {missing:?}"));
-        }
-        let faults: Vec<_> = told.iter().map(|(task, history)| (task, history.faults())).filter(|(_, faults)| !faults.is_empty()).collect();
-        if faults.is_empty() {
-            return Ok(told);
-        }
-        let late: Vec<_> = faults.iter().take(5).map(|(task, faults)| (task, faults, &told[*task].types)).collect();
-        let state = format!("{} tasks are not whole: {late:?}", faults.len());
-        state.clone_into(&mut last.lock().unwrap());
-        Err(state)
+        if missing.is_empty() { Ok(()) } else { Err(format!("accepted, and not in the trail: {missing:?}")) }
     })
     .await;
-    println!("{} tasks settled in {:?}; waited last for: {}", told.len(), began.elapsed(), last.lock().unwrap());
-    agreed(status, audit, &told).await;
+    println!("settled in {:?}; waited last for: {}", began.elapsed(), last.lock().unwrap());
+    let told = agreed(status, audit, &trail).await;
+    println!("{} tasks settled", told.len());
     let letters: Value = status.get("/v1/dead-letters").await.unwrap().expect_status(200).json();
     assert_eq!(letters["items"], json!([]), "good work was dead-lettered");
     told
 }
 
-/// Waits until the read model knows the same tasks as the trail, with the same results and the same events.
-async fn agreed(status: &Client, audit: &Client, told: &BTreeMap<String, History>) {
-    let listed = eventually(|| async move {
+/// The histories of all tasks as far as the log goes now, if every one is whole.
+async fn whole(trail: &Mutex<Trail>, audit: &Client) -> Result<BTreeMap<String, History>, String> {
+    let mut reading = std::mem::take(&mut *trail.lock().unwrap());
+    let read = reading.read_on(audit).await;
+    let told = histories(&reading.entries);
+    *trail.lock().unwrap() = reading;
+    read?;
+    let faults: Vec<_> = told.iter().map(|(task, history)| (task, history.faults())).filter(|(_, faults)| !faults.is_empty()).collect();
+    if faults.is_empty() {
+        return Ok(told);
+    }
+    let late: Vec<_> = faults.iter().take(5).map(|(task, faults)| (task, faults, &told[*task].types)).collect();
+    Err(format!("{} tasks are not whole: {late:?}", faults.len()))
+}
+
+/// Waits until the read model knows the same tasks as the trail, with the same results and the same events. A task whose 202 was lost may come to
+/// both at any time.
+async fn agreed(status: &Client, audit: &Client, trail: &Mutex<Trail>) -> BTreeMap<String, History> {
+    let (listed, told) = eventually(|| async {
         let listed = tasks(status).await?;
+        let told = whole(trail, audit).await?;
         let ended = listed.iter().filter(|(_, status)| is_terminal(status)).count();
-        if ended == told.len() { Ok(listed) } else { Err(format!("{ended} of {} tasks have ended in the read model", told.len())) }
+        if ended == told.len() { Ok((listed, told)) } else { Err(format!("{ended} of {} tasks have ended in the read model", told.len())) }
     })
     .await;
     let expected: BTreeMap<String, String> = told.iter().map(|(task, history)| (task.clone(), history.results[0].clone())).collect();
     assert_eq!(listed, expected, "the read model and the audit disagree about the tasks");
-    for (task, history) in told {
+    for (task, history) in &told {
         let shown = eventually(|| async move {
-            let page = status.get(&format!("/v1/tasks/{task}/events?limit=1000")).await.map_err(|error| error.to_string())?;
-            let page: Value = if page.status == 200 { page.json() } else { return Err(page.text()) };
+            let page = look(status, &format!("/v1/tasks/{task}/events?limit=1000")).await?;
             let events = page["items"].as_array().unwrap();
             let ids: BTreeSet<String> = events.iter().map(|event| event["id"].as_str().unwrap().to_owned()).collect();
             assert_eq!(ids.len(), events.len(), "the read model has an event of {task} twice");
@@ -102,6 +115,7 @@ async fn agreed(status: &Client, audit: &Client, told: &BTreeMap<String, History
         });
         shown.await;
     }
+    told
 }
 
 /// Every task of the read model with its status.
@@ -109,8 +123,7 @@ async fn tasks(status: &Client) -> Result<BTreeMap<String, String>, String> {
     let mut tasks = BTreeMap::new();
     let mut cursor = String::new();
     loop {
-        let page = status.get(&format!("/v1/tasks?limit=1000{cursor}")).await.map_err(|error| error.to_string())?;
-        let page: Value = if page.status == 200 { page.json() } else { return Err(page.text()) };
+        let page = look(status, &format!("/v1/tasks?limit=1000{cursor}")).await?;
         for task in page["items"].as_array().unwrap() {
             tasks.insert(task["task_id"].as_str().unwrap().to_owned(), task["status"].as_str().unwrap().to_owned());
         }

@@ -147,26 +147,9 @@ pub fn retire(options: &Options) -> Result<Plan, RetireError> {
     if looked.due.is_empty() && !looked.is_unfinished {
         return Ok(looked);
     }
-<<<<<<< HEAD
-    let key = options.key.clone().unwrap_or_else(|| options.directory.join("keys").join(signing::KEY));
-    let next_key = options.next_key.clone().map(KeyPlace::File);
-    let Given { present, next, former } = rotation::given(&KeyPlace::File(key), next_key, None, &options.directory)?;
-    let subjects = Arc::new(open_subjects(options)?);
-    let sealing: Arc<dyn Sealing> = Arc::clone(&subjects) as _;
-    let mut retirer = Retirer::open(EngineOptions {
-        next_key: next.map(Arc::new),
-        former,
-        sealing,
-        clock: Arc::clone(&options.clock),
-        // What is on record already, too, goes only if it may go; and what is left of those that went.
-        removable: looked.due.iter().map(|due| due.shard).chain(looked.retired.iter().copied()).collect(),
-        ..EngineOptions::at(&*options.directory, Arc::new(present))
-    })?;
-=======
     // What is on record already, too, goes only if it may go; and what is left of those that went.
     let removable = looked.due.iter().map(|due| due.shard).chain(looked.retired.iter().copied()).collect();
     let (subjects, mut retirer) = open(options, removable)?;
->>>>>>> helper-b
     // What was cut off before is done by now. Nobody else could touch the log or its keys since.
     let mut plan = look(options, &retirer.standing(), &subjects)?;
     if let Some(announced) = retirer.announced_in()?
@@ -187,31 +170,24 @@ pub fn retire(options: &Options) -> Result<Plan, RetireError> {
     Ok(plan)
 }
 
-<<<<<<< HEAD
-=======
 /// The log as a command opens it, with what may be removed of it.
 fn open(options: &Options, removable: Vec<u16>) -> Result<(Arc<Subjects>, Retirer), RetireError> {
-    let key = signing::key(&place(options.key.as_ref(), options, signing::KEY), None, &options.directory)?;
-    let next_key = rotation::next_key(options.next_key.clone().map(KeyPlace::File), &options.directory)?;
-    let former = rotation::former(&options.directory, &key, next_key.as_ref())?;
+    let key = options.key.clone().unwrap_or_else(|| options.directory.join("keys").join(signing::KEY));
+    let next_key = options.next_key.clone().map(KeyPlace::File);
+    let Given { present, next, former } = rotation::given(&KeyPlace::File(key), next_key, None, &options.directory)?;
     let subjects = Arc::new(open_subjects(options)?);
     let sealing: Arc<dyn Sealing> = Arc::clone(&subjects) as _;
     let retirer = Retirer::open(EngineOptions {
-        next_key: next_key.map(Arc::new),
+        next_key: next.map(Arc::new),
         former,
         sealing,
         clock: Arc::clone(&options.clock),
         removable,
-        ..EngineOptions::at(&*options.directory, Arc::new(key))
+        ..EngineOptions::at(&*options.directory, Arc::new(present))
     })?;
     Ok((subjects, retirer))
 }
 
-fn place(named: Option<&PathBuf>, options: &Options, usual: &str) -> KeyPlace {
-    KeyPlace::File(named.cloned().unwrap_or_else(|| options.directory.join("keys").join(usual)))
-}
-
->>>>>>> helper-b
 fn open_subjects(options: &Options) -> Result<Subjects, RetireError> {
     let directory = options.directory.join("keys");
     if !directory.join("subjects.sqlite").exists() {

@@ -63,6 +63,7 @@ pub struct Queues {
 #[derive(Debug)]
 struct Asked {
     runner: Invoker,
+    limit: Duration,
     known: watch::Sender<Known>,
     is_asking: AtomicBool,
 }
@@ -76,8 +77,13 @@ struct Known {
 impl Queues {
     /// Of the runner behind this sidecar.
     pub fn new(sidecar: Sidecar) -> Self {
-        let runner = Invoker::new(sidecar, RUNNER, LIMIT);
-        Self { asked: Arc::new(Asked { runner, known: watch::Sender::default(), is_asking: AtomicBool::new(false) }) }
+        Self::within(LIMIT, sidecar)
+    }
+
+    /// The same, which waits so long for an answer.
+    fn within(limit: Duration, sidecar: Sidecar) -> Self {
+        let runner = Invoker::new(sidecar, RUNNER, limit);
+        Self { asked: Arc::new(Asked { runner, limit, known: watch::Sender::default(), is_asking: AtomicBool::new(false) }) }
     }
 
     /// When it may be worth a try, if this agent's queue is full. Waits for an answer only where none is known that is newer than two seconds, and
@@ -89,7 +95,7 @@ impl Queues {
             self.ask();
             if age.is_none_or(|age| age >= USABLE) {
                 // The answer to this question, or to the one that is under way.
-                let _in_time = tokio::time::timeout(LIMIT, news.changed()).await;
+                let _in_time = tokio::time::timeout(self.asked.limit, news.changed()).await;
             }
         }
         let known = self.asked.known.borrow();
@@ -126,7 +132,12 @@ pub struct Standings {
 impl Standings {
     /// Of the runner behind this sidecar.
     pub fn new(sidecar: Sidecar) -> Self {
-        let runner = Invoker::new(sidecar, RUNNER, LIMIT);
+        Self::within(LIMIT, sidecar)
+    }
+
+    /// The same, which waits so long for an answer.
+    fn within(limit: Duration, sidecar: Sidecar) -> Self {
+        let runner = Invoker::new(sidecar, RUNNER, limit);
         Self { runner, known: Arc::default(), questions: Arc::new(Semaphore::new(QUESTIONS_MAX)) }
     }
 

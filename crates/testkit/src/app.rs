@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use crate::listen;
+
 const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 const RECEIVED_MAX: usize = 1_000_000;
 const CONNECTIONS_MAX: usize = 1_024;
@@ -116,7 +118,7 @@ impl FakeApp {
         subscriptions: Value,
         handler: impl Fn(Received) -> F + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("the port is free");
+        let listener = listen(([127, 0, 0, 1], port)).await;
         let port = listener.local_addr().expect("a bound listener has an address").port();
         let handler = Box::new(move |received| Box::pin(handler(received)) as Pin<Box<dyn Future<Output = Answer> + Send>>);
         let shared = Arc::new(Shared { subscriptions, handler, received: Mutex::default(), lists: AtomicUsize::new(0) });

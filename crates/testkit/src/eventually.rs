@@ -51,9 +51,50 @@ pub fn eventually_within<T, S: Debug, F: Future<Output = Result<T, S>>>(
     }
 }
 
+/// Longest round of [`in_time`].
+const ROUND_MAX: Duration = Duration::from_secs(120);
+
+/// Does what has to be done before some time is over, which the round is given. A round that was late, which its `Err` tells, is done again with
+/// twice the time: so a busy machine costs a round, and decides nothing. Panics when there is no more time to give.
+#[track_caller]
+pub fn in_time<T, S: Debug, F: Future<Output = Result<T, S>>>(
+    first: Duration,
+    mut round: impl FnMut(Duration) -> F,
+) -> impl Future<Output = T> {
+    let caller = Location::caller();
+    async move {
+        let mut time = first;
+        loop {
+            match round(time).await {
+                Ok(value) => return value,
+                Err(late) => assert!(time < ROUND_MAX, "the round at {caller} was late even with {time:?}: {late:#?}"),
+            }
+            time = (time * 2).min(ROUND_MAX);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_round_that_was_late_is_done_again_with_twice_the_time() {
+        let mut rounds = Vec::new();
+        let second = Duration::from_secs(1);
+        let took = in_time(second, |time| {
+            rounds.push(time);
+            async move { if time > 3 * second { Ok(time) } else { Err("late") } }
+        })
+        .await;
+        assert_eq!((took, rounds), (4 * second, vec![second, 2 * second, 4 * second]));
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "was late even with 120s: \"too much to do\"")]
+    async fn a_round_that_is_always_late_ends_the_test() {
+        in_time(Duration::from_secs(50), async |_| Err::<(), _>("too much to do")).await;
+    }
 
     #[tokio::test]
     #[should_panic(expected = "last: Some(\n    \"two tasks\",\n)")]

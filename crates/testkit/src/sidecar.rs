@@ -17,6 +17,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::listen;
+
 const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 const CONNECTIONS_MAX: usize = 1_024;
 const PUBLISHED_MAX: usize = 1_000_000;
@@ -105,7 +107,7 @@ pub struct Held(#[expect(dead_code, reason = "dropping it is what counts")] watc
 impl FakeSidecar {
     /// Starts on a free port of the loopback.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
+        let listener = listen(([127, 0, 0, 1], 0)).await;
         let port = listener.local_addr().expect("a bound listener has an address").port();
         let state = Arc::<Mutex<State>>::default();
         let server = Some(tokio::spawn(accept(listener, Arc::clone(&state))));
@@ -123,7 +125,7 @@ impl FakeSidecar {
     /// Starts again on the same port, with the state it had.
     pub async fn restart(&mut self) {
         self.stop().await;
-        let listener = TcpListener::bind(("127.0.0.1", self.port)).await.expect("its port is still free");
+        let listener = listen(([127, 0, 0, 1], self.port)).await;
         self.server = Some(tokio::spawn(accept(listener, Arc::clone(&self.state))));
     }
 

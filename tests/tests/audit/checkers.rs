@@ -45,9 +45,18 @@ fn go(name: &str) -> Option<Checker> {
         }
         let programs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("audit-checkers");
         std::fs::create_dir_all(&programs).unwrap();
-        let mut build = Command::new("go");
-        let build = build.args(["build", "-o"]).arg(&programs).arg("./...").current_dir(examples().join("go")).output().unwrap();
-        assert!(build.status.success(), "{}", String::from_utf8_lossy(&build.stderr));
+        let build = || {
+            let mut go = Command::new("go");
+            go.args(["build", "-o"]).arg(&programs).arg("./...").current_dir(examples().join("go")).output().unwrap()
+        };
+        let mut built = build();
+        // The proxy may be away for a moment.
+        for _ in 0..2 {
+            if !built.status.success() {
+                built = build();
+            }
+        }
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
         Some(programs)
     });
     built.as_ref().map(|programs| Checker { program: programs.join(name), before: Vec::new() })

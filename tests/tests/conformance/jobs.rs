@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use fte_testkit::in_time;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -78,11 +79,12 @@ async fn a_job_is_called_once_when_it_is_due(world: &World) {
 
 async fn a_schedule_calls_until_its_repeats_are_spent(world: &World) {
     let mark = world.mark();
+    let asked = Instant::now();
     world.post(&format!("{ALPHA}/{mark}"), &json!({"schedule": "@every 1s", "repeats": 3})).await.expect_status(204);
     let calls = world.delivered(&mark, 3).await;
-    for pair in calls.windows(2) {
-        let between = pair[1].at - pair[0].at;
-        assert!(between.as_millis() > 500, "{between:?}");
+    // A call may be late and the next one in time: what counts is when the job was asked for. Dapr may be a second early, as above.
+    for (number, call) in (if world.has(Feature::Embedded) { 1.. } else { 0.. }).zip(&calls) {
+        assert!(call.at - asked >= Duration::from_secs(number), "the call that is {number} s after: {:?}", call.at - asked);
     }
     later(world).await;
     assert_eq!(world.seen(&mark).len(), 3);
@@ -90,22 +92,32 @@ async fn a_schedule_calls_until_its_repeats_are_spent(world: &World) {
 
 async fn a_job_is_read_and_deleted(world: &World) {
     for route in routes(world) {
-        let mark = world.mark();
-        let path = format!("{route}/{mark}");
-        world.post(&path, &json!({"schedule": "@every 1h", "dueTime": "2s", "repeats": 5})).await.expect_status(204);
-        let job: Value = world.get(&path).await.expect_status(200).json();
-        assert_eq!(
-            (job["schedule"].as_str(), job["repeats"].as_i64(), job["dueTime"].as_str()),
-            (Some("@every 1h"), Some(5), Some("2s")),
-            "{job}"
-        );
-        assert!(job.get("name").is_none_or(|name| *name == *mark), "{job}");
-        let answer = world.delete(&path).await.expect_status(204);
-        assert_eq!(answer.text(), "");
-        let gone = world.get(&path).await.expect_status(500);
-        assert_eq!(error_code(&gone), job_code(world, "SCHEDULER_GET_JOB"));
-        world.delete(&path).await.expect_status(204);
-        later(world).await;
+        let (mark, asked, due) = in_time(Duration::from_secs(2), async |due| {
+            let mark = world.mark();
+            let path = format!("{route}/{mark}");
+            let due_time = format!("{}s", due.as_secs());
+            let asked = Instant::now();
+            world.post(&path, &json!({"schedule": "@every 1h", "dueTime": due_time, "repeats": 5})).await.expect_status(204);
+            let job: Value = world.get(&path).await.expect_status(200).json();
+            assert_eq!(
+                (job["schedule"].as_str(), job["repeats"].as_i64(), job["dueTime"].as_str()),
+                (Some("@every 1h"), Some(5), Some(due_time.as_str())),
+                "{job}"
+            );
+            assert!(job.get("name").is_none_or(|name| *name == *mark), "{job}");
+            let answer = world.delete(&path).await.expect_status(204);
+            let took = asked.elapsed();
+            assert_eq!(answer.text(), "");
+            let gone = world.get(&path).await.expect_status(500);
+            assert_eq!(error_code(&gone), job_code(world, "SCHEDULER_GET_JOB"));
+            world.delete(&path).await.expect_status(204);
+            // Dapr may be a second early.
+            if took + Duration::from_secs(1) < due { Ok((mark, asked, due)) } else { Err(took) }
+        })
+        .await;
+        while asked.elapsed() < due {
+            later(world).await;
+        }
         later(world).await;
         assert!(world.seen(&mark).is_empty(), "a deleted job was called");
     }

@@ -1,6 +1,9 @@
 //! State: every call of Dapr's table, conditions, transactions, expiry. What differs by store is asserted for each.
 
+use std::time::{Duration, Instant};
+
 use fte_bus::{Guard, Operation, Save, Saved, Sidecar, SidecarConfig, StateStore};
+use fte_testkit::{PATIENCE, Response, eventually_within, in_time};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -48,8 +51,12 @@ impl<'a> Rows<'a> {
         }
     }
 
+    async fn transact(&self, operations: &Value) -> Response {
+        self.world.post(&format!("{}/transaction", self.route), &json!({ "operations": operations })).await
+    }
+
     async fn transaction(&self, operations: Value, status: u16) {
-        let answer = self.world.post(&format!("{}/transaction", self.route), &json!({ "operations": operations })).await;
+        let answer = self.transact(&operations).await;
         assert_eq!(answer.status.as_u16(), status, "{operations}: {}", answer.text());
         if status == 500 {
             assert_eq!(error_code(&answer), "ERR_STATE_TRANSACTION", "{}", answer.text());
@@ -359,18 +366,33 @@ async fn what_has_expired_is_not_there(world: &World) {
 
 async fn a_time_to_live_ends_with_a_save_that_says_so(world: &World) {
     let rows = Rows::of(world);
-    let (saved, in_transaction, unsaid, control) = (world.mark(), world.mark(), world.mark(), world.mark());
-    // Long enough for what comes before the end of it.
-    let short = json!({"ttlInSeconds": "3"});
-    let items: Vec<Value> = [&saved, &in_transaction, &unsaid].map(|key| json!({"key": key, "value": 1, "metadata": short})).into();
-    rows.save(json!(items), 204).await;
-    let for_ever = async |key: &str| json!({"key": key, "value": 2, "etag": rows.etag(key).await, "options": first_write(), "metadata": {"ttlInSeconds": "-1"}});
-    rows.save(json!([for_ever(&saved).await]), 204).await;
-    rows.transaction(json!([{"operation": "upsert", "request": for_ever(&in_transaction).await}]), 204).await;
-    rows.save(json!([{"key": unsaid, "value": 2}]), 204).await;
+    let (saved, in_transaction, unsaid, ttl) = in_time(Duration::from_secs(4), async |ttl| {
+        let (saved, in_transaction, unsaid) = (world.mark(), world.mark(), world.mark());
+        let began = Instant::now();
+        let short = json!({"ttlInSeconds": ttl.as_secs().to_string()});
+        let items: Vec<Value> = [&saved, &in_transaction, &unsaid].map(|key| json!({"key": key, "value": 1, "metadata": short})).into();
+        rows.save(json!(items), 204).await;
+        let for_ever = |key: &str, etag: &str| json!({"key": key, "value": 2, "etag": etag, "options": first_write(), "metadata": {"ttlInSeconds": "-1"}});
+        let etags = (rows.row(&saved).await, rows.row(&in_transaction).await);
+        // All of it has to come before the end of it, of which a store that counts in whole seconds may be a second early.
+        let late = || (began.elapsed() + Duration::from_secs(1) >= ttl).then(|| began.elapsed());
+        let (Some((_, etag)), Some((_, other))) = etags else { return Err(late().expect("what was saved is there for its time")) };
+        let answers = [
+            world.post(&rows.route, &json!([for_ever(&saved, &etag)])).await,
+            rows.transact(&json!([{"operation": "upsert", "request": for_ever(&in_transaction, &other)}])).await,
+            world.post(&rows.route, &json!([{"key": unsaid, "value": 2}])).await,
+        ];
+        late().map_or(Ok(()), Err)?;
+        for answer in answers {
+            answer.expect_status(204);
+        }
+        Ok((saved, in_transaction, unsaid, ttl))
+    })
+    .await;
     // What is saved last expires last.
-    rows.save(json!([{"key": control, "value": 1, "metadata": short}]), 204).await;
-    fte_testkit::eventually(|| async { rows.row(&control).await.map_or(Ok(()), Err) }).await;
+    let control = world.mark();
+    rows.save(json!([{"key": control, "value": 1, "metadata": {"ttlInSeconds": ttl.as_secs().to_string()}}]), 204).await;
+    eventually_within(ttl + PATIENCE, || async { rows.row(&control).await.map_or(Ok(()), Err) }).await;
     assert_eq!((rows.value(&saved).await, rows.value(&in_transaction).await), (json!(2), json!(2)));
     // Redis keeps the time of the row before; the others know none.
     let kept = if world.target.store == Store::Redis { Value::Null } else { json!(2) };

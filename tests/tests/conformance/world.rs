@@ -1,5 +1,8 @@
 //! What a case has at hand: the sidecar's API, the app, and the words in which cases are told.
 
+use std::collections::HashSet;
+use std::sync::Mutex;
+
 use bytes::Bytes;
 use fte_testkit::{Client, Response, eventually_within};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -8,7 +11,7 @@ use serde_json::{Value, json};
 use crate::app::{Apps, Delivery, Reply, Who};
 use crate::feature::Feature;
 use crate::target::{Plan, START_MAX, Target};
-use crate::topics::{self, Mode, TOPICS};
+use crate::topics::{self, INSTANCES, Mode, TOPICS};
 
 /// The target and its apps.
 pub(crate) struct World {
@@ -31,14 +34,38 @@ impl World {
         let ports: Vec<_> = whose.iter().enumerate().map(|(index, (who, _))| (*who, apps.port(index))).collect();
         let world = Self { target: plan.target(&ports).await, apps };
         world.ready().await;
-        for topic in TOPICS.iter().filter(|topic| topic.mode != Mode::Unread) {
-            let mark = world.publish_marked(topic.name, "warm").await;
-            world.arrives(Who::First, &mark).await;
-            if topics::SECOND.contains(&topic.name) && world.has(Feature::SecondApp) {
-                world.arrives(Who::Second, &mark).await;
-            }
+        world.warm().await;
+        if world.has(Feature::SecondInstance) {
+            // One may have got all of these while the other still joins, which shares the partitions out anew: what is under way then comes again.
+            world.shared().await;
+            world.warm().await;
         }
         world
+    }
+
+    /// Waits until an event has come through every subscription.
+    async fn warm(&self) {
+        for topic in TOPICS.iter().filter(|topic| topic.mode != Mode::Unread) {
+            let mark = self.publish_marked(topic.name, "warm").await;
+            self.arrives(Who::First, &mark).await;
+            if topics::SECOND.contains(&topic.name) && self.has(Feature::SecondApp) {
+                self.arrives(Who::Second, &mark).await;
+            }
+        }
+    }
+
+    /// Waits until both instances of the first app get events.
+    async fn shared(&self) {
+        let instances = Mutex::new(HashSet::new());
+        eventually_within(START_MAX, || async {
+            let mark = self.mark();
+            self.publish_as(INSTANCES, &mark, &mark).await;
+            self.arrives(Who::First, &mark).await;
+            let mut instances = instances.lock().expect("nobody panics");
+            instances.extend(self.seen(&mark).iter().map(|delivery| delivery.instance));
+            if instances.len() == 2 { Ok(()) } else { Err(format!("only {instances:?} got anything")) }
+        })
+        .await;
     }
 
     /// Waits for an event with more patience: a consumer group may be forming.

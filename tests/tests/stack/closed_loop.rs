@@ -1,11 +1,11 @@
 //! One POST, and the loop closes on the real thing.
 
 use fte_testkit::eventually;
-use fte_tests::tasks::{echo, post, result};
+use fte_tests::tasks::{echo, post};
 use fte_tests::trail::settled;
 use serde_json::{Value, json};
 
-use crate::world::{Store, World};
+use crate::world::{Store, World, result};
 
 async fn one_post_gives_one_result_and_a_whole_trail(store: Store) {
     let world = World::start(store).await;

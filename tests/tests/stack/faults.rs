@@ -1,10 +1,10 @@
 //! `kill -9` of each part while tasks flow: afterwards every 202 has its one result, and all invariants hold.
 
-use fte_tests::tasks::{echo, post, result};
+use fte_tests::tasks::{echo, post};
 use serde_json::json;
 
 use crate::story::Story;
-use crate::world::Store;
+use crate::world::{Store, result};
 
 const SERVICES: [&str; 4] = ["intake", "runner", "status", "audit"];
 
@@ -46,7 +46,7 @@ impl Story {
     /// Only what relies on a timer waits for the scheduler, and holds up nothing else, up to as many tasks as a runner may have. The load would ask for more.
     async fn scheduler_hangs(&self) {
         let doors = self.world.doors();
-        self.load.close();
+        self.load.pause().await;
         self.world.infrastructure.pause("scheduler");
         let later = post(&doors.intake, json!({ "task": "later", "delay": "1s" })).await;
         for _ in 0..5 {

@@ -1,11 +1,11 @@
 //! Agents hand work to each other and to a person over Kafka, while who runs them dies.
 
 use fte_testkit::{Client, Dir, eventually_within};
-use fte_tests::tasks::{in_status, post, result};
+use fte_tests::tasks::{in_status, post};
 use fte_tests::trail::settled;
 use serde_json::{Value, json};
 
-use crate::world::{START_PATIENCE, Store, World};
+use crate::world::{START_PATIENCE, Store, World, result};
 
 /// It has the boats counted, and then a person sign. The names are those that the components and topics know.
 const AGENTS: &str = r#"

@@ -4,10 +4,10 @@ use std::io::Write;
 use std::time::Duration;
 
 use fte_testkit::eventually_within;
-use fte_tests::tasks::{echo, post, result, setting};
+use fte_tests::tasks::{echo, post, setting};
 
 use crate::story::{EACH, ENV, Story};
-use crate::world::{CLOCKS, START_PATIENCE, Store, Unusual, World};
+use crate::world::{CLOCKS, START_PATIENCE, Store, Unusual, World, result};
 
 const PAUSED: Duration = Duration::from_secs(60);
 
@@ -110,7 +110,7 @@ async fn a_clock_that_jumps_by_an_hour_and_back_loses_nothing_and_doubles_nothin
         }
     }
     // What is asked for "in a second" by a clock that is an hour ahead is due in an hour: nobody asks for that here.
-    story.load.close();
+    story.load.pause().await;
     for (offset, seconds) in [("+1h", 3600), ("-1h", -3600), ("+0", 0)] {
         story.world.set_clock("intake", offset);
         let doors = story.world.doors();

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use fte_testkit::eventually_within;
-use fte_tests::tasks::{echo, post, result};
+use fte_tests::tasks::{echo, post};
 use serde_json::{Value, json};
 
-use crate::world::{START_PATIENCE, Store, World};
+use crate::world::{START_PATIENCE, Store, World, result};
 
 const TRIGGERS: &str = "fte.triggers.inbound";
 /// What Kafka takes by default is less.
@@ -97,8 +97,12 @@ async fn each_poison_record_ends_as_a_dead_letter_with_its_reason_and_the_next_e
         }
     }
     // The audit has them all, as they were.
-    let trail = fte_tests::trail::entries(&doors.audit).await;
-    let unreadable = trail.iter().filter(|entry| entry["kind"] != "event" && entry["topic"] == TRIGGERS).count();
+    let unreadable = eventually_within(START_PATIENCE, || async {
+        let trail = fte_tests::trail::entries(&doors.audit).await;
+        let unreadable = trail.iter().filter(|entry| entry["kind"] != "event" && entry["topic"] == TRIGGERS).count();
+        if unreadable >= poison.len() { Ok(unreadable) } else { Err(format!("{unreadable} in the audit")) }
+    })
+    .await;
     assert_eq!(unreadable, poison.len(), "the two deletions are the same bytes");
     for pair in &world.pairs {
         assert!(!pair.daprd.log().contains("panic"), "{}", pair.daprd.log_tail());

@@ -28,7 +28,7 @@ pub(crate) struct Story {
 
 impl Story {
     pub(crate) async fn start(store: Store) -> Self {
-        Self::on(World::start_with(store, ENV).await, Duration::ZERO, POSTERS)
+        Self::on(World::start_with(store, ENV).await, EACH, POSTERS)
     }
 
     /// So many people at work on a world, each posting at most so often.

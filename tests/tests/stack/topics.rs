@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use fte_events::catalogue;
 use fte_events::handoffs::built_in_agents;
-use fte_testkit::{ClientError, Response, built_binary, eventually, eventually_within};
+use fte_testkit::{ClientError, Response, built_binary, eventually_within};
 use fte_tests::infrastructure::Infrastructure;
 use fte_tests::trail::entries;
 use serde_json::{Value, json};
@@ -70,7 +70,7 @@ async fn every_topic_takes_events_from_its_publishers_alone_and_gives_them_to_al
                 "datacontenttype": "application/json", "data": {"task": "look into it"}});
             let path = format!("/v1.0/publish/pubsub/{}", topic.name);
             // A topic that was just made may not have found its leader: Kafka says so, and whoever publishes tries again.
-            let answer = eventually(|| async {
+            let answer = eventually_within(START_PATIENCE, || async {
                 let answer = pair.sidecar.post_as(&path, "application/cloudevents+json", &event).await.unwrap();
                 if !answer.status.is_server_error() { Ok(answer) } else { Err(answer.text()) }
             })
@@ -84,7 +84,7 @@ async fn every_topic_takes_events_from_its_publishers_alone_and_gives_them_to_al
         published.insert(topic.name.to_string(), ids);
     }
     let audit = world.doors().audit;
-    eventually(|| async {
+    eventually_within(START_PATIENCE, || async {
         let mut recorded: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for entry in entries(&audit).await.iter().filter(|entry| entry["source"] == "elsewhere") {
             recorded.entry(entry["topic"].as_str().unwrap().to_owned()).or_default().insert(entry["id"].as_str().unwrap().to_owned());
@@ -96,7 +96,7 @@ async fn every_topic_takes_events_from_its_publishers_alone_and_gives_them_to_al
         for subscriber in topic.subscribers {
             let pair = world.pairs.iter().find(|pair| pair.id == format!("fte-{subscriber}")).unwrap();
             let expected = u64::try_from(published[&*topic.name].len()).unwrap();
-            eventually(|| async {
+            eventually_within(START_PATIENCE, || async {
                 let metrics = pair.api.get("/metrics").await.unwrap().expect_status(200).text();
                 let counts = metrics.lines().filter(|line| {
                     line.starts_with(&format!("kf_messages_consumed_total{{topic=\"{}\",", topic.name)) && !line.contains("\"retry\"")
@@ -121,10 +121,15 @@ async fn a_sidecar_does_only_what_its_service_needs() {
         let expected: &[&str] = if keeps_state { &["pubsub", "secretstore", "statestore"] } else { &["pubsub", "secretstore"] };
         assert_eq!(components, expected.iter().copied().collect(), "{}", pair.id);
         // Nothing is subscribed to that the app may not have, or that is only planned.
-        let subscriptions = metadata["subscriptions"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let subscribed: BTreeSet<&str> = subscriptions.iter().map(|subscription| subscription["topic"].as_str().unwrap()).collect();
         let own = catalogue::subscribed_by(pair.id.trim_start_matches("fte-"), &built_in_agents());
-        assert_eq!(subscribed, own.iter().map(|topic| &*topic.name).collect(), "{}", pair.id);
+        let own: BTreeSet<&str> = own.iter().map(|topic| &*topic.name).collect();
+        eventually_within(START_PATIENCE, || async {
+            let metadata: Value = get("/v1.0/metadata").await.expect_status(200).json();
+            let subscriptions = metadata["subscriptions"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let subscribed: BTreeSet<&str> = subscriptions.iter().map(|subscription| subscription["topic"].as_str().unwrap()).collect();
+            if subscribed == own { Ok(()) } else { Err(format!("{}: {subscribed:?}", pair.id)) }
+        })
+        .await;
         assert!(!pair.daprd.log().contains("not allowed"), "{}", pair.daprd.log_tail());
         // Neither the secrets of the components, nor another app's events and jobs, nor the sidecar's end.
         get("/v1.0/secrets/secretstore/REDIS_PASSWORD").await.expect_status(404);

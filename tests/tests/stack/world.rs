@@ -8,6 +8,8 @@ use fte_events::handoffs::built_in_agents;
 use fte_testkit::{Client, Dir};
 use fte_tests::infrastructure::{Infrastructure, root};
 use fte_tests::load::Doors;
+use fte_tests::tasks::result_within;
+use serde_json::Value;
 
 use crate::run_file::{App, RunFile};
 use crate::sidecar::Pair;
@@ -16,6 +18,11 @@ pub(crate) const API_TOKEN: &str = "what-the-sidecar-asks-for";
 pub(crate) const APP_TOKEN: &str = "what-the-sidecar-shows";
 /// How long a start may take: four sidecars and their consumer groups, on two cores.
 pub(crate) const START_PATIENCE: Duration = Duration::from_secs(120);
+
+/// A task's result, which may come late where a part has just started.
+pub(crate) async fn result(status: &Client, task: &str) -> Value {
+    result_within(START_PATIENCE, status, task).await
+}
 
 const CLOCK_FILE: &str = "FAKETIME_TIMESTAMP_FILE";
 /// With `libfaketime` preloaded: a service whose time of day can be set, but not its monotonic clock.

@@ -4,7 +4,7 @@ use fte_testkit::Dir;
 use serde_json::{Value, json};
 
 use crate::trail::settled;
-use crate::world::Fte;
+use crate::world::{Fte, shown};
 
 /// Agents that are shell scripts beside the file that names them, and keep their own count there: without walls.
 async fn with_scripts(scripts: &[(&str, &str, &str)]) -> (Fte, Dir) {
@@ -165,11 +165,7 @@ esac
 async fn after_a_crash_of_the_runner_an_agent_gets_its_checkpoint_and_the_same_attempt() {
     let (mut fte, _dir) = with_scripts(&[("pages", "process", CHECKPOINT)]).await;
     let task = fte.post(json!({ "task": "read the book", "context": { "book": "long" } })).await;
-    fte_testkit::eventually(|| async {
-        let shown: Value = fte.api().get(&format!("/v1/tasks/{task}")).await.unwrap().expect_status(200).json();
-        if shown["stage"] == "kept" { Ok(()) } else { Err(shown) }
-    })
-    .await;
+    shown(&fte.api(), &task, |task| task["stage"] == "kept").await;
     fte.process.kill().await;
     fte.process.restart().await;
     let done = fte.result(&task).await;

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use fte_testkit::{Client, eventually, in_time};
+use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use crate::trail::settled;
-use crate::world::{Fte, in_status, post, result};
+use crate::world::{Fte, in_status, look, result};
 
 const AGENTS: &str = r#"
     default = "echo"
@@ -29,8 +31,8 @@ const AGENTS: &str = r#"
     attempts = 1
 "#;
 
-/// Long enough to get a few tasks where they shall be, on a busy machine too.
-const SOON: SignedDuration = SignedDuration::from_secs(4);
+/// Long enough to get a few tasks where they shall be; on a busy machine there is a round with more.
+const SOON: Duration = Duration::from_secs(4);
 
 /// Waits until the clock shows more than this.
 async fn passed(moment: Timestamp) {
@@ -43,72 +45,137 @@ fn micros(time: &Value) -> i64 {
     time.as_str().unwrap().parse::<Timestamp>().unwrap().as_microsecond()
 }
 
+/// Tasks that shall be somewhere before a moment comes.
+struct Round {
+    api: Client,
+    moment: Timestamp,
+    tasks: Vec<String>,
+    /// What was not where it should be when the moment came.
+    late: Vec<Value>,
+}
+
+impl Round {
+    fn new(fte: &Fte, soon: Duration) -> Self {
+        Self { api: fte.api(), moment: Timestamp::now() + soon, tasks: Vec::new(), late: Vec::new() }
+    }
+
+    /// Posts a task and waits until it has this status, or the moment has come.
+    async fn bring(&mut self, task: Value, status: &str) {
+        if Timestamp::now() >= self.moment {
+            self.late.push(task);
+            return;
+        }
+        let answer = self.api.post("/v1/tasks", &task).await.unwrap();
+        // A deadline that has passed on the way is refused.
+        if answer.status != 202 && Timestamp::now() >= self.moment {
+            self.late.push(task);
+            return;
+        }
+        let id = answer.expect_status(202).json::<Value>()["task_id"].as_str().unwrap().to_owned();
+        let (api, moment) = (&self.api, self.moment);
+        let late = eventually(|| async {
+            let shown = look(api, &format!("/v1/tasks/{id}")).await?;
+            match shown["status"] == status {
+                true => Ok(None),
+                false if Timestamp::now() >= moment => Ok(Some(shown)),
+                false => Err(shown.to_string()),
+            }
+        })
+        .await;
+        self.late.extend(late);
+        self.tasks.push(id);
+    }
+
+    /// The deadline has ended every one of them, wherever it was. Gives them back if each was where it should be, and says which were not.
+    async fn timed_out(self, fte: &Fte) -> Result<Vec<String>, Vec<Value>> {
+        for task in &self.tasks {
+            let ended = result(&fte.api(), task).await;
+            assert_eq!((&ended["status"], &ended["error"]["code"]), (&json!("timed_out"), &json!("deadline_passed")), "{ended}");
+        }
+        self.in_time()
+    }
+
+    fn in_time(self) -> Result<Vec<String>, Vec<Value>> {
+        if self.late.is_empty() { Ok(self.tasks) } else { Err(self.late) }
+    }
+}
+
 #[tokio::test]
 async fn a_deadline_ends_a_task_that_is_queued_running_or_parked() {
     let fte = Fte::with_agents(AGENTS, &[("FTE_RUNNER_APPROVAL_STAY_MS", "50")]).await;
-    let api = fte.api();
-    let deadline = Timestamp::now() + SOON;
-    let running = post(&api, json!({ "task": "run", "agent": "one", "deadline": deadline })).await;
-    in_status(&api, &running, "running").await;
-    let queued = post(&api, json!({ "task": "wait", "agent": "one", "deadline": deadline })).await;
-    in_status(&api, &queued, "queued").await;
-    let parked = post(&api, json!({ "task": "ask first", "require_approval": true, "deadline": deadline })).await;
-    let quick = json!({ "demo": { "step_ms": 1 } });
-    let asking = post(&api, json!({ "task": "show", "agent": "demo", "context": quick, "deadline": deadline })).await;
-    for task in [&parked, &asking] {
-        in_status(&api, task, "awaiting_approval").await;
-    }
-    let tasks = [running, queued, parked, asking];
-    for task in &tasks {
-        let ended = result(&api, task).await;
-        assert_eq!((&ended["status"], &ended["error"]["code"]), (&json!("timed_out"), &json!("deadline_passed")), "{ended}");
-    }
+    let tasks = in_time(SOON, async |soon| {
+        let mut round = Round::new(&fte, soon);
+        let deadline = round.moment;
+        round.bring(json!({ "task": "run", "agent": "one", "deadline": deadline }), "running").await;
+        round.bring(json!({ "task": "wait", "agent": "one", "deadline": deadline }), "queued").await;
+        round.bring(json!({ "task": "ask first", "require_approval": true, "deadline": deadline }), "awaiting_approval").await;
+        let quick = json!({ "demo": { "step_ms": 1 } });
+        let asking = json!({ "task": "show", "agent": "demo", "context": quick, "deadline": deadline });
+        round.bring(asking, "awaiting_approval").await;
+        passed(deadline).await;
+        round.timed_out(&fte).await
+    })
+    .await;
     settled(&fte.doors(), &tasks).await;
 }
 
 #[tokio::test]
 async fn a_deadline_that_passes_while_everything_is_down_counts_at_the_next_start() {
-    let mut fte = Fte::with_agents(AGENTS, &[]).await;
-    let api = fte.api();
-    let deadline = Timestamp::now() + SOON;
-    let running = post(&api, json!({ "task": "run", "agent": "one", "deadline": deadline })).await;
-    in_status(&api, &running, "running").await;
-    let queued = post(&api, json!({ "task": "wait", "agent": "one", "deadline": deadline })).await;
-    let parked = post(&api, json!({ "task": "ask first", "require_approval": true, "deadline": deadline })).await;
-    in_status(&api, &parked, "awaiting_approval").await;
-    fte.process.kill().await;
-    passed(deadline).await;
-    fte.process.restart().await;
-    let tasks = [running, queued, parked];
-    for task in &tasks {
-        let ended = result(&fte.api(), task).await;
-        assert_eq!((&ended["status"], &ended["error"]["code"]), (&json!("timed_out"), &json!("deadline_passed")), "{ended}");
-    }
-    settled(&fte.doors(), &tasks).await;
+    let fte = Mutex::new(Fte::with_agents(AGENTS, &[]).await);
+    let tasks = in_time(SOON, async |soon| {
+        let mut fte = fte.lock().await;
+        let mut round = Round::new(&fte, soon);
+        let deadline = round.moment;
+        round.bring(json!({ "task": "run", "agent": "one", "deadline": deadline }), "running").await;
+        round.bring(json!({ "task": "wait", "agent": "one", "deadline": deadline }), "queued").await;
+        round.bring(json!({ "task": "ask first", "require_approval": true, "deadline": deadline }), "awaiting_approval").await;
+        fte.process.kill().await;
+        if Timestamp::now() >= deadline {
+            round.late.push(json!("the kill"));
+        }
+        passed(deadline).await;
+        fte.process.restart().await;
+        round.timed_out(&fte).await
+    })
+    .await;
+    settled(&fte.lock().await.doors(), &tasks).await;
 }
 
 #[tokio::test]
 async fn a_delayed_task_starts_after_its_time_and_a_crash_does_not_change_that() {
-    let mut fte = Fte::with_agents(AGENTS, &[]).await;
-    // Due while it runs again, and due while it is down.
-    let later = post(&fte.api(), json!({ "task": "later", "delay": "8s" })).await;
-    let soon = post(&fte.api(), json!({ "task": "soon", "delay": "3s" })).await;
-    let due = Timestamp::now() + SignedDuration::from_secs(3);
-    for task in [&later, &soon] {
-        in_status(&fte.api(), task, "queued").await;
-    }
-    fte.process.kill().await;
-    passed(due).await;
-    fte.process.restart().await;
-    for (task, delay_us) in [(&soon, 3_000_000), (&later, 8_000_000)] {
-        let ended = result(&fte.api(), task).await;
-        assert_eq!(ended["status"], "completed");
-        let started = micros(&ended["started_at"]);
-        let shown: Value = fte.api().get(&format!("/v1/tasks/{task}")).await.unwrap().expect_status(200).json();
-        let submitted = micros(&shown["created_at"]);
-        assert!(started >= submitted + delay_us, "submitted {shown}, started {ended}");
-    }
-    settled(&fte.doors(), &[later, soon]).await;
+    let fte = Mutex::new(Fte::with_agents(AGENTS, &[]).await);
+    let tasks = in_time(Duration::from_secs(3), async |soon| {
+        let mut fte = fte.lock().await;
+        // Due while it runs again, and due while it is down.
+        let delays = [3 * soon, soon];
+        let posted = Timestamp::now();
+        let mut round = Round::new(&fte, soon);
+        for delay in delays {
+            round.bring(json!({ "task": "later", "delay": format!("{}s", delay.as_secs()) }), "queued").await;
+        }
+        fte.process.kill().await;
+        if Timestamp::now() >= round.moment {
+            round.late.push(json!("the kill"));
+        }
+        // The last one was posted before this.
+        passed(Timestamp::now() + soon).await;
+        fte.process.restart().await;
+        if Timestamp::now() >= posted + delays[0] {
+            round.late.push(json!("the restart"));
+        }
+        passed(posted + delays[0]).await;
+        for (task, delay) in round.tasks.iter().zip(delays) {
+            let ended = result(&fte.api(), task).await;
+            assert_eq!(ended["status"], "completed");
+            let started = micros(&ended["started_at"]);
+            let shown = in_status(&fte.api(), task, "completed").await;
+            let submitted = micros(&shown["created_at"]);
+            assert!(started >= submitted + i64::try_from(delay.as_micros()).unwrap(), "submitted {shown}, started {ended}");
+        }
+        round.in_time()
+    })
+    .await;
+    settled(&fte.lock().await.doors(), &tasks).await;
 }
 
 #[tokio::test]

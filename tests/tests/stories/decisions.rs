@@ -6,7 +6,7 @@ use fte_events::json_sha256;
 use fte_testkit::Client;
 use serde_json::{Value, json};
 
-use crate::trail::settled;
+use crate::trail::{actions, settled};
 use crate::world::{Dice, Fte, setting};
 
 /// Asks about what its task names, and answers with what it was told.
@@ -26,16 +26,22 @@ async fn with_policy(policy: &str, env: &[(&str, &str)]) -> Fte {
     Fte::with_agents(&agents, env).await
 }
 
-/// What the audit has on record about the decisions on a task.
-async fn decisions(fte: &Fte, task: &str) -> Vec<Value> {
+/// What the audit has on record about the decisions on a task, once there are so many.
+async fn decisions(fte: &Fte, task: &str, count: usize) -> Vec<Value> {
     settled(&fte.doors(), &[task.to_owned()]).await;
-    let mut found = Vec::new();
-    for action in ["approval.granted", "approval.denied"] {
-        let path = format!("/v1/audit/entries?task_id={task}&action={action}");
-        let entries: Value = fte.api().get(&path).await.unwrap().expect_status(200).json();
-        found.extend(entries["items"].as_array().unwrap().iter().map(|entry| entry["event"]["data"].clone()));
-    }
-    found
+    fte_testkit::eventually(|| async {
+        let mut found = Vec::new();
+        for action in ["approval.granted", "approval.denied"] {
+            found.extend(actions(&fte.api(), task, action, 0).await.into_iter().map(|entry| entry["event"]["data"].clone()));
+        }
+        if found.len() >= count { Ok(found) } else { Err(found) }
+    })
+    .await
+}
+
+/// The decision on a task that was asked about once.
+async fn decision(fte: &Fte, task: &str) -> Value {
+    decisions(fte, task, 1).await.remove(0)
 }
 
 #[tokio::test]
@@ -44,14 +50,14 @@ async fn the_policy_answers_what_it_speaks_about_and_is_on_record() {
     let allowed = fte.post(json!({ "task": "mail.read" })).await;
     let result = fte.result(&allowed).await;
     assert_eq!(result["result"], json!({ "type": "decision", "approved": true, "reason": null, "data": { "usd": 5 } }));
-    let record = decisions(&fte, &allowed).await.remove(0);
+    let record = decision(&fte, &allowed).await;
     assert_eq!(record["actor"], json!({ "type": "service", "id": "policy" }));
     assert_eq!((&record["resource"], &record["input_sha256"]), (&json!("mail.read"), &json!(json_sha256(&json!({ "usd": 5 })))));
 
     let denied = fte.post(json!({ "task": "mail.delete" })).await;
     let result = fte.result(&denied).await;
     assert_eq!((&result["status"], &result["result"]["approved"]), (&json!("completed"), &json!(false)), "it goes on without: {result}");
-    let record = decisions(&fte, &denied).await.remove(0);
+    let record = decision(&fte, &denied).await;
     assert_eq!((&record["action"], &record["actor"]["id"]), (&json!("approval.denied"), &json!("policy")));
 
     let asked = fte.post(json!({ "task": "pay" })).await;
@@ -78,7 +84,7 @@ async fn an_edit_is_what_the_agent_gets_and_the_record_has_its_digest_also_after
     let result = fte.result(&task).await;
     assert_eq!(result["result"]["data"], json!({ "usd": 3 }), "{result}");
 
-    let record = decisions(&fte, &task).await.remove(0);
+    let record = decision(&fte, &task).await;
     assert_eq!(record["actor"], json!({ "type": "user", "id": "ada" }));
     assert_eq!(record["input_sha256"], json!(json_sha256(&result["result"]["data"])), "what ran is what was approved");
     assert_eq!(record["data"]["asked_sha256"], json!(json_sha256(&json!({ "usd": 5 }))), "{record}");
@@ -113,7 +119,7 @@ async fn an_edit_before_the_start_changes_what_is_done() {
         .expect_status(200);
     let result = fte.result(&task).await;
     assert_eq!(result["result"], json!({ "echo": "pay 3 USD" }));
-    let record = decisions(&fte, &task).await.remove(0);
+    let record = decision(&fte, &task).await;
     assert_eq!(record["input_sha256"], json!(json_sha256(&json!({ "task": "pay 3 USD", "context": { "to": "bob" } }))), "{record}");
 }
 
@@ -123,7 +129,7 @@ async fn what_nobody_decides_in_time_is_as_the_policy_says() {
     let task = fte.post(json!({ "task": "pay" })).await;
     let result = fte.result(&task).await;
     assert_eq!((&result["status"], &result["result"]["approved"]), (&json!("completed"), &json!(true)), "{result}");
-    let record = decisions(&fte, &task).await.remove(0);
+    let record = decision(&fte, &task).await;
     assert_eq!((&record["actor"]["id"], &record["action"]), (&json!("policy"), &json!("approval.granted")), "{record}");
 }
 
@@ -191,8 +197,8 @@ async fn killed_at_any_moment_of_an_approval_each_question_is_decided_once_and_e
     }
     settled(&fte.doors(), &tasks).await;
     for (round, task) in tasks.iter().enumerate() {
-        let granted = decisions(&fte, task).await;
         let expected = if round % 2 == 0 { 3 } else { 2 };
+        let granted = decisions(&fte, task, expected).await;
         assert_eq!(granted.len(), expected, "asked and answered once each: {granted:?}");
         assert!(granted.iter().all(|record| record["actor"]["id"] == "ada"), "{granted:?}");
     }

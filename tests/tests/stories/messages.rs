@@ -3,7 +3,7 @@
 use fte_testkit::{Answer, Dir, FakeApp, FteProcess, built_binary};
 use serde_json::{Value, json};
 
-use crate::trail::settled;
+use crate::trail::{actions, settled};
 use crate::world::{Fte, post, result, shown, told};
 
 /// Hears until it is told to finish; keeps what it heard when it is told to, and what it kept it takes up again.
@@ -70,9 +70,7 @@ async fn a_message_that_was_accepted_survives_kills_and_is_heard_once_by_who_fin
 
     // On record, as digests.
     settled(&fte.doors(), std::slice::from_ref(&task)).await;
-    let entries: Value =
-        fte.api().get(&format!("/v1/audit/entries?task_id={task}&action=message.accepted")).await.unwrap().expect_status(200).json();
-    let entries = entries["items"].as_array().unwrap();
+    let entries = actions(&fte.api(), &task, "message.accepted", 4).await;
     assert_eq!(entries.len(), 4, "{entries:?}");
     assert!(
         entries.iter().all(|entry| entry["event"]["data"]["input_sha256"].is_string() && !entry.to_string().contains("three")),
@@ -98,6 +96,7 @@ async fn a_message_waits_for_a_task_that_waits_and_is_refused_by_who_hears_nothi
     assert_eq!(ids(&fte.result(&task).await), ["early", "last"]);
 
     let deaf = fte.post(json!({ "task": "x", "agent": "echo", "delay": "1h" })).await;
+    fte.in_status(&deaf, "queued").await;
     assert_eq!(send(&fte, &deaf, "m", "hello").await.expect_status(409).problem_code(), "messages_unsupported");
     let nobody = fte_events::TaskId::now().to_string();
     assert_eq!(send(&fte, &nobody, "m", "hello").await.expect_status(404).problem_code(), "task_not_found");

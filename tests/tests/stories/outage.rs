@@ -1,5 +1,6 @@
 //! Parts go away and come back: 503 and never a false 202 meanwhile, and afterwards everything recovers by itself.
 
+use std::path::Path;
 use std::time::Duration;
 
 use fte_testkit::{Dir, eventually, eventually_within};
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use crate::load::Load;
 use crate::parts::Parts;
 use crate::trail::settled;
-use crate::world::{Dice, in_status, post};
+use crate::world::{Dice, held_until, in_status, look, post};
 
 /// The one process that holds this seat is taken over at once.
 const SEATED: &[(&str, &str)] = &[("FTE_RUNNER_SEAT", "pod-0"), ("FTE_RUNNER_APPROVAL_STAY_MS", "100")];
@@ -95,22 +96,34 @@ async fn every_part_killed_in_turn_while_tasks_flow_loses_nothing_and_doubles_no
     load.go_home().await;
 }
 
+/// All of these, and one that is held until a file is there: its tasks are under way for as long as a story needs them so.
+fn with_held(gate: &Path) -> String {
+    format!("{AGENTS}[agents.held]\nkind = \"command\"\nsandbox = \"none\"\nmax = 8\ncommand = {}\n", held_until(gate))
+}
+
+fn held(text: &str) -> Value {
+    json!({ "task": text, "agent": "held" })
+}
+
 #[tokio::test]
 async fn a_dead_runner_that_nobody_vouches_for_is_taken_over_when_its_lease_has_run_out() {
-    let mut parts = Parts::start(AGENTS, &[&[]]).await;
+    let dir = Dir::new();
+    let gate = dir.join("gate");
+    let mut parts = Parts::start(&with_held(&gate), &[&[]]).await;
     let doors = parts.doors();
     let mut accepted = Vec::new();
     for number in 0..12 {
-        accepted.push(post(&doors.intake, slow(&number.to_string())).await);
+        accepted.push(post(&doors.intake, held(&number.to_string())).await);
     }
     in_status(&doors.status, &accepted[0], "running").await;
     parts.runners[0].kill_and_restart().await;
+    std::fs::write(&gate, "").unwrap();
     // The new one takes new tasks at once.
     let new = post(&doors.intake, json!({ "task": "new" })).await;
     in_status(&doors.status, &new, "completed").await;
     eventually_within(TAKEOVER, || async {
-        let left = doors.status.get("/v1/tasks?status=running").await.unwrap().expect_status(200).json::<Value>();
-        if left["items"] == json!([]) { Ok(()) } else { Err(left) }
+        let left = look(&doors.status, "/v1/tasks?status=running").await?;
+        if left["items"] == json!([]) { Ok(()) } else { Err(left.to_string()) }
     })
     .await;
     accepted.push(new);
@@ -121,22 +134,25 @@ async fn a_dead_runner_that_nobody_vouches_for_is_taken_over_when_its_lease_has_
 
 #[tokio::test]
 async fn of_two_runners_one_dies_and_the_other_finishes_its_tasks_once_each() {
-    let mut parts = Parts::start(AGENTS, &[&[], &[]]).await;
+    let dir = Dir::new();
+    let gate = dir.join("gate");
+    let mut parts = Parts::start(&with_held(&gate), &[&[], &[]]).await;
     let doors = parts.doors();
     let mut accepted = Vec::new();
     for number in 0..40 {
-        accepted.push(post(&doors.intake, slow(&number.to_string())).await);
+        accepted.push(post(&doors.intake, held(&number.to_string())).await);
     }
     // Both work.
     for runner in &parts.runners {
         eventually(|| async {
-            let agents: Value = runner.api.get("/v1/agents").await.unwrap().expect_status(200).json();
+            let agents = look(&runner.api, "/v1/agents").await?;
             let in_use: u64 = agents["items"].as_array().unwrap().iter().map(|agent| agent["in_use"].as_u64().unwrap()).sum();
-            if in_use > 0 { Ok(()) } else { Err(agents) }
+            if in_use > 0 { Ok(()) } else { Err(agents.to_string()) }
         })
         .await;
     }
     parts.runners[1].daemon.kill().await;
+    std::fs::write(&gate, "").unwrap();
     for number in 0..10 {
         accepted.push(post(&doors.intake, slow(&format!("after {number}"))).await);
     }

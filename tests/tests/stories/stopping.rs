@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use fte_testkit::eventually;
+use fte_testkit::{Dir, eventually};
 use serde_json::json;
 
 use crate::load::Load;
 use crate::trail::settled;
-use crate::world::Fte;
+use crate::world::{Fte, held_until};
 
 const AGENTS: &str = r#"
     default = "echo"
@@ -57,11 +57,16 @@ async fn asked_to_stop_under_load_it_ends_well_in_time_and_goes_on_at_the_next_s
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_signal_under_load_ends_it_at_once_and_loses_nothing() {
-    let mut fte = Fte::with_agents(AGENTS, &[("FTE_DRAIN_MS_MAX", "60000")]).await;
+    let dir = Dir::new();
+    let gate = dir.join("gate");
+    let held = format!("[agents.held]\nkind = \"command\"\nsandbox = \"none\"\ncommand = {}\n", held_until(&gate));
+    let mut fte = Fte::with_agents(&format!("{AGENTS}{held}"), &[("FTE_DRAIN_MS_MAX", "60000")]).await;
     let mut accepted = Vec::new();
     for number in 0..8 {
-        accepted.push(fte.post(json!({ "task": number.to_string(), "agent": "long" })).await);
+        accepted.push(fte.post(json!({ "task": number.to_string(), "agent": "held" })).await);
     }
+    // Under way, and not over before the next start.
+    fte.in_status(&accepted[0], "running").await;
     let mut load = Load::start(4, fte.doors());
     eventually(|| async { if load.accepted() >= 20 { Ok(()) } else { Err(load.accepted()) } }).await;
     fte.process.daemon().terminate();
@@ -70,6 +75,7 @@ async fn a_second_signal_under_load_ends_it_at_once_and_loses_nothing() {
     let status = fte.process.stop().await;
     load.close();
     assert_eq!(status.code(), Some(130));
+    std::fs::write(&gate, "").unwrap();
     fte.process.restart().await;
     load.open(fte.doors());
     accepted.extend(load.end().await);

@@ -5,7 +5,7 @@ use std::process::Command;
 use fte_testkit::{Client, Dir, FteProcess, built_binary};
 use serde_json::{Value, json};
 
-use crate::world::{echo, post, result};
+use crate::world::{echo, in_status, post, result};
 
 /// An instance with keys.
 pub(crate) struct Guarded {
@@ -61,11 +61,8 @@ async fn a_tenant_neither_sees_nor_touches_the_tasks_of_another() {
     let bob = fte.somebody(&[["bob", "--tenant", "globex"].as_slice(), &ALL].concat()).await;
     let asking = post(&ada, json!({ "task": "spend money", "require_approval": true })).await;
     let cancelled = post(&ada, json!({ "task": "later", "delay": "1h" })).await;
-    fte_testkit::eventually(|| async {
-        let shown: Value = ada.get(&format!("/v1/tasks/{asking}")).await.map_err(|error| error.to_string())?.json();
-        if shown["status"] == "awaiting_approval" { Ok(()) } else { Err(shown.to_string()) }
-    })
-    .await;
+    in_status(&ada, &asking, "awaiting_approval").await;
+    in_status(&ada, &cancelled, "queued").await;
 
     // Bob knows the ids, and nothing comes of it.
     for path in ["", "/events", "/result"] {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fte_testkit::{Client, Dir, FteProcess, built_binary, eventually};
-use fte_tests::tasks::{post, result};
+use fte_tests::tasks::{look, post, result, told};
 use serde_json::{Value, json};
 
 /// Nobody inside ever sees this word. (It is put together where it is looked for, so that the search does not find itself.)
@@ -407,21 +407,10 @@ async fn who_is_asked_to_leave_hears_of_it_inside() {
     let prison = Prison::start().await;
     let script = "import signal, time\nsignal.signal(signal.SIGTERM, lambda *_: (say(type='log', message='asked to leave'), sys.exit(0)))\nsay(type='stage', name='deaf')\nwhile True: time.sleep(60)";
     let task = post(&prison.api(), json!({ "task": script, "agent": "speaker" })).await;
-    let path = format!("/v1/tasks/{task}/events");
-    let told = |word: &'static str| {
-        let (api, path) = (prison.api(), path.clone());
-        move || {
-            let (api, path) = (api.clone(), path.clone());
-            async move {
-                let events = api.get(&path).await.unwrap().expect_status(200).text();
-                if events.contains(word) { Ok(()) } else { Err(events) }
-            }
-        }
-    };
-    eventually(told("deaf")).await;
+    told(&prison.api(), &task, |event| event.to_string().contains("deaf")).await;
     prison.api().post(&format!("/v1/tasks/{task}/cancel"), &json!({})).await.unwrap().expect_status(202);
     assert_eq!(result(&prison.api(), &task).await["status"], "cancelled");
-    eventually(told("asked to leave")).await;
+    told(&prison.api(), &task, |event| event.to_string().contains("asked to leave")).await;
 }
 
 /// As a user of its own, without the powers of root: who may not make control groups is bounded process by process.
@@ -545,8 +534,7 @@ async fn warm_programs_serve_one_task_each_and_are_replaced() {
         let end = result(&prison.api(), &task).await;
         assert_eq!((&end["status"], &end["result"][1]), (&json!("completed"), &json!([])), "{end}");
         seen.push(end["result"][0].as_str().unwrap().to_owned());
-        let events: Value = prison.api().get(&format!("/v1/tasks/{task}/events")).await.unwrap().expect_status(200).json();
-        let claimed = events["items"].as_array().unwrap().iter().find(|event| event["type"] == "fte.sandbox.claimed").unwrap().clone();
+        let claimed = told(&prison.api(), &task, |event| event["type"] == "fte.sandbox.claimed").await;
         assert_eq!(claimed["data"]["warm"], true, "{claimed}");
     }
     seen.sort();
@@ -647,7 +635,7 @@ print(json.dumps(told))
         assert_eq!(end["result"]["past it"], past, "{agent}: {end}");
         // Topics come in no order among each other: the result may be known before what came before it.
         eventually(|| async {
-            let events = prison.api().get(&format!("/v1/tasks/{task}/events")).await.unwrap().expect_status(200).text();
+            let events = look(&prison.api(), &format!("/v1/tasks/{task}/events")).await?.to_string();
             if events.matches("network.denied").count() == 1 { Ok(()) } else { Err(events) }
         })
         .await;

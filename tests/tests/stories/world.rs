@@ -1,10 +1,19 @@
 //! The vocabulary of the stories: start FTE, post a task, wait for its result.
 
+use std::path::Path;
+
 use fte_testkit::{Client, Dir, FteProcess, built_binary};
-pub(crate) use fte_tests::tasks::{Dice, LOAD_PATIENCE, echo, in_status, post, result, setting, shown, told};
-use serde_json::Value;
+pub(crate) use fte_tests::tasks::{Dice, LOAD_PATIENCE, echo, in_status, look, post, result, setting, shown, told};
+use serde_json::{Value, json};
 
 use crate::load::Doors;
+
+/// The command of an agent, as in `agents.toml`, that is held until this file is there, and then answers with its task. It sees the file only
+/// without walls.
+pub(crate) fn held_until(gate: &Path) -> String {
+    let script = format!("while [ ! -e {} ]; do sleep 0.01; done; cat", gate.display());
+    json!(["sh", "-c", script]).to_string()
+}
 
 /// A running FTE on a directory of its own.
 pub(crate) struct Fte {

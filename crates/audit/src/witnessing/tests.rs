@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use fte_bus::Record;
-use fte_testkit::eventually;
+use fte_testkit::{eventually, listen};
 use fte_tlog::{KeyAlgorithm, SignerKey};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -30,7 +30,7 @@ impl Running {
         // The one before may hold its lock for a moment more.
         let open = || async { Witness::open(witness_key(), &policy, state, Arc::new(|| 1_800_000_000)) };
         let witness = eventually(|| async { open().await.map_err(|error| error.to_string()) }).await;
-        let listener = TcpListener::bind(address.unwrap_or_else(|| ([127, 0, 0, 1], 0).into())).await.unwrap();
+        let listener = listen(address.unwrap_or_else(|| ([127, 0, 0, 1], 0).into())).await;
         let address = listener.local_addr().unwrap();
         let serving = tokio::spawn(async move { axum::serve(listener, server::router(Arc::new(witness))).await });
         Self { address, serving }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use fte_kubernetes::Options;
 use fte_runner::agents::{Claims, SandboxHost};
+use fte_testkit::in_time;
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -85,8 +86,12 @@ async fn a_held_claim_is_renewed_and_a_claim_of_a_frozen_holder_ends() {
     let first = ends(&server.world());
     server.until("it is renewed", |world| ends(world) > first).await;
     // This one never renews.
-    let frozen = client(&server, Options { lease: Duration::from_secs(1), renew_every: Duration::from_secs(600), ..options() });
-    let mut claimed = claim(&frozen).await.unwrap();
+    let mut claimed = in_time(Duration::from_secs(1), async |lease| {
+        let frozen = client(&server, Options { lease, renew_every: Duration::from_secs(600), ..options() });
+        // It may be over before it is ready.
+        claim(&frozen).await
+    })
+    .await;
     let why = (&mut claimed.lost).await.unwrap();
     assert!(why.contains("deleted"), "{why}");
     assert!(server.world().claims.contains_key(&key(&wanted)));

@@ -1,10 +1,12 @@
 //! What the API server refuses, delays, loses or doubles.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fte_kubernetes::Options;
 use fte_runner::agents::Claims;
 use jiff::Timestamp;
+use tokio::sync::Semaphore;
 
 use crate::controller::{self, Outcome};
 use crate::server::{Fault, Server};
@@ -12,7 +14,7 @@ use crate::support::{claim, client, key, options, request, started};
 
 const SHORT: Duration = Duration::from_millis(1500);
 
-fn ready(server: &std::sync::Arc<Server>) {
+fn ready(server: &Arc<Server>) {
     controller::start(server, true, |_| Outcome::Ready(Duration::ZERO, Some("warm")));
 }
 
@@ -96,11 +98,14 @@ async fn a_creation_whose_answer_was_lost_is_found_and_made_once() {
 #[tokio::test]
 async fn a_creation_that_happens_after_its_deletion_is_swept() {
     let (server, client) = started(|_| {}).await;
-    server.faults(|call| (call.verb == "create").then_some(Fault::Behind(Duration::from_millis(700))));
+    let gate = Arc::new(Semaphore::new(0));
+    let held = Arc::clone(&gate);
+    server.faults(move |call| (call.verb == "create").then(|| Fault::Held(Arc::clone(&held))));
     let error = client.claim(request(Duration::from_millis(20))).await.err().unwrap();
     assert!(error.retryable, "{error}");
     client.settled().await;
     assert!(server.world().claims.is_empty());
+    gate.close();
     server
         .until("it is made and swept", |world| {
             let done = |verb: &str| world.deeds.iter().any(|deed| deed.call.verb == verb && deed.status < 300);

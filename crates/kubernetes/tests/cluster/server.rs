@@ -20,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::sync::{Notify, watch};
 use tower::ServiceExt;
 
@@ -50,6 +51,8 @@ pub(crate) enum Fault {
     Lost,
     /// The connection breaks, and then, after a while, it is done.
     Behind(Duration),
+    /// The connection breaks, and it is done once the gate is closed.
+    Held(Arc<Semaphore>),
     /// Done and answered after a while.
     Late(Duration),
     /// Never done and never answered.
@@ -238,6 +241,13 @@ impl Server {
                 // Beside the connection, whose end would end it too.
                 tokio::spawn(async move {
                     tokio::time::sleep(time).await;
+                    act();
+                });
+                return cord.pull().await;
+            }
+            Some(Fault::Held(gate)) => {
+                tokio::spawn(async move {
+                    drop(gate.acquire().await);
                     act();
                 });
                 return cord.pull().await;

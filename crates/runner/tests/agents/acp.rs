@@ -7,9 +7,10 @@ use fte_events::Tokens;
 use fte_runner::agents::Limits;
 use fte_runner::ports::{Said, Session, Start, Tell};
 use fte_service::agents::{Agent, AgentKind, Builtin, Permission, Permissions};
+use fte_testkit::in_time;
 use serde_json::{Map, Value, json};
 
-use crate::support::{Desk, all, dead, expect_error, next, open, pids, start, yes};
+use crate::support::{Desk, all, dead, expect_error, is_silent, next, open, pids, start, yes};
 
 fn agent(mode: &str, permissions: Permissions) -> Agent {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/agents/acp/agent.py");
@@ -198,8 +199,10 @@ async fn what_is_not_of_the_protocol_ends_the_session_and_is_named() {
 
 #[tokio::test]
 async fn a_second_answer_to_the_prompt_makes_the_first_one_void() {
-    expect_error(&last(&desk(), "agent.end(); agent.end()").await, "result_twice", false);
-    expect_error(&last(&desk(), "agent.end('refusal'); agent.end()").await, "result_twice", false);
+    // What comes late enough is not heard; these leave by themselves.
+    let patient = || limited(Limits { leave: Duration::from_secs(60), ..Limits::default() });
+    expect_error(&last(&patient(), "agent.end(); agent.end()").await, "result_twice", false);
+    expect_error(&last(&patient(), "agent.end('refusal'); agent.end()").await, "result_twice", false);
     for after in ["agent.raw('garbage')", "agent.say('too late')", "sys.exit(7)", "agent.send(id=9, result=1)", "signal.pause()"] {
         let text = format!("agent.say('done'); agent.end(); {after}");
         assert_eq!(last(&desk(), &text).await, Said::Result(json!("done")), "{after}");
@@ -207,7 +210,7 @@ async fn a_second_answer_to_the_prompt_makes_the_first_one_void() {
     let cut =
         r#"sys.stdout.write(json.dumps({"jsonrpc": "2.0", "id": agent.prompt_id, "result": {"stopReason": "end_turn"}})); sys.exit(0)"#;
     assert_eq!(last(&desk(), cut).await, Said::Result(json!("")));
-    let late = said(&desk(), "agent.end(); agent.update('usage_update', used=1, size=2, cost={'amount': 1.5, 'currency': 'USD'})").await;
+    let late = said(&patient(), "agent.end(); agent.update('usage_update', used=1, size=2, cost={'amount': 1.5, 'currency': 'USD'})").await;
     assert_eq!(late, [Said::Cost(1.5), Said::Result(json!(""))]);
 }
 
@@ -295,17 +298,33 @@ agent.end()"#;
 
 #[tokio::test]
 async fn an_agent_that_waits_for_a_person_may_be_silent() {
-    let desk = Desk::new(Agent { timeout: Duration::from_secs(3), ..agent("", Permissions::default()) });
-    let mut session = begin(&desk, r#"agent.say(agent.wish("execute", "make")); agent.end()"#).await;
-    until_question(&mut session).await;
-    assert!(tokio::time::timeout(Duration::from_secs(5), session.said.recv()).await.is_err(), "nothing happens meanwhile");
-    session.tell.send(yes()).await.unwrap();
-    assert_eq!(all(&mut session).await.last(), Some(&Said::Result(json!("id-allow_once"))));
+    in_time(Duration::from_secs(3), async |silence| {
+        let desk = Desk::new(Agent { timeout: silence, ..agent("", Permissions::default()) });
+        let mut session = begin(&desk, r#"agent.say(agent.wish("execute", "make")); agent.end()"#).await;
+        let mut first = next(&mut session).await;
+        while matches!(first, Some(Said::Action { .. } | Said::Progress { .. })) {
+            first = next(&mut session).await;
+        }
+        if is_silent(first.as_ref()) {
+            return Err("before it asked");
+        }
+        assert!(matches!(first, Some(Said::Approval { .. })), "{first:?}");
+        let longer = silence + Duration::from_secs(2);
+        assert!(tokio::time::timeout(longer, session.said.recv()).await.is_err(), "nothing happens meanwhile");
+        session.tell.send(yes()).await.unwrap();
+        let said = all(&mut session).await;
+        if is_silent(said.last()) {
+            return Err("after it was answered");
+        }
+        assert_eq!(said.last(), Some(&Said::Result(json!("id-allow_once"))));
+        Ok(())
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_cancel_reaches_the_agent_and_its_open_question() {
-    let desk = desk();
+    let desk = limited(Limits { grace: Duration::from_secs(60), ..Limits::default() });
     let text =
         r#"agent.say(agent.wish("execute", "make") + " " + agent.wish("execute", "more") + str(agent.seen)); agent.end("cancelled")"#;
     let mut session = begin(&desk, text).await;
@@ -479,16 +498,27 @@ agent.end()"#;
 #[tokio::test]
 async fn who_falls_over_a_session_of_before_begins_anew_at_its_next_start() {
     let kept = Start { checkpoint: Some(json!({"acp_session": "old", "acp_usd": 2.0})), ..start(&script("agent.end()")) };
-    let forgotten = async |mode: &str, code: &str, retryable: bool| {
-        let short = Agent { timeout: Duration::from_secs(3), ..agent(mode, Permissions::default()) };
-        let said = all(&mut Desk::new(short).try_start(kept.clone()).await.unwrap()).await;
-        assert_eq!(said[0], Said::Checkpoint(Value::Null), "{mode}: {said:?}");
-        expect_error(&said[1], code, retryable);
-        assert_eq!(said.len(), 2, "{mode}: {said:?}");
+    let said = async |mode: &str, silence: Duration| {
+        let agent = Agent { timeout: silence, ..agent(mode, Permissions::default()) };
+        all(&mut Desk::new(agent).try_start(kept.clone()).await.unwrap()).await
     };
-    forgotten("load-dies", "agent_crashed", true).await;
-    forgotten("load-hangs", "agent_silent", true).await;
-    forgotten("load-lies", "session_unknown", false).await;
+    let forgotten = |said: &[Said], code: &str, retryable: bool| {
+        assert_eq!(said[0], Said::Checkpoint(Value::Null), "{said:?}");
+        expect_error(&said[1], code, retryable);
+        assert_eq!(said.len(), 2, "{said:?}");
+    };
+    let patient = Duration::from_secs(60);
+    forgotten(&said("load-dies", patient).await, "agent_crashed", true);
+    forgotten(&said("load-lies", patient).await, "session_unknown", false);
+    in_time(Duration::from_secs(3), async |silence| {
+        let said = said("load-hangs", silence).await;
+        if said.len() == 1 && is_silent(said.first()) {
+            return Err("before it was asked for the session");
+        }
+        forgotten(&said, "agent_silent", true);
+        Ok(())
+    })
+    .await;
 }
 
 #[tokio::test]

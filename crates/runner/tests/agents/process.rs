@@ -7,9 +7,10 @@ use fte_runner::agents::Limits;
 use fte_runner::document::HandoffReply;
 use fte_runner::ports::{Said, Start, Tell};
 use fte_service::agents::{Agent, AgentKind};
+use fte_testkit::in_time;
 use serde_json::json;
 
-use crate::support::{Desk, all, eventually, expect_error, next, script, start, yes};
+use crate::support::{Desk, all, eventually, expect_error, is_silent, next, script, start, yes};
 
 fn limited(text: &str, limits: Limits) -> Desk {
     Desk::with(script(AgentKind::Process, text), limits)
@@ -125,7 +126,9 @@ async fn a_second_result_makes_the_first_one_void() {
         r#"echo '{"type":"error","code":"c","message":"m"}'"#,
         r#"echo '{"type":"approval","reason":"now?"}'; sleep 600"#,
     ] {
-        let said = Desk::process(&format!("{one}; {two}")).all("t").await;
+        // What comes late enough is not heard; those that leave by themselves may take their time.
+        let patient = Limits { leave: Duration::from_secs(60), ..Limits::default() };
+        let said = limited(&format!("{one}; {two}"), patient).all("t").await;
         assert_eq!(said.len(), 1, "{said:?}");
         expect_error(&said[0], "result_twice", false);
     }
@@ -142,7 +145,8 @@ async fn what_follows_a_result_does_not_undo_it() {
     check("echo garbage").await;
     check("trap '' TERM; sleep 600").await;
     check("cat /dev/zero").await;
-    let said = Desk::process(r#"echo '{"type":"result","result":1}'; echo '{"type":"cost","usd":1}'"#).all("t").await;
+    let patient = Limits { leave: Duration::from_secs(60), ..Limits::default() };
+    let said = limited(r#"echo '{"type":"result","result":1}'; echo '{"type":"cost","usd":1}'"#, patient).all("t").await;
     assert_eq!(said, [Said::Cost(1.0), Said::Result(json!(1))]);
 }
 
@@ -233,19 +237,21 @@ async fn a_decision_that_was_made_before_is_there_when_it_asks_again() {
 
 #[tokio::test]
 async fn a_cancelled_agent_may_say_goodbye_and_is_made_to_leave_otherwise() {
-    let polite = Desk::process(
+    let polite = limited(
         r#"echo '{"type":"stage","name":"ready"}'
         IFS= read -r line
         case $line in *cancel*) echo '{"type":"error","code":"stopped","message":"as told"}' ;; esac"#,
+        Limits { grace: Duration::from_secs(60), ..Limits::default() },
     );
     let mut session = polite.start("t").await;
     next(&mut session).await;
     session.tell.send(Tell::Cancel).await.unwrap();
     expect_error(&all(&mut session).await[0], "stopped", false);
 
-    let limits = || Limits { grace: Duration::from_millis(500), ..Limits::default() };
-    for (trap, signal) in [("", "signal 15"), ("trap '' TERM", "signal 9")] {
-        let desk = limited(&format!("{trap}\necho '{{\"type\":\"stage\",\"name\":\"ready\"}}'; sleep 600; sleep 600"), limits());
+    // Time enough to end for the one that does not refuse.
+    for (trap, grace_ms, signal) in [("", 3000, "signal 15"), ("trap '' TERM", 500, "signal 9")] {
+        let limits = Limits { grace: Duration::from_millis(grace_ms), ..Limits::default() };
+        let desk = limited(&format!("{trap}\necho '{{\"type\":\"stage\",\"name\":\"ready\"}}'; sleep 600; sleep 600"), limits);
         let mut session = desk.start("t").await;
         next(&mut session).await;
         session.tell.send(Tell::Cancel).await.unwrap();
@@ -270,16 +276,29 @@ async fn a_start_message_larger_than_a_pipe_does_not_block_either_side() {
 
 #[tokio::test]
 async fn silence_ends_a_session_but_not_while_a_person_decides() {
-    let short = |text| Desk::new(Agent { timeout: Duration::from_secs(2), ..script(AgentKind::Process, text) });
-    let asks = short(r#"echo '{"type":"approval"}'; IFS= read -r decision; echo '{"type":"result","result":"patient"}'"#);
-    let hangs = short("sleep 600");
-    let mut asking = asks.start("t").await;
-    assert!(matches!(next(&mut asking).await, Some(Said::Approval { .. })));
-    // Started later and ended by silence: the one that asks has been silent for longer.
-    let mut hanging = hangs.start("t").await;
-    expect_error(&all(&mut hanging).await[0], "agent_silent", true);
-    asking.tell.send(yes()).await.unwrap();
-    assert_eq!(all(&mut asking).await, [Said::Result(json!("patient"))]);
+    in_time(Duration::from_secs(2), async |silence| {
+        let short = |text| Desk::new(Agent { timeout: silence, ..script(AgentKind::Process, text) });
+        let asks = short(r#"echo '{"type":"approval"}'; IFS= read -r decision; echo '{"type":"result","result":"patient"}'"#);
+        let hangs = short("sleep 600");
+        let mut asking = asks.start("t").await;
+        let first = next(&mut asking).await;
+        if is_silent(first.as_ref()) {
+            return Err("before it asked");
+        }
+        assert!(matches!(first, Some(Said::Approval { .. })), "{first:?}");
+        // Started later and ended by silence: the one that asks has been silent for longer.
+        let mut hanging = hangs.start("t").await;
+        expect_error(&all(&mut hanging).await[0], "agent_silent", true);
+        assert!(asking.said.try_recv().is_err(), "nothing happens meanwhile");
+        asking.tell.send(yes()).await.unwrap();
+        let said = all(&mut asking).await;
+        if is_silent(said.last()) {
+            return Err("after it was answered");
+        }
+        assert_eq!(said, [Said::Result(json!("patient"))]);
+        Ok(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -150,6 +150,11 @@ pub(crate) fn expect_error(said: &Said, code: &str, retryable: bool) -> String {
     }
 }
 
+/// Whether it was ended for having been silent too long.
+pub(crate) fn is_silent(said: Option<&Said>) -> bool {
+    matches!(said, Some(Said::Error { code, .. }) if code == "agent_silent")
+}
+
 /// Waits until it holds.
 pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let end = tokio::time::Instant::now() + PATIENCE;

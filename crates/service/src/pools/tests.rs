@@ -3,6 +3,7 @@ use std::sync::atomic::AtomicUsize;
 use axum::routing::get;
 use axum::{Json, Router};
 use fte_bus::SidecarConfig;
+use fte_testkit::PATIENCE;
 
 use super::*;
 
@@ -32,7 +33,7 @@ async fn runner(full: FullQueues, hangs: bool) -> (Sidecar, Arc<AtomicUsize>) {
 async fn many_ask_and_the_runner_is_asked_once() {
     let full = FullQueues { full: [("busy".to_owned(), 7)].into() };
     let (sidecar, asked) = runner(full, false).await;
-    let queues = Queues::new(sidecar);
+    let queues = Queues::within(PATIENCE, sidecar);
     let answers = futures_util::future::join_all((0..100).map(|_| queues.is_full("busy"))).await;
     assert_eq!(answers, vec![Some(Duration::from_secs(7)); 100]);
     assert_eq!(queues.is_full("free").await, None);
@@ -55,7 +56,7 @@ async fn a_runner_that_hangs_or_is_away_has_room() {
 #[tokio::test]
 async fn a_standing_is_remembered_and_the_memory_is_bounded() {
     let (sidecar, _) = runner(FullQueues::default(), false).await;
-    let standings = Standings::new(sidecar);
+    let standings = Standings::within(PATIENCE, sidecar);
     let task = TaskId::now();
     assert_eq!(standings.of(task).await, Some(Standing { position: 1, waiting: 3, wait_s: None }));
     standings.known().entry(task).and_modify(|known| known.1 = None);

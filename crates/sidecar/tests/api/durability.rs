@@ -266,11 +266,12 @@ async fn the_write_ahead_log_stays_bounded_under_load() {
     let big = "w".repeat(100_000);
     let entries: Vec<_> = (0..20).map(|n| json!({"entryId": n.to_string(), "event": big, "contentType": "application/json"})).collect();
     let body = json!(entries);
-    for _ in 0..40 {
+    for _ in 0..80 {
         daprd.post("/v1.0/publish/bulk/pubsub/t", &body).await.expect(204);
     }
     let bytes = std::fs::metadata(daprd.dir.path().join("sidecar.sqlite-wal")).unwrap().len();
-    assert!(bytes < 60 << 20, "{bytes}");
+    // Of 160 MB. A reader that is under way may keep it from starting again, up to 64 MiB and what is written meanwhile.
+    assert!(bytes < 96 << 20, "{bytes}");
 }
 
 fn count(daprd: &Daprd, sql: &str) -> i64 {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::*;
 
@@ -17,17 +17,44 @@ async fn every_app_gets_every_event() {
     assert_eq!(two.wait_data(30).await, numbers(30));
 }
 
+/// Publishes this to each partition of `t`.
+async fn publish_all(daprd: &Daprd, data: &str) {
+    for partition in 0..12 {
+        daprd
+            .post(&format!("/v1.0/publish/pubsub/t?metadata.partitionNumber={partition}"), &json!(format!("{data} {partition}")))
+            .await
+            .expect(204);
+    }
+}
+
+/// What was delivered to an app of what was published so.
+fn got(app: &App, data: &str) -> Vec<Value> {
+    app.data().into_iter().filter(|got| got.as_str().is_some_and(|got| got.starts_with(data))).collect()
+}
+
+/// Waits until both have partitions: a little after they are listed.
+async fn shared(daprd: &Daprd, one: &App, two: &App) {
+    let before = [got(one, "probe").len(), got(two, "probe").len()];
+    let mut sent = before[0] + before[1];
+    eventually("both get something", async || {
+        publish_all(daprd, "probe").await;
+        sent += 12;
+        eventually("all probes", async || (got(one, "probe").len() + got(two, "probe").len() >= sent).then_some(())).await;
+        (got(one, "probe").len() > before[0] && got(two, "probe").len() > before[1]).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn instances_of_an_app_share_its_partitions() {
     let one = App::start(json!([subscription("t")])).await;
     let two = App::start(json!([subscription("t")])).await;
     let daprd = Daprd::of(&[("app", one.addr), ("app", two.addr)], |_| {}).await.ready().await;
-    for partition in 0..12 {
-        daprd.post(&format!("/v1.0/publish/pubsub/t?metadata.partitionNumber={partition}"), &json!(partition)).await.expect(204);
-    }
-    eventually("12 events", async || (one.data().len() + two.data().len() == 12).then_some(())).await;
-    assert_eq!((one.data().len(), two.data().len()), (6, 6));
-    let both: HashSet<_> = one.data().iter().chain(&two.data()).map(ToString::to_string).collect();
+    shared(&daprd, &one, &two).await;
+    publish_all(&daprd, "event").await;
+    eventually("12 events", async || (got(&one, "event").len() + got(&two, "event").len() == 12).then_some(())).await;
+    assert_eq!((got(&one, "event").len(), got(&two, "event").len()), (6, 6));
+    let both: HashSet<_> = got(&one, "event").iter().chain(&got(&two, "event")).map(ToString::to_string).collect();
     assert_eq!(both.len(), 12);
 }
 
@@ -36,22 +63,15 @@ async fn the_partitions_of_a_dead_instance_go_to_the_others() {
     let mut one = App::start(json!([subscription("t")])).await;
     let two = App::start(json!([subscription("t")])).await;
     let daprd = Daprd::of(&[("app", one.addr), ("app", two.addr)], |_| {}).await.ready().await;
-    let publish_all = async |data: &str| {
-        for partition in 0..12 {
-            daprd.post(&format!("/v1.0/publish/pubsub/t?metadata.partitionNumber={partition}"), &json!(data)).await.expect(204);
-        }
-    };
     one.down().await;
-    publish_all("alone").await;
-    assert_eq!(counts(&two.wait_data(12).await)["\"alone\""], 12);
+    publish_all(&daprd, "alone").await;
+    let alone = eventually("all alone", async || Some(got(&two, "alone")).filter(|alone| alone.len() >= 12)).await;
+    assert_eq!(alone.len(), 12);
     one.up().await;
     daprd.ready_again().await;
-    publish_all("again").await;
-    eventually("12 more", async || {
-        let again = |app: &App| app.data().iter().filter(|data| *data == "again").count();
-        (again(&one) == 6 && again(&two) == 6).then_some(())
-    })
-    .await;
+    shared(&daprd, &one, &two).await;
+    publish_all(&daprd, "again").await;
+    eventually("12 more", async || (got(&one, "again").len() == 6 && got(&two, "again").len() == 6).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,7 +79,10 @@ async fn a_delivery_broken_by_a_dying_instance_is_made_again_elsewhere() {
     let mut one = App::start(json!([subscription("t")])).await;
     let two = App::start(json!([subscription("t")])).await;
     for app in [&one, &two] {
-        app.answer_later(|_| Box::pin(std::future::pending()));
+        app.answer_later(|call| {
+            let is_probe = call.events().iter().all(|event| event["data"].as_str().is_some_and(|data| data.starts_with("probe")));
+            Box::pin(async move { if is_probe { Reply::ok() } else { std::future::pending().await } })
+        });
     }
     let daprd = Daprd::of(&[("app", one.addr), ("app", two.addr)], |options| {
         // A spent retry would dead-letter at once.
@@ -68,14 +91,13 @@ async fn a_delivery_broken_by_a_dying_instance_is_made_again_elsewhere() {
     .await
     .ready()
     .await;
-    for partition in 0..12 {
-        daprd.post(&format!("/v1.0/publish/pubsub/t?metadata.partitionNumber={partition}"), &json!(partition)).await.expect(204);
-    }
-    eventually("12 held", async || (one.data().len() + two.data().len() == 12).then_some(())).await;
-    let held: HashSet<_> = one.data().iter().map(ToString::to_string).collect();
+    shared(&daprd, &one, &two).await;
+    publish_all(&daprd, "held").await;
+    eventually("12 held", async || (got(&one, "held").len() + got(&two, "held").len() == 12).then_some(())).await;
+    let held: HashSet<_> = got(&one, "held").iter().map(ToString::to_string).collect();
     assert_eq!(held.len(), 6);
     one.down().await;
-    let data = two.wait_data(12).await;
+    let data = eventually("all held", async || Some(got(&two, "held")).filter(|data| data.len() >= 12)).await;
     let moved: HashSet<_> = data[6..].iter().map(ToString::to_string).collect();
     assert_eq!(moved, held);
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
+use fte_testkit::in_time;
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -107,14 +109,26 @@ async fn a_deleted_job_is_not_called_and_many_jobs_each_are() {
     for n in 0..300 {
         daprd.post(&format!("{JOBS}/n{n}"), &json!({"dueTime": "300ms"})).await.expect(204);
     }
-    daprd.post(&format!("{JOBS}/deleted"), &json!({"dueTime": "300ms"})).await.expect(204);
-    daprd.delete(&format!("{JOBS}/deleted")).await.expect(204);
-    let calls = app.wait_calls(300).await;
-    let paths: Vec<Value> = calls.iter().map(|call| json!(call.path)).collect();
-    assert_eq!(counts(&paths).len(), 300);
-    daprd.post(&format!("{JOBS}/last"), &json!({"dueTime": "0s"})).await.expect(204);
-    app.wait_calls(301).await;
-    assert!(app.calls().iter().all(|call| call.path != "/job/deleted"));
+    let (deleted, due) = in_time(Duration::from_millis(300), async |due| {
+        let (name, began) = (format!("deleted-{}", due.as_millis()), Instant::now());
+        daprd.post(&format!("{JOBS}/{name}"), &json!({"dueTime": format!("{}ms", due.as_millis())})).await.expect(204);
+        daprd.delete(&format!("{JOBS}/{name}")).await.expect(204);
+        // Before it was due; one for which that was too slow may have been called.
+        let took = began.elapsed();
+        if took < due { Ok((format!("/job/{name}"), due)) } else { Err(took) }
+    })
+    .await;
+    // Due after the deleted one was.
+    daprd.post(&format!("{JOBS}/last"), &json!({"dueTime": format!("{}ms", due.as_millis())})).await.expect(204);
+    eventually("all", async || {
+        let called = |name: &str| app.calls().iter().any(|call| call.path == format!("/job/{name}"));
+        (called("last") && (0..300).all(|n| called(&format!("n{n}")))).then_some(())
+    })
+    .await;
+    let paths: Vec<Value> = app.calls().iter().map(|call| json!(call.path)).collect();
+    let counts = counts(&paths);
+    assert!((0..300).all(|n| counts[&format!("\"/job/n{n}\"")] == 1), "{counts:?}");
+    assert!(paths.iter().all(|path| *path != *deleted), "{paths:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use fte_sidecar::{AppSpec, Options, Resiliency, Sidecar, TopicSpec};
+use fte_testkit::listen;
 use http::{HeaderMap, Method, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
@@ -20,7 +21,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 /// Longest wait for a condition. Never waited for when all is well.
@@ -135,7 +135,7 @@ impl App {
 
     /// Listens, at the same port as before if there was one.
     pub(crate) async fn up(&mut self) {
-        let listener = TcpListener::bind(self.addr).await.unwrap();
+        let listener = listen(self.addr).await;
         self.addr = listener.local_addr().unwrap();
         let router = Router::new().fallback(handle).with_state(self.shared.clone());
         self.server.spawn(async move {

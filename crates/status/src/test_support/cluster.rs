@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use fte_service::Secret;
-use fte_testkit::eventually;
+use fte_testkit::eventually_within;
 
 /// With the server's directory as `$1` and the programs' as `$2`. A server that may be killed must not leave its successor to wait for its own children.
 const RUN: &str = r#"
@@ -24,6 +25,9 @@ kill -QUIT "$(head -1 "$1/data/postmaster.pid")" 2>/dev/null
 wait
 rm -rf "$1"
 "#;
+
+/// How long a server may take to be made and to start, beside everything else that is tested.
+const START_PATIENCE: Duration = Duration::from_secs(120);
 
 /// The user of no rights, and its group.
 const NOBODY: u32 = 65_534;
@@ -65,7 +69,7 @@ impl Cluster {
     pub(crate) async fn database(&self) -> String {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         let sql = format!("CREATE DATABASE {name}");
-        eventually(|| async {
+        eventually_within(START_PATIENCE, || async {
             let log = || std::fs::read_to_string(self.dir.join("log")).unwrap_or_default();
             self.run("postgres", &sql).await.map_err(|error| format!("{error}; {}", log()))
         })

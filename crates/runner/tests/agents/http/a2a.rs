@@ -296,7 +296,7 @@ async fn a_broken_stream_is_taken_up_again_and_nothing_is_doubled() {
     check(Piece::Break, quick()).await;
     // The middle of an event.
     check(Piece::Bytes("data: {\"jsonrpc\":\"2.0\",".into()), quick()).await;
-    let http = HttpLimits { idle: Duration::from_millis(300), ..quick().http };
+    let http = HttpLimits { idle: Duration::from_secs(3), ..quick().http };
     check(Piece::Hang, Limits { http, ..quick() }).await;
 }
 
