@@ -150,7 +150,7 @@ fn notes(settings: &Settings, host: &agents::AgentHost) -> Vec<Note> {
     let mut notes = Vec::new();
     if let Some(holds) = host.holds() {
         notes.push(note(format!("agents are held by {}", holds.standing.join("; ")), None));
-        notes.extend(holds.missing.iter().map(|missing| note(missing.to_string(), Some(missing.advice()))));
+        notes.extend(holds.missed(asks_for_shares(settings)).map(|missing| note(missing.to_string(), Some(missing.advice()))));
         if rustix::process::getuid().is_root() {
             let advice = "run it as a user of its own: what gets through a hole in the walls is root then";
             notes.push(note("the runner is root".to_owned(), Some(advice)));
@@ -165,6 +165,11 @@ fn notes(settings: &Settings, host: &agents::AgentHost) -> Vec<Note> {
     notes
 }
 
+/// Whether an agent is to have a share of the processors and no more.
+fn asks_for_shares(settings: &Settings) -> bool {
+    settings.agents.agents.values().any(|agent| agent.sandbox.walls == Walls::Bubblewrap && agent.sandbox.cpu_milli.is_some())
+}
+
 /// Makes sandboxes where an agent asks for them, and refuses to go on where this machine cannot hold what it should.
 fn launcher(config: &Config, settings: &Settings, env: &impl Env) -> Result<agents::Launcher, Error> {
     let held = |agent: &Agent| agent.kind.is_program() && agent.sandbox.walls == Walls::Bubblewrap;
@@ -174,11 +179,12 @@ fn launcher(config: &Config, settings: &Settings, env: &impl Env) -> Result<agen
     let path = env.get("PATH").unwrap_or_default();
     let directory = std::path::absolute(settings.data_dir.join("sandbox")).map_err(failed)?;
     let sandboxes = fte_sandbox::Sandboxes::new(&directory, stage, &path).map_err(failed)?;
-    let refused: Vec<_> = sandboxes.holds().refused(&settings.agents.accept).cloned().collect();
+    let shares = asks_for_shares(settings);
+    let refused: Vec<_> = sandboxes.holds().refused(&settings.agents.accept, shares).cloned().collect();
     if !refused.is_empty() {
         return Err(Error::Walls { agents, source: Unheld { missing: refused } });
     }
-    for missing in &sandboxes.holds().missing {
+    for missing in sandboxes.holds().missed(shares) {
         tracing::warn!(%missing, advice = missing.advice(), "agents are held less well than they could be");
     }
     tracing::info!(walls = sandboxes.holds().standing.join("; "), "agents are held");

@@ -19,6 +19,8 @@ pub enum Missing {
     },
     /// The number of processes is not bounded: the limit of the kernel does not hold for root, and there are no control groups.
     Processes,
+    /// A share of the processors cannot be held. Of importance to whoever asks for one.
+    Cpu,
 }
 
 impl Missing {
@@ -29,6 +31,7 @@ impl Missing {
             Self::Landlock => "landlock",
             Self::Together { .. } => "cgroup",
             Self::Processes => "processes",
+            Self::Cpu => "cpu",
         }
     }
 
@@ -46,6 +49,9 @@ impl Missing {
             }
             Self::Processes => {
                 "run it as a user of its own, or where it may make control groups; or accept it by accept = [\"processes\"] under [sandbox]"
+            }
+            Self::Cpu => {
+                "run it where it may make control groups with the cpu controller (a service of systemd with Delegate=yes and DelegateSubgroup=fte); or take cpus out of the agents, or accept it by accept = [\"cpu\"] under [sandbox]"
             }
         }
     }
@@ -65,6 +71,7 @@ impl fmt::Display for Missing {
             Self::Processes => {
                 f.write_str("the number of processes is not bounded, since the runner is root and may make no control groups")
             }
+            Self::Cpu => f.write_str("the share of processors that an agent asks for (cpus) is not held: there is no control group for it"),
         }
     }
 }
@@ -79,8 +86,13 @@ pub struct Holds {
 }
 
 impl Holds {
+    /// What is missing of what is asked for: `shares` says whether any agent asks for a share of the processors.
+    pub fn missed(&self, shares: bool) -> impl Iterator<Item = &Missing> {
+        self.missing.iter().filter(move |missing| shares || **missing != Missing::Cpu)
+    }
+
     /// What keeps agents from starting, where so much was accepted.
-    pub fn refused<'a>(&'a self, accepted: &'a [String]) -> impl Iterator<Item = &'a Missing> {
-        self.missing.iter().filter(|missing| missing.refuses() && !accepted.iter().any(|accepted| accepted == missing.name()))
+    pub fn refused<'a>(&'a self, accepted: &'a [String], shares: bool) -> impl Iterator<Item = &'a Missing> {
+        self.missed(shares).filter(|missing| missing.refuses() && !accepted.iter().any(|accepted| accepted == missing.name()))
     }
 }

@@ -106,6 +106,9 @@ impl Sandboxes {
                 Err(error) => sandboxes.holds.missing.push(Missing::Sandbox { reason: error.to_string() }),
             }
         }
+        if !sandboxes.cgroups.as_ref().is_some_and(Cgroups::holds_cpu) {
+            sandboxes.holds.missing.push(Missing::Cpu);
+        }
         sandboxes.tell();
         Ok(sandboxes)
     }

@@ -641,3 +641,36 @@ print(json.dumps(told))
         .await;
     }
 }
+
+/// Two that do nothing but work, for two seconds: how much of a processor they had, by the clock of processors and by that on the wall.
+const WORKERS: &str = "import os, time\nbegan = time.monotonic()\nfor _ in range(2):\n    if os.fork() == 0:\n        while time.monotonic() < began + 2: pass\n        os._exit(0)\nfor _ in range(2): os.wait()\nused = os.times()\nprint((used.children_user + used.children_system) / (time.monotonic() - began))";
+
+#[tokio::test]
+async fn a_share_of_the_processors_is_held_or_nobody_starts_who_counts_on_it() {
+    let shared = "[agents.shared]\nkind = \"command\"\ncommand = [\"python3\", \"-\"]\ncpus = 0.25\n";
+    let here = Prison::start_with(&[], &format!("{shared}[sandbox]\naccept = [\"cpu\"]\n")).await;
+    if here.process.log().contains("control groups") {
+        // The kernel gives out a quarter of each tenth of a second, and no more however idle the machine is.
+        let share: f64 = here.says("shared", WORKERS).await.trim().parse().unwrap();
+        assert!(share < 0.4, "{share}");
+    }
+    drop(here);
+
+    // As a user of its own it may make no control groups, and says so before any agent runs.
+    if !rustix::process::getuid().is_root() {
+        println!("NOTICE: not root, so that nobody else can be tried");
+        return;
+    }
+    let dir = Dir::new();
+    let agents = dir.write("agents.toml", format!("default = \"shared\"\n{shared}"));
+    let script = r#"chown -R 12345:12345 "$1" && exec setpriv --reuid=12345 --regid=12345 --clear-groups -- "$2" up --port 0 --sidecar-port 0 --data "$1/data" --agents "$3""#;
+    let mut fte = tokio::process::Command::new("sh");
+    fte.args(["-c", script, "as-user"]).arg(dir.join("")).arg(built_binary()).arg(&agents).kill_on_drop(true);
+    let refused = fte.output().await.unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("the share of processors that an agent asks for (cpus) is not held") && said.contains("accept = [\"cpu\"]"),
+        "{said}"
+    );
+}

@@ -51,7 +51,7 @@ pub enum Network {
 }
 
 /// What may be missing on this machine without agents being refused.
-pub const ACCEPTABLE: [&str; 2] = ["landlock", "processes"];
+pub const ACCEPTABLE: [&str; 3] = ["landlock", "processes", "cpu"];
 
 impl Default for Sandbox {
     fn default() -> Self {
