@@ -131,8 +131,11 @@ def raw(text):
     sys.stdout.write(text)
     sys.stdout.flush()
 
+def line(type, **fields):
+    return json.dumps({"type": type, **fields}) + "\n"
+
 def say(type, **fields):
-    raw(json.dumps({"type": type, **fields}) + "\n")
+    raw(line(type, **fields))
 
 start = json.loads(sys.stdin.readline())
 exec(start["task"])
@@ -168,6 +171,8 @@ async fn who_lies_crashes_or_floods_fails_by_a_name_and_who_only_leaves_badly_do
         expected.push((format!("raw({line:?} + '\\n'); signal.pause()"), "failed", code, words));
     }
     let result_first = |after: &str| format!("say('result', result=1); {after}");
+    // In one go: what comes late is not heard.
+    let with_result = |second: &str| format!("raw(line('result', result=1) + line({second})); signal.pause()");
     let deeds = [
         ("sys.exit('no luck')".to_owned(), "failed", "agent_crashed", "exited with status 1 without a result: no luck"),
         ("os.kill(os.getpid(), signal.SIGSEGV)".to_owned(), "failed", "agent_crashed", "without a result"),
@@ -176,9 +181,9 @@ async fn who_lies_crashes_or_floods_fails_by_a_name_and_who_only_leaves_badly_do
         ("say('result', result='x' * 300_000)".to_owned(), "failed", "result_too_large", ""),
         ("say('checkpoint', data='x' * 300_000); signal.pause()".to_owned(), "failed", "message_too_large", "checkpoint"),
         ("while True: say('log', level='debug', message='x' * 4000)".to_owned(), "failed", "output_too_large", ""),
-        (result_first("say('result', result=1)"), "failed", "result_twice", ""),
-        (result_first("say('error', code='c', message='m'); signal.pause()"), "failed", "result_twice", ""),
-        (result_first("say('approval', reason='now?'); signal.pause()"), "failed", "result_twice", ""),
+        (with_result("'result', result=1"), "failed", "result_twice", ""),
+        (with_result("'error', code='c', message='m'"), "failed", "result_twice", ""),
+        (with_result("'approval', reason='now?'"), "failed", "result_twice", ""),
         // The last word is said: how it leaves does not matter.
         (result_first("sys.exit(7)"), "completed", "", ""),
         (result_first("os.kill(os.getpid(), signal.SIGKILL)"), "completed", "", ""),
