@@ -162,6 +162,9 @@ pub struct TaskDoc {
     /// Somebody called it off; who.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel_requested: Option<String>,
+    /// Somebody did before its request came, which is still to be said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled_early: Option<CancelledEarly>,
     /// It is to be forgotten: nothing of it is kept once it has ended.
     #[serde(default)]
     pub erased: bool,
@@ -179,6 +182,15 @@ pub struct TaskDoc {
     /// Events to publish.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outbox: Vec<OutEvent>,
+}
+
+/// A task was called off before anybody had met it: who did, and when.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CancelledEarly {
+    /// Who.
+    pub by: Actor,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// Something the agent reported that becomes a status event or an action.
@@ -274,6 +286,7 @@ impl TaskDoc {
             cost_usd: None,
             tokens: None,
             cancel_requested: None,
+            cancelled_early: None,
             erased: false,
             deadline_passed: false,
             started_at: None,
@@ -397,6 +410,19 @@ impl TaskDoc {
     pub fn request_cancel(&mut self, now: Timestamp, by: Actor) {
         self.cancel_requested = Some(by.id.clone());
         self.say_action(now, "task.cancel-requested", by, ActionOutcome::Success, |_| {});
+    }
+
+    /// Somebody calls it off before its request is here: what it is of, and for whom, is not known yet, so nothing can be said.
+    pub fn cancel_early(&mut self, now: Timestamp, by: Actor) {
+        self.cancel_requested = Some(by.id.clone());
+        self.cancelled_early = Some(CancelledEarly { by, at: now });
+    }
+
+    /// Its request is here: says who had called it off.
+    pub fn say_cancelled_early(&mut self) {
+        if let Some(CancelledEarly { by, at }) = self.cancelled_early.take() {
+            self.say_action(at, "task.cancel-requested", by, ActionOutcome::Success, |_| {});
+        }
     }
 
     /// It gives its sandbox and its owner back while a person decides, or while others work on what it handed off.

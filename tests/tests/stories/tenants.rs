@@ -97,6 +97,75 @@ async fn a_tenant_neither_sees_nor_touches_the_tasks_of_another() {
 }
 
 #[tokio::test]
+async fn what_a_person_does_is_one_action_in_their_name_however_often_they_say_it() {
+    let fte = Guarded::start().await;
+    let root = fte.somebody(&["root-2", "--role", "admin", "--tenant", "*"]).await;
+    let ada = fte.somebody(&[["ada"].as_slice(), &ALL].concat()).await;
+    let asking = json!({ "task": "spend money", "require_approval": true });
+    let (yes, no, off) =
+        (post(&ada, asking.clone()).await, post(&ada, asking).await, post(&ada, json!({ "task": "x", "delay": "1h" })).await);
+    for task in [&yes, &no] {
+        in_status(&ada, task, "awaiting_approval").await;
+    }
+    in_status(&ada, &off, "queued").await;
+    // Called off before anybody has met it.
+    let request = fte_testkit::request("never");
+    let early = request.task_id.to_string();
+    let twice = async |client: &Client, path: String, body: Value| {
+        for _ in 0..2 {
+            let answer = client.post(&path, &body).await.unwrap();
+            // Who ended a task may hear so the second time.
+            assert!(answer.status.is_success() || answer.problem_code() == "task_ended", "{path}: {}", answer.text());
+        }
+    };
+    twice(&ada, format!("/v1/tasks/{yes}/approval"), json!({ "approved": true })).await;
+    twice(&ada, format!("/v1/tasks/{no}/approval"), json!({ "approved": false })).await;
+    twice(&ada, format!("/v1/tasks/{off}/cancel"), json!({})).await;
+    twice(&ada, format!("/v1/tasks/{early}/cancel"), json!({})).await;
+    let sidecar = fte.process.sidecar();
+    let publish = async |event: &Value| {
+        let path = "/v1.0/publish/pubsub/fte.triggers.inbound";
+        sidecar.post_as(path, "application/cloudevents+json", event).await.unwrap().expect_status(204);
+    };
+    publish(&serde_json::to_value(fte_testkit::cloud_event(&request)).unwrap()).await;
+    for (task, status) in [(&yes, "completed"), (&no, "rejected"), (&off, "cancelled"), (&early, "cancelled")] {
+        assert_eq!(result(&ada, task).await["status"], status);
+    }
+    for number in 0..2 {
+        let poison = json!({ "specversion": "1.0", "id": format!("poison-{number}"), "source": "/outside", "type": "fte.task.resumed",
+            "subject": fte_events::TaskId::now(), "data": { "turn": "x" } });
+        publish(&poison).await;
+    }
+    let letters = fte_testkit::eventually(|| async {
+        let page: Value = root.get("/v1/dead-letters").await.map_err(|error| error.to_string())?.json();
+        let of_runner = page["items"].as_array().into_iter().flatten().filter(|letter| letter["consumer"] == "fte-runner");
+        let ids: Vec<String> = of_runner.map(|letter| letter["id"].as_str().unwrap().to_owned()).collect();
+        if ids.len() == 2 { Ok(ids) } else { Err(page.to_string()) }
+    })
+    .await;
+    twice(&root, format!("/v1/dead-letters/{}/replay", letters[0]), json!({})).await;
+    twice(&root, format!("/v1/dead-letters/{}/discard", letters[1]), json!({})).await;
+
+    let expected = [
+        (format!("task_id={yes}&action=approval.granted"), "ada"),
+        (format!("task_id={no}&action=approval.denied"), "ada"),
+        (format!("task_id={off}&action=task.cancel-requested"), "ada"),
+        (format!("task_id={early}&action=task.cancel-requested"), "ada"),
+        ("action=deadletter.replayed".to_owned(), "root-2"),
+        ("action=deadletter.discarded".to_owned(), "root-2"),
+    ];
+    for (query, who) in expected {
+        let found = fte_testkit::eventually(|| async {
+            let page: Value = root.get(&format!("/v1/audit/entries?{query}")).await.map_err(|error| error.to_string())?.json();
+            let actors: Vec<Value> =
+                page["items"].as_array().unwrap().iter().map(|entry| entry["event"]["data"]["actor"].clone()).collect();
+            if actors.is_empty() { Err(format!("{query}: nothing")) } else { Ok(actors) }
+        });
+        assert_eq!(found.await, [json!({ "type": "user", "id": who })], "{query}");
+    }
+}
+
+#[tokio::test]
 async fn who_is_past_the_rate_of_their_key_is_told_when_to_come_back_and_others_are_served() {
     let fte = Guarded::start().await;
     let hasty = fte.somebody(&[["hasty", "--tenant", "acme", "--rate", "1"].as_slice(), &ALL].concat()).await;

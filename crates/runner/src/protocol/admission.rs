@@ -237,6 +237,7 @@ fn prepare(instance: &Instance, doc: &mut TaskDoc, incoming: &Incoming, refused:
         if !doc.is_seen_by(Some(&incoming.tenant)) {
             // Somebody called off a task that is not theirs.
             doc.cancel_requested = None;
+            doc.cancelled_early = None;
             doc.erased = false;
         }
         doc.tenant.clone_from(&incoming.tenant);
@@ -245,6 +246,7 @@ fn prepare(instance: &Instance, doc: &mut TaskDoc, incoming: &Incoming, refused:
         doc.parent.clone_from(&incoming.parent);
         let asked = doc.request.as_ref().and_then(|request| request.agent.clone());
         doc.agent = asked.unwrap_or_else(|| settings.default_agent.clone());
+        doc.say_cancelled_early();
         if doc.is_for_a_person()
             && let Some(request) = &mut doc.request
         {

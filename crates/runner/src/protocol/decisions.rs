@@ -183,7 +183,7 @@ pub(super) async fn cancel(instance: &Arc<Instance>, task: TaskId, by: Actor, te
         }
         if doc.request.is_none() {
             // Its trigger is still to come, and will find this.
-            doc.cancel_requested = Some(by.id.clone());
+            doc.cancel_early(now, by.clone());
             doc.tenant = tenant.clone().unwrap_or_default();
             return Plan::Note(Box::new(doc), Ok(()));
         }
