@@ -18,7 +18,7 @@ made = agent.ask("terminal/create", command="uname -n; cat ../../../../secret.tx
 exit = agent.ask("terminal/wait_for_exit", terminalId=made["terminalId"])
 output = agent.ask("terminal/output", terminalId=made["terminalId"])["output"]
 note = agent.ask("fs/read_text_file", path=agent.cwd + "/note")["content"]
-agent.say(json.dumps([answer, exit["exitCode"], output.splitlines()[0], "No such file" in output, note]))
+agent.say(json.dumps([answer, exit["exitCode"], "sandbox" in output.splitlines(), "No such file" in output, note]))
 agent.end()"#;
 
 #[tokio::test]
@@ -45,7 +45,7 @@ async fn a_coding_agent_works_behind_walls_and_is_parked_while_a_person_decides(
     let end = result(&api, &task).await;
     assert_eq!(end["status"], "completed", "{end}");
     let found: Value = serde_json::from_str(end["result"].as_str().unwrap()).unwrap();
-    assert_eq!(found, json!(["id-allow_once", 3, "sandbox", true, "written\n"]));
+    assert_eq!(found, json!(["id-allow_once", 3, true, true, "written\n"]));
 }
 
 /// Asks, makes a file, and says how its session began.
