@@ -127,7 +127,10 @@ mod tests {
         for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                read_in(&path, found);
+                // What tests read is none of the product's.
+                if !path.ends_with("tests") {
+                    read_in(&path, found);
+                }
             } else if path.extension().is_some_and(|kind| kind == "rs") {
                 let text = fs::read_to_string(&path).unwrap();
                 let reads = text.lines().filter(|line| ["const ENV_", "env = \"", "ProcessEnv.get("].iter().any(|way| line.contains(way)));
