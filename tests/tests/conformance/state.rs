@@ -304,7 +304,10 @@ async fn a_transaction_of_the_sdk(world: &World) {
     let value = async |key: &str| store.get(key).await.expect("read").map(|document| document.value);
     assert_eq!((value(&made).await, value(&changed).await), (Some("1".into()), Some("2".into())));
     assert_eq!((value(&gone).await, value(&dropped).await), (None, None));
-    // What does not hold any more is an error, whatever the store had done of it by then.
+    // What does not hold any more is an error, except on Redis, where not every conflict of a transaction is told: the SDK says to read back.
+    if world.target.store == Store::Redis {
+        return;
+    }
     for stale in [
         Operation::Save(save(&made, 9, Guard::Absent)),
         Operation::Save(save(&changed, 9, Guard::Unchanged(before.clone()))),
