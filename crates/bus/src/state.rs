@@ -142,8 +142,8 @@ impl StateStore {
     /// Applies several operations together.
     ///
     /// # Errors
-    /// A conflict and a failure look alike here. Redis keeps what it had applied of a failed transaction, and does not tell each conflict: read
-    /// back, and let no invariant rest on more than one key.
+    /// A save with [`Guard::Absent`] is refused: make documents by [`StateStore::save`]. A conflict and a failure look alike here, and Redis keeps what
+    /// it had applied of a failed transaction: read back, and let no invariant rest on more than one key.
     pub async fn transaction(&self, operations: &[Operation]) -> Result<(), Error> {
         self.connection.transaction(operations).await
     }

@@ -70,6 +70,12 @@ pub(super) fn encode_transaction(operations: &[Operation]) -> Result<Bytes, Erro
     let mut encoded = Vec::with_capacity(operations.len());
     for operation in operations {
         encoded.push(match operation {
+            // Dapr marks a document of Redis as somebody's first write only outside of transactions, and without the mark the next create-only write replaces it.
+            Operation::Save(Save { key, guard: Guard::Absent, .. }) => {
+                return Err(Error::Invalid(format!(
+                    "{key:?} cannot be made in a transaction, where Redis would let another make it again: save it by itself"
+                )));
+            }
             Operation::Save(save) => {
                 let request = serde_json::to_value(item(save)?).map_err(|error| Error::Invalid(error.to_string()))?;
                 json!({ "operation": "upsert", "request": request })
