@@ -1,6 +1,6 @@
 //! The log's checkpoints as actions on `fte.audit.actions`: a second memory of what was signed, under the same operator.
 //!
-//! Once an hour, and only when something else was logged than the anchor before, or the log would feed itself. A start is something that was logged.
+//! A minute after the start, then once an hour, and only when something else was logged than the anchor before, or the log would feed itself. A start is something that was logged.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,8 @@ use crate::log::Log;
 
 /// Between two looks.
 pub const LOOK_EVERY: Duration = Duration::from_secs(3600);
+/// From the start to the first one: an instance that is started anew every half hour is to have anchors, too.
+const FIRST_LOOK: Duration = Duration::from_secs(60);
 
 /// The action that an anchor is.
 pub const ACTION: &str = "checkpoint.anchored";
@@ -34,9 +36,10 @@ impl Anchors {
 
     /// Looks now and then, for as long as the process lives.
     pub async fn keep(mut self, look_every: Duration) -> Result<(), ServiceError> {
+        tokio::time::sleep(look_every.min(FIRST_LOOK)).await;
         loop {
-            tokio::time::sleep(look_every).await;
             self.look().await;
+            tokio::time::sleep(look_every).await;
         }
     }
 

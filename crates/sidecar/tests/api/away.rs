@@ -98,6 +98,24 @@ async fn what_was_remembered_when_all_went_off_is_remembered_when_things_come_ag
     assert!((20..=24).contains(&count(daprd.dir.path(), days)));
 }
 
+/// The sidecar was there, and only the app was not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_has_its_time_while_others_publish_however_often_the_sidecar_starts() {
+    let app = App::start(json!([subscription("t")])).await;
+    let daprd = Daprd::with(&app, sweeping).await;
+    daprd.publish("t", "k", json!(0)).await;
+    app.wait_data(1).await;
+    let dir = daprd.stop().await;
+    let cursors = "SELECT count(*) FROM cursors WHERE app = 'app'";
+    let db = rusqlite::Connection::open(dir.path().join("sidecar.sqlite")).unwrap();
+    db.execute("UPDATE cursors SET seen_ms = seen_ms - ?1", [6 * DAY]).unwrap();
+    let dir = without_the_app(dir, |_| {}).await;
+    assert_eq!(count(dir.path(), cursors), 1);
+    db.execute("UPDATE cursors SET seen_ms = seen_ms - ?1", [2 * DAY]).unwrap();
+    let dir = without_the_app(dir, |_| {}).await;
+    assert_eq!(count(dir.path(), cursors), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_app_that_was_forgotten_is_given_nothing_that_is_too_old() {
     let app = App::start(json!([subscription("t")])).await;

@@ -14,7 +14,7 @@ use crate::leaf;
 
 /// How a run of the log ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum End {
+pub(super) enum End {
     Kill,
     PowerCut,
     Fails,

@@ -13,7 +13,7 @@ use fte_tlog::Policy;
 
 use super::super::sim::SimDisk;
 use super::super::view::Shared;
-use super::crash::{found_in, settle};
+use super::crash::{End, found_in, settle};
 use super::rotation::{Keys, OnDisk, key, signers_of};
 use super::*;
 use crate::verify::{self, Source, verify};
@@ -24,15 +24,6 @@ const LIVES: usize = 4;
 
 /// What comes of so many ends is verified of one.
 const VERIFIED_EVERY: u64 = 16;
-
-/// How a life ends.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum End {
-    Kill,
-    PowerCut,
-    Fails,
-    Full,
-}
 
 /// The log, and what it owes.
 struct World {

@@ -9,10 +9,20 @@ const SHORTEST_MS: i64 = super::retention::SEEN_EVERY_MS * 2;
 /// How much longer than an absence state lives that had its time meanwhile.
 const GRACE_MAX_MS: i64 = 24 * 3_600_000;
 
-/// Takes the time since the last use of any group out of the account. Done at the start, before anything is deleted; doing it again changes nothing.
+/// When somebody read last, or published: where nobody reads, what is published shows that the sidecar was there, and groups have their time.
+fn last_sign_of_life(db: &Connection) -> rusqlite::Result<Option<i64>> {
+    let newest = "SELECT at_ms FROM batches WHERE id >= topics.id << 40 AND id < (topics.id + 1) << 40 ORDER BY id DESC LIMIT 1";
+    let both = format!("SELECT max(at_ms) FROM (SELECT seen_ms AS at_ms FROM cursors UNION ALL SELECT ({newest}) FROM topics)");
+    // Without a group nothing can come again, and nobody is to be forgotten.
+    let has_groups: bool = db.query_row("SELECT EXISTS (SELECT 1 FROM cursors)", [], |row| row.get(0))?;
+    if has_groups { db.query_row(&both, [], |row| row.get(0)) } else { Ok(None) }
+}
+
+/// Takes the time since the last sign of life out of the account. Done at the start, before anything is deleted; doing it again changes nothing.
 pub(super) fn leave_out(db: &mut Connection, now_ms: i64) -> rusqlite::Result<()> {
-    let last_ms: Option<i64> = db.query_row("SELECT max(seen_ms) FROM cursors", [], |row| row.get(0))?;
-    let Some(away_ms) = last_ms.map(|last_ms| now_ms - last_ms).filter(|away_ms| *away_ms > SHORTEST_MS) else { return Ok(()) };
+    let Some(away_ms) = last_sign_of_life(db)?.map(|last_ms| now_ms - last_ms).filter(|away_ms| *away_ms > SHORTEST_MS) else {
+        return Ok(());
+    };
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     tx.execute("UPDATE cursors SET seen_ms = seen_ms + ?1", [away_ms])?;
     let until_ms = now_ms + away_ms.min(GRACE_MAX_MS);

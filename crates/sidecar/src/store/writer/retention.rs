@@ -22,11 +22,13 @@ impl Writer {
         let now_ms = now_ms();
         let mut moved = Vec::new();
         for (index, group) in self.groups.iter_mut().enumerate() {
-            if all || (group.cell.users.load(Ordering::Acquire) > 0 && now_ms - group.seen_ms > SEEN_EVERY_MS) {
+            // Whom nobody uses has its time, however often the sidecar stops.
+            let is_news = group.cell.users.load(Ordering::Acquire) > 0 && now_ms - group.seen_ms > SEEN_EVERY_MS;
+            if all || is_news {
                 group.cell.mark();
             }
             if let Some(positions) = group.cell.take_dirty()
-                && (positions != group.durable || now_ms - group.seen_ms > SEEN_EVERY_MS)
+                && (positions != group.durable || is_news)
             {
                 moved.push((index, positions));
             }
