@@ -236,6 +236,10 @@ impl Writer {
     fn join(&mut self, app: &str, topic: u32) -> Result<Arc<CursorCell>, StoreError> {
         let now_ms = now_ms();
         if let Some(group) = self.groups.iter_mut().find(|group| &*group.cell.app == app && group.cell.topic == topic) {
+            // Whoever comes for less than an hour each day is here all the same.
+            if now_ms - group.seen_ms > retention::SEEN_EVERY_MS {
+                log::put_cursors(&self.db, app, topic, now_ms, &group.durable)?;
+            }
             group.seen_ms = now_ms;
             group.cell.mark();
             return Ok(group.cell.clone());

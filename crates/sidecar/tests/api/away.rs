@@ -116,6 +116,27 @@ async fn a_group_has_its_time_while_others_publish_however_often_the_sidecar_sta
     assert_eq!(count(dir.path(), cursors), 0);
 }
 
+/// It reads nothing, and is there for a moment each day.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_visit_counts_though_nothing_is_read() {
+    let app = App::start(json!([subscription("t")])).await;
+    app.answer(|_| Reply(500, String::new()));
+    let daprd = Daprd::with(&app, sweeping).await;
+    daprd.publish_numbers("t", "k", 0, 1).await;
+    app.wait_calls(1).await;
+    let mut dir = daprd.crash();
+    for _ in 0..3 {
+        let db = rusqlite::Connection::open(dir.path().join("sidecar.sqlite")).unwrap();
+        db.execute("UPDATE cursors SET seen_ms = seen_ms - ?1", [3 * DAY]).unwrap();
+        let before = app.calls().len();
+        let daprd = Daprd::again(dir, &[("app", app.addr)], sweeping).await;
+        app.wait_calls(before + 1).await;
+        dir = daprd.crash();
+    }
+    let dir = without_the_app(dir, |_| {}).await;
+    assert_eq!(count(dir.path(), "SELECT count(*) FROM cursors WHERE app = 'app'"), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_app_that_was_forgotten_is_given_nothing_that_is_too_old() {
     let app = App::start(json!([subscription("t")])).await;
