@@ -18,7 +18,8 @@ fn last_sign_of_life(db: &Connection) -> rusqlite::Result<Option<i64>> {
     if has_groups { db.query_row(&both, [], |row| row.get(0)) } else { Ok(None) }
 }
 
-/// Takes the time since the last sign of life out of the account. Done at the start, before anything is deleted; doing it again changes nothing.
+/// Takes the time since the last sign of life out of the account. Done at the start, before anything is deleted. Whatever cuts it
+/// off, it is done whole or not at all; done twice it errs on the side of keeping.
 pub(super) fn leave_out(db: &mut Connection, now_ms: i64) -> rusqlite::Result<()> {
     let Some(away_ms) = last_sign_of_life(db)?.map(|last_ms| now_ms - last_ms).filter(|away_ms| *away_ms > SHORTEST_MS) else {
         return Ok(());
