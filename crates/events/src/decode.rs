@@ -162,7 +162,7 @@ pub enum Trigger {
     Erase(ErasureRequested),
     /// A deadline, a daily task or a schedule, from which the configuration makes this task.
     Occasion {
-        /// The task it starts, if the configuration knows the occasion: the same for the same event.
+        /// The task it starts, if the configuration knows the occasion: the same for the same event. See [`task_of`].
         task_id: TaskId,
         /// `fte.deadline.passed`, `fte.daily-task.due` or `fte.schedule.fired`.
         occasion: Box<Decoded>,
@@ -198,8 +198,7 @@ pub fn parse_trigger(event: &RawEvent, now: Timestamp) -> Result<Trigger, Trigge
         Some(Decoded::TaskResumed(resumed)) => Trigger::Resume(resumed),
         Some(Decoded::ErasureRequested(erasure)) => Trigger::Erase(erasure),
         Some(occasion @ (Decoded::DeadlinePassed(_) | Decoded::DailyTaskDue(_) | Decoded::ScheduleFired(_))) => {
-            let task_id = TaskId::from_source(&event.source, &event.id);
-            Trigger::Occasion { task_id, occasion: Box::new(occasion) }
+            Trigger::Occasion { task_id: task_of(event), occasion: Box::new(occasion) }
         }
         // Types of other topics are unknown on this one.
         Some(_) | None => Trigger::Unknown,

@@ -6,8 +6,9 @@ use fte_bus::{Delivery, Outcome, RawEvent, SubscribeOptions, Subscriptions};
 use fte_events::decode::task_of;
 use fte_events::{
     AgentName, ErasureRequested, HandoffRequested, HandoffWithdrawn, Origin, ResultKind, TENANT, TaskId, TaskRequested, Trigger,
-    dead_letters, handoffs, parse_trigger, results, subscribed_by, triggers,
+    TriggerError, dead_letters, handoffs, parse_trigger, results, subscribed_by, triggers,
 };
+use fte_service::agents::{Agents, Occasions};
 use fte_service::{Bus, Secret, Settings};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
@@ -36,12 +37,13 @@ struct NotNow(String);
 pub(crate) fn subscriptions(runner: &Arc<Runner>, settings: &Settings, bus: &Bus) -> Subscriptions {
     let options = SubscribeOptions { bulk: settings.patient(128, GATHER_MS), raw: true, ..SubscribeOptions::default() };
     let (triggers, poisoned, timers) = (Arc::clone(runner), Arc::clone(runner), Arc::clone(runner));
+    let (agents_of_triggers, agents_of_poison) = (Arc::clone(&settings.agents), Arc::clone(&settings.agents));
     let agents: Vec<AgentName> = settings.agents.agents.keys().cloned().collect();
     let subscriptions = Subscriptions::new(&settings.pubsub, APP_ID)
         .app_token(settings.app_token.as_ref().map(Secret::expose).map(str::to_owned))
         .dead_letters(bus.publisher.clone(), |rejected| dead_letters::letter(SERVICE, rejected))
-        .before_poison(move |delivery, reason| end_poison(Arc::clone(&poisoned), delivery, reason))
-        .batches(triggers::TOPIC, options, move |deliveries| handle_all(Arc::clone(&triggers), deliveries))
+        .before_poison(move |delivery, reason| end_poison(Arc::clone(&poisoned), Arc::clone(&agents_of_poison), delivery, reason))
+        .batches(triggers::TOPIC, options, move |deliveries| handle_all(Arc::clone(&triggers), Arc::clone(&agents_of_triggers), deliveries))
         .methods(asked::methods(Arc::clone(runner)))
         .on_job(move |name| {
             let runner = Arc::clone(&timers);
@@ -130,12 +132,24 @@ fn handed_off(event: &RawEvent, handoff: HandoffRequested) -> Incoming {
     Incoming { parent: Some(Box::new(parent)), ..incoming(event, task_id, 0, request, refusal) }
 }
 
-async fn handle_all(runner: Arc<Runner>, deliveries: Vec<Delivery>) -> Vec<Outcome> {
-    futures_util::future::join_all(deliveries.iter().map(|delivery| handle(&runner, &delivery.event))).await
+async fn handle_all(runner: Arc<Runner>, agents: Arc<Agents>, deliveries: Vec<Delivery>) -> Vec<Outcome> {
+    futures_util::future::join_all(deliveries.iter().map(|delivery| handle(&runner, &agents.occasions, &delivery.event))).await
 }
 
-async fn handle(runner: &Runner, event: &RawEvent) -> Outcome {
-    match parse_trigger(event, Timestamp::now()) {
+/// Reads a trigger. An occasion on which something is to be done is the request to do it.
+fn trigger(event: &RawEvent, occasions: &Occasions) -> Result<Trigger, TriggerError> {
+    let now = Timestamp::now();
+    Ok(match parse_trigger(event, now)? {
+        Trigger::Occasion { task_id, occasion } => match occasions.request(&occasion, task_id, event.time.unwrap_or(now)) {
+            Some(request) => Trigger::Run(Box::new(request)),
+            None => Trigger::Occasion { task_id, occasion },
+        },
+        trigger => trigger,
+    })
+}
+
+async fn handle(runner: &Runner, occasions: &Occasions, event: &RawEvent) -> Outcome {
+    match trigger(event, occasions) {
         Ok(Trigger::Run(request)) => {
             let refusal = request
                 .within_limits(Timestamp::now())
@@ -150,7 +164,7 @@ async fn handle(runner: &Runner, event: &RawEvent) -> Outcome {
             tracing::warn!(source = event.source, id = event.id, "an erasure that the audit service did not ask for is ignored");
             Outcome::Done
         }
-        // What a schedule means to this service comes with that feature; the audit has recorded the event.
+        // Nobody is to do anything on this occasion; the audit has recorded the event.
         Ok(Trigger::Occasion { .. } | Trigger::Unknown) => Outcome::Done,
         Err(error) if is_request(event) => {
             // Whoever waits for the task must get an end to it before its request is put aside.
@@ -173,7 +187,7 @@ async fn erase(runner: &Runner, event: &RawEvent, erasure: &ErasureRequested) ->
 }
 
 /// Handling this event has failed too often: its task ends before the event is put aside.
-async fn end_poison(runner: Arc<Runner>, delivery: Delivery, reason: String) -> Outcome {
+async fn end_poison(runner: Arc<Runner>, agents: Arc<Agents>, delivery: Delivery, reason: String) -> Outcome {
     let event = &delivery.event;
     if event.event_type == "fte.handoff.requested"
         && let Ok(handoff) = event.decode::<HandoffRequested>()
@@ -182,7 +196,7 @@ async fn end_poison(runner: Arc<Runner>, delivery: Delivery, reason: String) -> 
         return outcome(runner.deliver(Incoming { request: None, refusal, ..handed_off(event, handoff) }).await);
     }
     let refusal = Some(("runner_failed", format!("the runner failed each time it took the task up: {reason}; its log says where")));
-    match parse_trigger(event, Timestamp::now()) {
+    match trigger(event, &agents.occasions) {
         Ok(Trigger::Run(request)) => outcome(runner.deliver(incoming(event, request.task_id, 0, None, refusal)).await),
         Ok(Trigger::Resume(resumed)) => outcome(runner.deliver(incoming(event, resumed.task_id, resumed.turn, None, refusal)).await),
         Err(_) if is_request(event) => outcome(runner.deliver(incoming(event, task_of(event), 0, None, refusal)).await),

@@ -5,6 +5,7 @@
 mod approvals;
 mod http;
 pub mod kubernetes;
+mod occasions;
 mod permissions;
 pub mod sandbox;
 mod scheduling;
@@ -23,10 +24,12 @@ use serde::de::{self, Deserializer};
 use toml::Spanned;
 
 pub use self::approvals::Approvals;
+pub use self::occasions::Occasions;
 pub use self::permissions::{Permission, Permissions};
 
 use self::approvals::RawApprovals;
 use self::kubernetes::{KubernetesSandbox, RawPlace};
+use self::occasions::{RawOccasion, WrongOccasion};
 use self::permissions::RawPermissions;
 use self::sandbox::{ACCEPTABLE, RawNetwork, RawSandbox, Sandbox};
 use self::secrets::SecretVariable;
@@ -44,6 +47,8 @@ pub struct Agents {
     pub agents: BTreeMap<AgentName, Agent>,
     /// What this machine may lack without agents being refused: some of [`ACCEPTABLE`].
     pub accept: Vec<String>,
+    /// What is done when an event says that its time has come.
+    pub occasions: Occasions,
 }
 
 /// One agent and its limits.
@@ -121,7 +126,7 @@ impl Agents {
     /// The agents where nobody configured any: `echo` (the default) and `demo`.
     pub fn built_in() -> Self {
         let agents = [("echo", Builtin::Echo), ("demo", Builtin::Demo)].map(|(name, builtin)| (name_of(name), Agent::builtin(builtin)));
-        Self { default: name_of("echo"), agents: agents.into(), accept: Vec::new() }
+        Self { default: name_of("echo"), agents: agents.into(), accept: Vec::new(), occasions: Occasions::default() }
     }
 
     /// Reads the file; `variable` is what named it.
@@ -169,7 +174,9 @@ impl Agents {
             let problem = format!("{unknown:?}: expected some of {}", ACCEPTABLE.map(|name| format!("{name:?}")).join(", "));
             return Err(fail(accept.span().start, "sandbox.accept".to_owned(), problem));
         }
-        Ok(Self { default, agents, accept: accept.map(Spanned::into_inner).unwrap_or_default() })
+        let occasions = occasions::check(file.occasions, &default, |agent| agents.contains_key(agent), known);
+        let occasions = occasions.map_err(|WrongOccasion(key, at, problem)| fail(at, format!("occasions.{key}"), problem))?;
+        Ok(Self { default, agents, accept: accept.map(Spanned::into_inner).unwrap_or_default(), occasions })
     }
 }
 
@@ -208,6 +215,8 @@ struct RawFile {
     #[serde(default)]
     agents: BTreeMap<AgentName, Spanned<RawAgent>>,
     sandbox: Option<RawAccepted>,
+    #[serde(default)]
+    occasions: Vec<RawOccasion>,
 }
 
 #[derive(Deserialize)]
@@ -412,7 +421,10 @@ fn program(command: Option<Spanned<Vec<String>>>) -> Result<Vec<String>, Wrong> 
 fn key_at(text: &str, start: usize) -> (usize, String) {
     let count = text.get(..start).unwrap_or_default().matches('\n').count();
     let lines: Vec<&str> = text.lines().take(count + 1).map(str::trim).collect();
-    let header = |line: &str| line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).filter(|name| is_key(name)).map(str::to_owned);
+    let inside = |line: &str, (open, close): (&str, &str)| {
+        line.strip_prefix(open)?.strip_suffix(close).filter(|name| is_key(name)).map(str::to_owned)
+    };
+    let header = |line: &str| inside(line, ("[[", "]]")).or_else(|| inside(line, ("[", "]")));
     let key = |line: &str| line.split_once('=').map(|(key, _)| key.trim().to_owned()).filter(|key| is_key(key));
     let number = |at: usize| at + 1;
     // A value may go on over several lines: its key stands above.

@@ -163,7 +163,10 @@ impl Letter {
         if !is_replayed_on(topic) {
             return Err(NotReplayable::ForeignTopic);
         }
-        if topic == triggers::TOPIC && self.consumer != APP_ID && matches!(parse_trigger(&event, now), Ok(Trigger::Run(_))) {
+        if topic == triggers::TOPIC
+            && self.consumer != APP_ID
+            && matches!(parse_trigger(&event, now), Ok(Trigger::Run(_) | Trigger::Occasion { .. }))
+        {
             return new_task(event, letter_id, now).ok_or(NotReplayable::NoEvent);
         }
         self.again(event, topic, letter_id).ok_or(NotReplayable::NoEvent)

@@ -252,9 +252,7 @@ fn request(event: &RawEvent, now: Timestamp) -> (Option<TaskId>, Change) {
             _ => (Some(task_of(event)), Change::Requested { agent: None }),
         },
         // An occasion may start a task, if the configuration knows it; then the runner's events make the task.
-        "fte.deadline.passed" | "fte.daily-task.due" | "fte.schedule.fired" => {
-            (Some(TaskId::from_source(&event.source, &event.id)), Change::Nothing)
-        }
+        "fte.deadline.passed" | "fte.daily-task.due" | "fte.schedule.fired" => (Some(task_of(event)), Change::Nothing),
         _ => unknown(event),
     }
 }

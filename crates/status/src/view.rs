@@ -48,8 +48,9 @@ pub(crate) struct TaskView {
     #[schema(value_type = Option<ApprovalRequest>)]
     approval: Option<Json>,
     /// What the agent answered. Lists leave it out.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
-    result: Option<Json>,
+    result: Option<Option<Json>>,
     /// Why it was not done.
     #[schema(value_type = Option<TaskError>)]
     error: Option<Json>,
@@ -189,7 +190,8 @@ impl TaskView {
             agent: record.agent().map(str::to_owned),
             attempt: record.attempt,
             approval: step.approval.filter(|_| status == Status::AwaitingApproval),
-            result: result.result,
+            // There is no result yet, or it is not at hand: a null would say that the agent answered nothing.
+            result: (has_result || !status.is_terminal()).then_some(result.result),
             error: result.error.or(step.error),
             artifacts: result.artifacts.map(|artifacts| with_hrefs(id, artifacts)).or_else(|| has_result.then(|| json("[]")).flatten()),
             created_at: time(record.created_us(id)),

@@ -22,6 +22,7 @@ mod handoffs;
 mod keys;
 mod kill;
 mod messages;
+mod occasions;
 mod outage;
 mod page;
 mod parts;

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use fte_runner::agents::Limits;
 use fte_runner::ports::{Agents as _, Said};
-use fte_service::agents::{AgentKind, Agents};
+use fte_service::agents::{AgentKind, Agents, Occasions};
 use fte_service::{Env as _, ProcessEnv};
 use futures_util::FutureExt as _;
 use serde_json::json;
@@ -139,7 +139,12 @@ const VICTIM: &str = "FTE_TEST_AGENTS_VICTIM";
 #[tokio::test]
 async fn agents_die_with_a_killed_runner() {
     let agent = script(AgentKind::Process, &format!("{FAMILY}\nwhile :; do sleep 600; done"));
-    let agents = Agents { default: "agent".parse().unwrap(), agents: [("agent".parse().unwrap(), agent)].into(), accept: Vec::new() };
+    let agents = Agents {
+        default: "agent".parse().unwrap(),
+        agents: [("agent".parse().unwrap(), agent)].into(),
+        accept: Vec::new(),
+        occasions: Occasions::default(),
+    };
     if let Some(data) = ProcessEnv.get(VICTIM) {
         let host = host(&agents, None, Path::new(&data), Limits::default());
         let mut sessions = Vec::new();

@@ -8,7 +8,7 @@ use fte_runner::agents::{AgentHost, Limits, Means};
 use fte_runner::ports::{Agents as _, Said, Session, Start, StartError, Tell};
 use fte_service::MapEnv;
 use fte_service::agents::sandbox::{Sandbox, Walls};
-use fte_service::agents::{Agent, AgentKind, Agents, Builtin};
+use fte_service::agents::{Agent, AgentKind, Agents, Builtin, Occasions};
 use serde_json::Map;
 use tempfile::TempDir;
 
@@ -41,7 +41,7 @@ impl Desk {
 
     pub(crate) fn with(agent: Agent, limits: Limits) -> Self {
         let name: AgentName = "agent".parse().unwrap();
-        let agents = Agents { default: name.clone(), agents: [(name, agent)].into(), accept: Vec::new() };
+        let agents = Agents { default: name.clone(), agents: [(name, agent)].into(), accept: Vec::new(), occasions: Occasions::default() };
         Self::of(&agents, None, limits)
     }
 
