@@ -67,7 +67,8 @@ fn what_deny_toml_bans_is_not_in_the_lock_file() {
     assert!(banned.iter().any(|name| name == "rdkafka") && banned.iter().any(|name| name == "aws-lc-sys"));
     let lock: toml::Table = std::fs::read_to_string(root().join("Cargo.lock")).unwrap().parse().unwrap();
     let locked: BTreeSet<&str> = lock["package"].as_array().unwrap().iter().map(|package| package["name"].as_str().unwrap()).collect();
-    let found: Vec<_> = banned.iter().filter(|name| locked.contains(name.as_str())).collect();
+    // Whatever the next client is called: no list of names is ever whole.
+    let found: Vec<_> = locked.iter().filter(|name| banned.iter().any(|banned| banned == *name) || name.contains("kafka")).collect();
     assert!(found.is_empty(), "banned crates in Cargo.lock: {found:?}");
 }
 

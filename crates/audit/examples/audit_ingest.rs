@@ -1,11 +1,18 @@
 //! Measures the way into the log: reading, recognising, numbering, committing.
 //!
-//! `cargo run --profile bench -p fte-audit --example audit_ingest -- [events] [deliveries at once] [events each] [directory] [duplicates in %] [ids] [way] [sealing]`
+//! `cargo run --profile bench -p fte-audit --example audit_ingest -- events=1000000 way=bulk`, and more of these:
 //!
-//! Events look like those of tasks that pass through an embedded sidecar: six of each task, with the attributes that a sidecar adds. `ids` are
-//! those of the catalogue (`task`) or `random`, as those of outside systems may be. The way is `direct`, or `bulk`: through the route that
-//! a sidecar calls, with its JSON and base64, but without HTTP. With `sealed` what is personal is encrypted, as the service does; with `plain` it is not.
+//! * `events=1000000`, `each=256`: how many, and how many of them in a delivery. Of 1 kB, as tasks make them that pass through an embedded sidecar: six of each task, with
+//!   the attributes that a sidecar adds.
+//! * `at_once=16`: deliveries under way; or `rate=5000`: so many events a second, whatever has been answered, each delivery timed from when it was due.
+//! * `directory=audit-ingest`: where the log is; one that has entries already goes on.
+//! * `duplicates=0`: how many in a hundred come again.
+//! * `ids=task`: those of the catalogue, or `random`, as those of outside systems may be.
+//! * `way=direct`, or `bulk`: through the route that a sidecar calls, with its JSON and base64, but without HTTP.
+//! * `sealing=sealed`: what is personal is encrypted, as the service does; or `plain`.
 
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,6 +35,7 @@ use tower::ServiceExt;
 struct Plan {
     events: usize,
     at_once: usize,
+    rate: Option<f64>,
     each: usize,
     directory: PathBuf,
     duplicates_pct: usize,
@@ -36,19 +44,36 @@ struct Plan {
     sealed: bool,
 }
 
+impl Plan {
+    const KNOWN: [&str; 9] = ["events", "at_once", "rate", "each", "directory", "duplicates", "ids", "way", "sealing"];
+
+    fn read(arguments: impl Iterator<Item = String>) -> Self {
+        let mut given = BTreeMap::new();
+        for argument in arguments {
+            let known = argument.split_once('=').filter(|(name, _)| Self::KNOWN.contains(name));
+            let (name, value) = known.unwrap_or_else(|| panic!("{argument}: expected NAME=VALUE, of {}", Self::KNOWN.join(", ")));
+            given.insert(name.to_owned(), value.to_owned());
+        }
+        let number = |name: &str, default: usize| {
+            given.get(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}: expected a number")))
+        };
+        let word = |name: &str, default: &str| given.get(name).map_or(default, String::as_str).to_owned();
+        Self {
+            events: number("events", 1_000_000),
+            at_once: number("at_once", 16),
+            rate: given.contains_key("rate").then(|| number("rate", 0) as f64),
+            each: number("each", 256),
+            directory: PathBuf::from(word("directory", "audit-ingest")),
+            duplicates_pct: number("duplicates", 0),
+            random: word("ids", "task") == "random",
+            bulk: word("way", "direct") == "bulk",
+            sealed: word("sealing", "sealed") == "sealed",
+        }
+    }
+}
+
 fn main() {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let number = |place: usize, default: usize| arguments.get(place).and_then(|text| text.parse().ok()).unwrap_or(default);
-    let plan = Plan {
-        events: number(0, 1_000_000),
-        at_once: number(1, 16),
-        each: number(2, 256),
-        directory: arguments.get(3).map_or_else(|| PathBuf::from("audit-ingest"), PathBuf::from),
-        duplicates_pct: number(4, 0),
-        random: arguments.get(5).is_some_and(|text| text == "random"),
-        bulk: arguments.get(6).is_some_and(|text| text == "bulk"),
-        sealed: arguments.get(7).is_none_or(|text| text == "sealed"),
-    };
+    let plan = Plan::read(std::env::args().skip(1));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(run(plan));
 }
@@ -78,9 +103,12 @@ async fn run(plan: Plan) {
     let settings = Settings::from_env(&MapEnv::default(), fte_audit::config::PORTS).expect("default settings");
     let router = fte_audit::subscribe::subscriptions(&settings, &log).router();
     let (bulk, each) = (plan.bulk, plan.each);
+    // With a rate as many workers as may ever wait: a delivery is never late because others are.
+    let workers = if plan.rate.is_some() { 1_000 } else { plan.at_once };
+    let apart = plan.rate.map(|rate| Duration::from_secs_f64(plan.each as f64 / rate));
 
-    let (cpu, started, resident_before) = (cpu_time(), Instant::now(), resident_mib());
-    let workers: Vec<_> = (0..plan.at_once)
+    let (cpu, started, resident_before) = (cpu_time(), Instant::now(), resident_mib("VmRSS"));
+    let workers: Vec<_> = (0..workers)
         .map(|_| {
             let (log, batches, next, router) = (Arc::clone(&log), Arc::clone(&batches), Arc::clone(&next), router.clone());
             tokio::spawn(async move {
@@ -89,7 +117,11 @@ async fn run(plan: Plan) {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let Some(batch) = batches.get(number) else { break };
-                    let asked = Instant::now();
+                    let asked = match apart {
+                        Some(apart) => started + apart * u32::try_from(number).unwrap_or(u32::MAX),
+                        None => Instant::now(),
+                    };
+                    tokio::time::sleep_until(asked.into()).await;
                     if bulk {
                         deliver(&router, batch[0].clone()).await;
                         waits.record(u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX)).expect("a wait");
@@ -112,7 +144,7 @@ async fn run(plan: Plan) {
     for worker in workers {
         waits.add(worker.await.expect("a worker ends")).expect("histograms of one kind");
     }
-    let (took, cpu, resident_after) = (started.elapsed(), cpu_time() - cpu, resident_mib());
+    let (took, cpu) = (started.elapsed(), cpu_time() - cpu);
     let histories = ask(&*log).await;
     let rate = total as f64 / took.as_secs_f64();
     let disk = disk_bytes(&plan.directory);
@@ -130,9 +162,9 @@ async fn run(plan: Plan) {
         let ms = |quantile| histories.value_at_quantile(quantile) as f64 / 1000.0;
         println!("a task's history in ms: p50 {:.2}, p99 {:.2}, max {:.2}", ms(0.5), ms(0.99), ms(1.0));
         println!(
-            "{} bytes on disk an event, {} MiB resident more than before",
+            "{} bytes of disk blocks an event, at most {} MiB resident more than before",
             disk / total as u64,
-            resident_after.saturating_sub(resident_before)
+            resident_mib("VmHWM").saturating_sub(resident_before)
         );
     }
 }
@@ -162,10 +194,13 @@ fn batches(plan: &Plan) -> Vec<Vec<Bytes>> {
     events.chunks(plan.each).map(<[Bytes]>::to_vec).collect()
 }
 
+/// Makes an event one kB long.
+const FILLER: &str = "Nothing of what was said there may be lost, so that whoever reads this later knows who decided what, when, and why; and that it was not changed since the day it was written.";
+
 fn event(task: TaskId, step: u64, random: bool) -> Bytes {
     let id = if random { uuid::Uuid::from_u128(fastrand::u128(..)) } else { event_id(task, EventName::Status { sequence: step }) };
     let text = format!(
-        r#"{{"data":{{"agent":"echo","attempt":1,"details":{{"tokens":1234,"cached":true,"ratio":0.5}},"message":"The agent has read the minutes and writes the summary now.","progress_pct":50,"sequence":{step},"stage":"writing","status":"running","task_id":"{task}"}},"datacontenttype":"application/json","ftecause":"{id}","ftetenant":"default","fteversion":"1","id":"{id}","pubsubname":"pubsub","source":"/fte/runner","specversion":"1.0","subject":"{task}","time":"2026-07-01T10:00:00.123456Z","topic":"fte.status.updates","traceid":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01","traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01","tracestate":"","type":"fte.status.changed"}}"#
+        r#"{{"data":{{"agent":"echo","attempt":1,"details":{{"tokens":1234,"cached":true,"ratio":0.5}},"message":"The agent has read the minutes and writes the summary now.","note":"{FILLER}","progress_pct":50,"sequence":{step},"stage":"writing","status":"running","task_id":"{task}"}},"datacontenttype":"application/json","ftecause":"{id}","ftetenant":"default","fteversion":"1","id":"{id}","pubsubname":"pubsub","source":"/fte/runner","specversion":"1.0","subject":"{task}","time":"2026-07-01T10:00:00.123456Z","topic":"fte.status.updates","traceid":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01","traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01","tracestate":"","type":"fte.status.changed"}}"#
     );
     Bytes::from(text)
 }
@@ -246,10 +281,13 @@ async fn deliver(router: &axum::Router, body: Bytes) {
     assert!(!answer.windows(5).any(|text| text == b"RETRY"), "the log takes entries");
 }
 
-/// Bytes of all files below a directory.
+/// Bytes that all files below a directory take of the disk, in whole blocks.
 fn disk_bytes(directory: &std::path::Path) -> u64 {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.map(|entry| entry.metadata().map_or(0, |meta| if meta.is_dir() { disk_bytes(&entry.path()) } else { meta.len() })).sum()
+    let of = |entry: &std::fs::DirEntry| {
+        entry.metadata().map_or(0, |meta| meta.blocks() * 512 + if meta.is_dir() { disk_bytes(&entry.path()) } else { 0 })
+    };
+    entries.map(|entry| of(&entry)).sum()
 }
 
 /// CPU time of this process.
@@ -261,8 +299,8 @@ fn cpu_time() -> Duration {
     Duration::from_millis(u64::try_from(ticks).unwrap_or(0) * 10)
 }
 
-fn resident_mib() -> u64 {
+fn resident_mib(which: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with(which)).unwrap_or_default();
     line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) / 1024
 }

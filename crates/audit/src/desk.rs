@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fte_bus::{Message, Publisher};
-use fte_events::{ActionOutcome, ActionRecorded, Actor, ActorType, ErasureRequested, EventName, Outgoing, TaskId, event_id};
+use fte_events::{ActionOutcome, ActionRecorded, Actor, ActorType, ErasureRequested, EventName, Outgoing, TENANT, TaskId, event_id};
 use fte_service::{AuditTrail, ServiceError, chain};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -71,6 +71,7 @@ impl Desk {
 
     /// Erases a subject: on return its keys are gone. What follows is done now if it can be, and else later by itself.
     pub(crate) async fn erase(&self, subject: Subject, by: &str) -> Result<Erasure, EraseError> {
+        let tenant = subject.tenant.clone();
         let erased = self.on_keys(move |subjects| subjects.erase(&subject)).await;
         let erasure = match erased {
             Ok(erasure) => erasure?,
@@ -81,7 +82,7 @@ impl Desk {
         if let Err(error) = self.forget_exports().await {
             tracing::warn!(error = %chain(&error), "exports are not removed yet after an erasure; it is tried again");
         }
-        self.note_action("personal-data.erased", by, format!("erasure/{}", erasure.id));
+        self.note_action("personal-data.erased", Some(&tenant), by, format!("erasure/{}", erasure.id));
         self.see_through_now().await;
         let id = erasure.id;
         Ok(self.on_keys(move |subjects| subjects.erasure(id)).await.ok().and_then(Result::ok).flatten().unwrap_or(erasure))
@@ -89,21 +90,23 @@ impl Desk {
 
     /// Places a hold. It is in force on return.
     pub(crate) async fn place(&self, hold: Hold) -> Result<(), HoldError> {
-        let (by, resource) = (hold.placed_by.clone(), format!("hold/{}", hold.id));
+        let (by, resource, tenant) = (hold.placed_by.clone(), format!("hold/{}", hold.id), hold.covers.tenant().map(str::to_owned));
         match self.on_keys(move |subjects| subjects.place_hold(&hold)).await {
             Ok(placed) => placed?,
             Err(_) => return Err(HoldError::Interrupted),
         }
-        self.note_action("legal-hold.placed", &by, resource);
+        self.note_action("legal-hold.placed", tenant.as_deref(), &by, resource);
         self.see_through_now().await;
         Ok(())
     }
 
     /// Lifts a hold; false where there is none.
     pub(crate) async fn lift(&self, id: Uuid, by: &str) -> Result<bool, Unfinished> {
+        let hold = self.holds().await?.into_iter().find(|hold| hold.id == id);
         let lifted = self.on_keys(move |subjects| subjects.lift_hold(id)).await??;
         if lifted {
-            self.note_action("legal-hold.lifted", by, format!("hold/{id}"));
+            let tenant = hold.as_ref().and_then(|hold| hold.covers.tenant());
+            self.note_action("legal-hold.lifted", tenant, by, format!("hold/{id}"));
             self.see_through_now().await;
         }
         Ok(lifted)
@@ -192,10 +195,10 @@ impl Desk {
     }
 
     /// Who did it. The topic of actions tells of no person but the one who acted.
-    fn note_action(&self, name: &str, by: &str, resource: String) {
+    fn note_action(&self, name: &str, tenant: Option<&str>, by: &str, resource: String) {
         let mut action = ActionRecorded::new(name, Actor::new(ActorType::User, by), ActionOutcome::Success, Timestamp::now());
         action.resource = Some(resource);
-        self.audit.note(action);
+        self.audit.note_of(tenant.unwrap_or(TENANT), action);
     }
 
     async fn on_keys<T: Send + 'static>(&self, work: impl FnOnce(&Subjects) -> T + Send + 'static) -> Result<T, Unfinished> {
@@ -223,12 +226,13 @@ fn hold_note(Unlogged { hold, lifted_ms }: &Unlogged) -> Note {
     let (kind, word) = if lifted_ms.is_some() { (Kind::HoldLifted, "lifted") } else { (Kind::HoldPlaced, "placed") };
     let mut payload = json!({"hold_id": hold.id, "at": at});
     // A person is not named where it cannot be taken back.
-    let (covers, more, tenant) = match &hold.covers {
-        Covers::Tenant { tenant } => ("tenant", Value::Null, Some(tenant.clone())),
-        Covers::Task { task_id } => ("task", json!({"task_id": task_id}), None),
-        Covers::Subject { tenant, .. } => ("subject", Value::Null, Some(tenant.clone())),
-        Covers::Range { from_ms, to_ms } => ("range", json!({"from_ms": from_ms, "to_ms": to_ms}), None),
+    let (covers, more) = match &hold.covers {
+        Covers::Tenant { .. } => ("tenant", Value::Null),
+        Covers::Task { task_id } => ("task", json!({"task_id": task_id})),
+        Covers::Subject { .. } => ("subject", Value::Null),
+        Covers::Range { from_ms, to_ms } => ("range", json!({"from_ms": from_ms, "to_ms": to_ms})),
     };
+    let tenant = hold.covers.tenant().map(str::to_owned);
     payload["covers"] = covers.into();
     if let (Value::Object(more), Value::Object(payload)) = (more, &mut payload) {
         payload.extend(more);

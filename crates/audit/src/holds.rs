@@ -38,6 +38,16 @@ pub enum Covers {
     Range { from_ms: i64, to_ms: i64 },
 }
 
+impl Covers {
+    /// Whose records it covers, if of one tenant alone.
+    pub(crate) fn tenant(&self) -> Option<&str> {
+        match self {
+            Self::Tenant { tenant } | Self::Subject { tenant, .. } => Some(tenant),
+            Self::Task { .. } | Self::Range { .. } => None,
+        }
+    }
+}
+
 /// A legal hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Hold {

@@ -63,5 +63,5 @@ pub use jobs::{Job, Jobs};
 pub use publish::{Message, PublishOptions, Publisher};
 pub use secrets::Secrets;
 pub use sidecar::{Metadata, Sidecar, SidecarConfig};
-pub use state::{Document, ETag, Guard, Operation, Save, Saved, StateStore};
+pub use state::{Document, ETag, Guard, Operation, Problem, Save, Saved, StateStore, Unfit};
 pub use subscribe::{Bulk, DeadLetters, Dedupe, Delivery, Handling, Outcome, Record, Rejected, SubscribeOptions, Subscriptions};

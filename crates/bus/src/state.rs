@@ -6,6 +6,7 @@
 //! name or a counter into them. Concurrent reads, and concurrent writes, travel together in bulk calls. A sidecar's save answers no new ETag: read
 //! again before the next write.
 
+mod fitness;
 mod wire;
 
 use std::collections::HashSet;
@@ -17,6 +18,8 @@ use futures_util::future::join_all;
 use http::Method;
 use serde_json::Value;
 
+pub use self::fitness::{Problem, Unfit};
+
 use crate::error::Error;
 use crate::lane::{Batch, Lane};
 use crate::sidecar::{Sidecar, encode};
@@ -27,6 +30,8 @@ const BATCH_MAX: usize = 256;
 const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Calls that may wait before callers are made to wait.
 const QUEUE_MAX: usize = 4096;
+
+const NO_ETAG: &str = "a document without an ETag: this state store cannot guard writes";
 
 /// A document's version as the store names it; opaque.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -245,10 +250,11 @@ impl Connection {
         if answer.status == http::StatusCode::NO_CONTENT {
             return Ok(None);
         }
-        let etag = answer.headers.get(http::header::ETAG).and_then(|etag| etag.to_str().ok()).ok_or_else(|| Error::Malformed {
-            what: "a state read",
-            reason: "a document without an ETag: this state store cannot guard writes".to_owned(),
-        })?;
+        let etag = answer
+            .headers
+            .get(http::header::ETAG)
+            .and_then(|etag| etag.to_str().ok())
+            .ok_or_else(|| Error::Malformed { what: "a state read", reason: NO_ETAG.to_owned() })?;
         Ok(Some(Document { value: answer.body.clone(), etag: ETag(etag.trim_matches('"').to_owned()) }))
     }
 

@@ -125,7 +125,7 @@ impl Bench {
 
         // The stream is open before the first task is sent, so that no result is missed.
         let feed = feed::open(Rc::clone(&requests), Rc::clone(&tally)).await?;
-        let memory = self.sample_memory.map(memory::watch).transpose()?;
+        let memory = self.sample_memory.map(|pid| memory::watch(pid, Rc::clone(&tally))).transpose()?;
         let progress = stderr_is_terminal().then(|| tokio::task::spawn_local(show_progress(Rc::clone(&tally), self.tasks_max())));
 
         load::send(self, &requests, &tally).await?;

@@ -38,6 +38,7 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus) -> Result<Serv
     // No subscriptions, but the sidecar asks for the list.
     service.app = Subscriptions::new(&settings.pubsub, "fte-intake").app_token(app_token).router();
     service.api = routes::routes(Arc::new(intake));
+    service.on_state(&bus, std::future::ready(Ok(())));
     Ok(service)
 }
 

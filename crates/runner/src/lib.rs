@@ -133,14 +133,14 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus, env: &impl Env
             }
         })
     }));
-    service.background.push(Box::pin(async move {
+    service.on_state(&bus, async move {
         // What waits for tasks ends with the runner.
         tokio::select! {
             () = runner.run() => {}
             () = async { warm.await; std::future::pending().await } => {}
         }
         Ok(())
-    }));
+    });
     Ok(service)
 }
 

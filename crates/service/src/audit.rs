@@ -57,25 +57,25 @@ impl AuditTrail {
         Self { inner: Arc::new(Inner { publisher, service, epoch, sequence: AtomicU64::new(0), places }) }
     }
 
-    /// Publishes an action and waits until it is durable.
+    /// Publishes an action of a tenant and waits until it is durable.
     ///
     /// # Errors
     /// [`NotRecorded`] when that takes too long; the action may still be published later.
-    pub async fn record(&self, action: ActionRecorded, cause: Option<&str>) -> Result<(), NotRecorded> {
+    pub async fn record(&self, tenant: &str, action: ActionRecorded, cause: Option<&str>) -> Result<(), NotRecorded> {
         let recorded = async {
             let place = Arc::clone(&self.inner.places).acquire_owned().await.map_err(|_| NotRecorded)?;
-            self.publish(TENANT, action, cause, place).await.map_err(|_| NotRecorded)
+            self.publish(tenant, action, cause, place).await.map_err(|_| NotRecorded)
         };
         tokio::time::timeout(RECORD_TIMEOUT, recorded).await.unwrap_or(Err(NotRecorded))
     }
 
-    /// Publishes an action in the background; drops and counts it when too many are waiting.
+    /// Publishes an action in the background, one of no tenant in particular; drops and counts it when too many are waiting.
     pub fn note(&self, action: ActionRecorded) {
         self.note_of(TENANT, action);
     }
 
     /// The same, of a tenant.
-    pub(crate) fn note_of(&self, tenant: &str, action: ActionRecorded) {
+    pub fn note_of(&self, tenant: &str, action: ActionRecorded) {
         match Arc::clone(&self.inner.places).try_acquire_owned() {
             Ok(place) => drop(self.publish(tenant, action, None, place)),
             Err(_) => metrics::counter!(ACTIONS_DROPPED, "service" => self.inner.service).increment(1),
@@ -92,11 +92,11 @@ impl AuditTrail {
         self.note(action);
     }
 
-    /// An API key is in use: by its name, and never more often than [`crate::keys`] says.
-    pub(crate) fn key_used(&self, name: &str) {
+    /// An API key is in use: by its name, as one of its tenant's, and never more often than [`crate::keys`] says.
+    pub(crate) fn key_used(&self, name: &str, tenant: &str) {
         let mut action = ActionRecorded::new("key.used", Actor::new(ActorType::User, name), ActionOutcome::Success, Timestamp::now());
         action.resource = Some(format!("api-key/{name}"));
-        self.note(action);
+        self.note_of(tenant, action);
     }
 
     /// Whose actions they are.

@@ -77,7 +77,7 @@ impl Front {
         if let (Some(trail), Some(name)) = (&self.trail, caller.name())
             && keys.is_news(name)
         {
-            trail.key_used(name);
+            trail.key_used(name, caller.tenant());
         }
     }
 

@@ -4,6 +4,7 @@
 //! All of it together takes at most the drain time, and half of that for `stop`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -18,6 +19,7 @@ use crate::api::{ApiOptions, api_router};
 use crate::app::app_router;
 use crate::audit::AuditTrail;
 use crate::bus::Bus;
+use crate::chain;
 use crate::configured::Configured;
 use crate::denials::Denials;
 use crate::diagnosis;
@@ -89,6 +91,32 @@ impl Service {
             trail: AuditTrail::new(bus.publisher.clone(), name),
             sidecar: bus.sidecar.clone(),
         }
+    }
+
+    /// Work that goes on as long as the process and rests on the state store: it begins once the store was tried and can be worked with, and until then the service
+    /// is not ready. One that cannot ends the process, with what to do: whatever was written to it would be a promise that nobody keeps.
+    pub fn on_state(&mut self, bus: &Bus, work: impl Future<Output = Result<(), ServiceError>> + Send + 'static) {
+        let (store, sidecar, is_fit) = (bus.state.clone(), Readiness::sidecar(&bus.sidecar), Arc::new(AtomicBool::new(false)));
+        let found = Arc::clone(&is_fit);
+        self.checks.push((
+            "statestore",
+            check(move || {
+                let fit = found.load(Ordering::Relaxed);
+                async move { if fit { Ok(()) } else { Err("it was not tried yet whether the state store can be worked with".to_owned()) } }
+            }),
+        ));
+        self.background.push(Box::pin(async move {
+            until_ready(&sidecar).await;
+            loop {
+                match store.fitness().await {
+                    Ok(fitness) => break fitness?,
+                    Err(error) => tracing::debug!(error = %chain(&error), "the state store cannot be tried yet"),
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            is_fit.store(true, Ordering::Relaxed);
+            work.await
+        }));
     }
 }
 
@@ -182,11 +210,15 @@ async fn first_failure(background: &mut JoinSet<Result<(), Error>>) -> Error {
 
 /// Records the start once the sidecar is there: before that nobody could be told, which is no news.
 async fn record_start(sidecar: Check, trail: AuditTrail, configured: Arc<Configured>) -> Result<(), Error> {
+    until_ready(&sidecar).await;
+    trail.started(&configured);
+    Ok(())
+}
+
+async fn until_ready(sidecar: &Check) {
     while sidecar().await.is_err() {
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    trail.started(&configured);
-    Ok(())
 }
 
 async fn upkeep() -> Result<(), Error> {

@@ -56,7 +56,7 @@ impl Desk {
         if row.state == LetterState::Replayed {
             return Ok((row, replay));
         }
-        self.record(caller, "deadletter.replayed", id, &letter, Some(&replay)).await?;
+        self.record(caller, "deadletter.replayed", &row, &letter, Some(&replay)).await?;
         self.publisher.send(replay.message.clone()).await.map_err(DecideError::NotPublished)?;
         let row = self.decide(id, LetterState::Replayed).await?;
         metrics::letters("replayed", 1);
@@ -72,13 +72,22 @@ impl Desk {
             LetterState::Discarded => return Ok(row),
             LetterState::Replayed => return Err(DecideError::Otherwise(row.state)),
         }
-        self.record(caller, "deadletter.discarded", id, &Letter::read(&row.topic, &row.record), None).await?;
+        self.record(caller, "deadletter.discarded", &row, &Letter::read(&row.topic, &row.record), None).await?;
         let row = self.decide(id, LetterState::Discarded).await?;
         metrics::letters("discarded", 1);
         Ok(row)
     }
 
-    async fn record(&self, caller: &Caller, action: &str, id: &str, letter: &Letter, replay: Option<&Replay>) -> Result<(), DecideError> {
+    /// What was done with a letter is of the letter's tenant, as its task is.
+    async fn record(
+        &self,
+        caller: &Caller,
+        action: &str,
+        row: &LetterRow,
+        letter: &Letter,
+        replay: Option<&Replay>,
+    ) -> Result<(), DecideError> {
+        let id = row.id.as_str();
         let actor = Actor::new(ActorType::User, caller.name().unwrap_or("unknown"));
         let mut action = ActionRecorded::new(action, actor, ActionOutcome::Success, Timestamp::now());
         action.resource = Some(format!("dead-letter/{id}"));
@@ -89,7 +98,7 @@ impl Desk {
             action.data.insert("topic".to_owned(), Value::from(&*replay.message.topic));
             action.data.insert("event_id".to_owned(), Value::from(replay.event_id.as_str()));
         }
-        self.audit.record(action, Some(id)).await.map_err(|_| DecideError::NotRecorded)
+        self.audit.record(&row.tenant, action, Some(id)).await.map_err(|_| DecideError::NotRecorded)
     }
 
     async fn decide(&self, id: &str, state: LetterState) -> Result<LetterRow, DecideError> {

@@ -25,5 +25,5 @@ pub use fte_events::sample;
 pub use listen::listen;
 pub use process::{FteProcess, Ready, built_binary};
 pub use s3::S3Server;
-pub use sidecar::{Call, FakeSidecar, Fault, Held, Published};
+pub use sidecar::{Call, Careless, FakeSidecar, Fault, Held, Published};
 pub use sse::{SseEvent, SseStream};

@@ -47,6 +47,17 @@ pub enum Fault {
     Break,
 }
 
+/// What the fake's state store does wrong, as some of Dapr's do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Careless {
+    /// It takes a create-only write for a document that exists.
+    Replaces,
+    /// It does not look at ETags.
+    Overwrites,
+    /// It gives none.
+    NoVersions,
+}
+
 /// An event that was published.
 #[derive(Debug, Clone)]
 pub struct Published {
@@ -90,6 +101,7 @@ struct State {
     held: BTreeMap<Call, (watch::Receiver<()>, usize)>,
     /// How many calls of any kind still go well, how the one after goes, and how all later ones go.
     outage: Option<(usize, Fault, Fault)>,
+    careless: Option<Careless>,
 }
 
 /// A running fake sidecar. Dropping it stops it.
@@ -172,6 +184,11 @@ impl FakeSidecar {
     /// After `good` more calls of any kind, one goes like `first` and all later ones like `then`, until [`FakeSidecar::heal`].
     pub fn fail_after(&self, good: usize, first: Fault, then: Fault) {
         self.lock().outage = Some((good, first, then));
+    }
+
+    /// Its state store is one that cannot be worked with.
+    pub fn careless(&self, how: Careless) {
+        self.lock().careless = Some(how);
     }
 
     /// Everything goes well again.
@@ -346,7 +363,9 @@ impl State {
     fn read(&self, key: &str) -> Answer {
         let Some(row) = self.rows.get(key) else { return empty(204) };
         let mut answer = json(200, &row.value);
-        answer.headers_mut().insert(http::header::ETAG, http::HeaderValue::from(row.etag));
+        if self.careless != Some(Careless::NoVersions) {
+            answer.headers_mut().insert(http::header::ETAG, http::HeaderValue::from(row.etag));
+        }
         answer
     }
 
@@ -371,8 +390,8 @@ impl State {
             let found = self.rows.get(&key).map(|row| row.etag.to_string());
             let first_write = item["options"]["concurrency"] == "first-write";
             let holds = match item["etag"].as_str() {
-                Some(etag) => found.as_deref() == Some(etag),
-                None => !first_write || found.is_none(),
+                Some(etag) => found.as_deref() == Some(etag) || self.careless == Some(Careless::Overwrites),
+                None => !first_write || found.is_none() || self.careless == Some(Careless::Replaces),
             };
             if holds {
                 self.writes += 1;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use fte_bus::{Error, Guard, Operation, Save, Saved, Sidecar, SidecarConfig, StateStore};
+use fte_bus::{Error, Guard, Operation, Problem, Save, Saved, Sidecar, SidecarConfig, StateStore};
 use fte_testkit::{PATIENCE, Response, eventually_within, in_time};
 use http::Method;
 use serde_json::{Value, json};
@@ -25,6 +25,7 @@ pub(crate) const CASES: &[Case] = cases![
     a_transaction_writes_all,
     a_failed_transaction,
     a_transaction_of_the_sdk,
+    a_store_that_the_sdk_finds_fit,
     what_has_expired_is_not_there,
     a_time_to_live_ends_with_a_save_that_says_so,
     what_cannot_be_done_says_why,
@@ -294,10 +295,20 @@ async fn a_transaction_writes_all(world: &World) {
     assert_eq!(rows.value(&first).await, left);
 }
 
-async fn a_transaction_of_the_sdk(world: &World) {
+fn store_of_the_sdk(world: &World, store: &str) -> StateStore {
     let mut config = SidecarConfig::at(world.api().base());
     config.api_token = world.target.api_token.clone();
-    let store = StateStore::new(Sidecar::new(config).expect("a client"), &world.target.statestore);
+    StateStore::new(Sidecar::new(config).expect("a client"), store)
+}
+
+async fn a_store_that_the_sdk_finds_fit(world: &World) {
+    store_of_the_sdk(world, &world.target.statestore).fitness().await.expect("tried").expect("fit");
+    let missing = store_of_the_sdk(world, "nowhere").fitness().await.expect("answered").expect_err("not there");
+    assert_eq!(missing.problem, Problem::Missing);
+}
+
+async fn a_transaction_of_the_sdk(world: &World) {
+    let store = store_of_the_sdk(world, &world.target.statestore);
     let (made, changed, gone, dropped) = (world.mark(), world.mark(), world.mark(), world.mark());
     let save = |key: &str, value: u32, guard| Save { key: key.to_owned(), value: value.to_string().into(), guard, ttl: None };
     for key in [&changed, &gone, &dropped] {

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use fte_bus::{Guard, Save, Saved, StateStore};
-use fte_testkit::{Call, FakeSidecar, Fault};
+use fte_bus::{Guard, Problem, Save, Saved, StateStore};
+use fte_testkit::{Call, Careless, FakeSidecar, Fault};
 use futures_util::future::join_all;
 
 use super::sidecar;
@@ -92,4 +92,31 @@ async fn a_key_that_dapr_would_misread_is_refused() {
     let store = StateStore::new(sidecar(&fake), "statestore");
     assert!(store.save(save("a||b", "me", Guard::Absent)).await.is_err());
     assert_eq!(fake.calls(Call::Write), 0);
+}
+
+#[tokio::test]
+async fn a_store_whose_guards_do_not_hold_is_found_out_and_nothing_is_left_of_the_trial() {
+    let trial = async |careless: Option<Careless>| {
+        let fake = FakeSidecar::start().await;
+        careless.into_iter().for_each(|how| fake.careless(how));
+        let fitness = StateStore::new(sidecar(&fake), "statestore").fitness().await.unwrap();
+        assert_eq!(fake.keys(), Vec::<String>::new());
+        fitness.map_err(|unfit| unfit.problem)
+    };
+    assert_eq!(trial(None).await, Ok(()));
+    assert_eq!(trial(Some(Careless::Replaces)).await, Err(Problem::Replaces));
+    assert_eq!(trial(Some(Careless::Overwrites)).await, Err(Problem::Overwrites));
+    assert_eq!(trial(Some(Careless::NoVersions)).await, Err(Problem::NoVersions));
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_asked_now_is_not_judged() {
+    let fake = FakeSidecar::start().await;
+    let store = StateStore::new(sidecar(&fake), "statestore");
+    for calls in 0..6 {
+        fake.fail_after(calls, Fault::Break, Fault::Refuse(500));
+        store.fitness().await.unwrap_err();
+        fake.heal();
+    }
+    assert_eq!(store.fitness().await.unwrap(), Ok(()));
 }

@@ -129,7 +129,11 @@ impl Report {
             line("disk", format!("fdatasync {ms:.3} ms, median of 200 appends of 4 KiB"));
         }
         if let Some(memory) = &self.server_memory_mib {
-            line("memory", format!("{:.0} MiB before, {:.0} at most, {:.0} after", memory.before, memory.peak, memory.after));
+            let Memory { before, early_peak, peak, after } = memory;
+            line(
+                "memory",
+                format!("{before:.0} MiB before, {early_peak:.0} at most over the first 20 000, {peak:.0} at most, {after:.0} after"),
+            );
         }
         text.truncate(text.trim_end().len());
         text

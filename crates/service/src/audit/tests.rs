@@ -21,8 +21,8 @@ fn action(name: &str) -> ActionRecorded {
 async fn a_recorded_action_is_on_its_topic_with_its_number() {
     let sidecar = FakeSidecar::start().await;
     let trail = trail(&sidecar);
-    trail.record(action("deadletter.replayed"), Some("cause-1")).await.unwrap();
-    trail.record(action("deadletter.discarded"), None).await.unwrap();
+    trail.record("acme", action("deadletter.replayed"), Some("cause-1")).await.unwrap();
+    trail.record(TENANT, action("deadletter.discarded"), None).await.unwrap();
     let published = sidecar.published();
     let events: Vec<_> = published.iter().map(|event| event.json()).collect();
     assert_eq!(published[0].topic, "fte.audit.actions");
@@ -31,6 +31,7 @@ async fn a_recorded_action_is_on_its_topic_with_its_number() {
     assert_eq!((&events[0]["ftecause"], &events[1]["ftecause"]), (&"cause-1".into(), &Value::Null));
     assert_eq!((&events[0]["sequence"], &events[1]["sequence"]), (&"00000000000000000001".into(), &"00000000000000000002".into()));
     assert_eq!(events[0]["fteepoch"], events[1]["fteepoch"]);
+    assert_eq!((&events[0]["ftetenant"], &events[1]["ftetenant"]), (&"acme".into(), &"default".into()));
     assert_ne!(self::trail(&sidecar).inner.epoch, events[0]["fteepoch"]);
 }
 
@@ -40,11 +41,11 @@ async fn the_numbers_have_no_hole_though_publishing_fails_and_callers_leave() {
     let trail = trail(&sidecar);
     let held = sidecar.hold(Call::Publish);
     // Polled once, then left.
-    tokio::time::timeout(Duration::ZERO, trail.record(action("a"), None)).await.unwrap_err();
+    tokio::time::timeout(Duration::ZERO, trail.record(TENANT, action("a"), None)).await.unwrap_err();
     trail.note(action("b"));
     sidecar.next(Call::Publish, std::iter::repeat_n(Some(Fault::Break), 4));
     drop(held);
-    trail.record(action("c"), None).await.unwrap();
+    trail.record(TENANT, action("c"), None).await.unwrap();
     let numbers = eventually(|| async {
         let mut numbers: Vec<_> = sidecar.published().iter().map(|event| event.json()["sequence"].as_str().unwrap().to_owned()).collect();
         numbers.sort();

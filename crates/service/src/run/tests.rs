@@ -309,18 +309,57 @@ async fn a_flood_of_refusals_is_a_bounded_number_of_entries_that_say_how_many_th
 #[tokio::test]
 async fn it_is_recorded_once_that_a_key_is_in_use() {
     let sidecar = FakeSidecar::start().await;
-    let (running, ada) = guarded(&sidecar, "roles = [\"admin\"]").await;
+    let (running, ada) = guarded(&sidecar, "roles = [\"admin\"]\ntenant = \"acme\"").await;
     for _ in 0..3 {
         ada.post("/do", &json!({})).await.unwrap().expect_status(200);
     }
     // Recorded after them: what there is of the key is there by then.
     running.api.post("/do", &json!({})).await.unwrap().expect_status(401);
-    let actions = || sidecar.published().iter().map(|event| event.json()["data"].clone()).collect::<Vec<_>>();
-    let actions =
-        eventually(|| async { Some(actions()).filter(|all| all.iter().any(|one| one["action"] == "api.denied")).ok_or("no denial yet") });
-    let actions = actions.await;
-    let used: Vec<_> = actions.iter().filter(|action| action["action"] == "key.used").collect();
+    let actions = || sidecar.published().iter().map(|event| event.json()).collect::<Vec<_>>();
+    let of = |events: &[Value], action: &str| events.iter().filter(|event| event["data"]["action"] == action).cloned().collect::<Vec<_>>();
+    let actions = eventually(|| async { Some(actions()).filter(|all| !of(all, "api.denied").is_empty()).ok_or("no denial yet") }).await;
+    let used = of(&actions, "key.used");
     assert_eq!(used.len(), 1, "{actions:?}");
-    assert_eq!((&used[0]["actor"]["id"], &used[0]["resource"]), (&json!("ada"), &json!("api-key/ada")));
+    assert_eq!((&used[0]["data"]["actor"]["id"], &used[0]["data"]["resource"]), (&json!("ada"), &json!("api-key/ada")));
+    assert_eq!(used[0]["ftetenant"], "acme", "whose key it is");
     assert!(!format!("{actions:?}").contains("fte_"), "nothing of a key");
+}
+
+#[tokio::test]
+async fn a_state_store_that_cannot_be_worked_with_ends_the_process_before_its_work_begins() {
+    let sidecar = FakeSidecar::start().await;
+    sidecar.careless(fte_testkit::Careless::Replaces);
+    let settings = settings(&sidecar, &[]);
+    let bus = Bus::connect(&settings, "test").unwrap();
+    let running = start(settings, |mut service| {
+        service.on_state(&bus, async { panic!("nothing may rest on this store") });
+        service
+    })
+    .await;
+    let ended = running.ended.await.unwrap().unwrap_err();
+    let text = chain(&ended);
+    assert!(text.contains("\"statestore\" took a write that was only to make a document") && text.contains("take state.redis"), "{text}");
+}
+
+#[tokio::test]
+async fn work_on_the_state_store_begins_once_it_could_be_tried_and_until_then_nothing_is_ready() {
+    let sidecar = FakeSidecar::start().await;
+    sidecar.always(fte_testkit::Call::Write, Some(fte_testkit::Fault::Refuse(500)));
+    let (settings, begun) = (settings(&sidecar, &[]), Arc::new(Notify::new()));
+    let bus = Bus::connect(&settings, "test").unwrap();
+    let running = start(settings, |mut service| {
+        let begun = Arc::clone(&begun);
+        service.on_state(&bus, async move {
+            begun.notify_one();
+            std::future::pending().await
+        });
+        service
+    })
+    .await;
+    eventually(|| async { if sidecar.calls(fte_testkit::Call::Write) > 0 { Ok(()) } else { Err("not tried") } }).await;
+    let not_ready: Value = running.api.get("/ready").await.unwrap().expect_status(503).json();
+    assert!(not_ready["checks"].to_string().contains("test/statestore"), "{not_ready}");
+    sidecar.heal();
+    begun.notified().await;
+    eventually(|| async { if running.api.get("/ready").await.unwrap().status == 200 { Ok(()) } else { Err("not ready") } }).await;
 }

@@ -169,7 +169,8 @@ async fn letters_are_seen_and_decided_by_their_own_tenant_and_by_operators() {
     acme.post(&format!("/v1/dead-letters/{acme_id}/replay")).await.expect(200);
     let published = status.sidecar.published();
     assert_eq!(published[0].json()["data"]["actor"]["id"], "ada");
-    assert_eq!(published[1].json()["ftetenant"], "acme", "the new task is the tenant's own");
+    let tenants = published.iter().map(|event| event.json()["ftetenant"].clone());
+    assert_eq!(tenants.collect::<Vec<_>>(), ["acme", "acme"], "what was done, and the new task");
 }
 
 #[tokio::test]
