@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fte_bus::Record;
-use fte_events::TENANT;
+use fte_events::{TENANT, hex};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::leaf::Header;
 pub use crate::leaf::Kind;
-use crate::leaf::{Header, hex};
 use crate::reading::Reading;
 use crate::subjects::About;
 

@@ -38,6 +38,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use fte_bus::json;
+use fte_events::hex;
 use fte_tlog::{
     Bundle, Checkpoint, Policy, ProofFile, SignedNote, SignerKey, TileError, TileHashes, TileLevel, TilePath, leaf_hash, prove_inclusion,
 };
@@ -48,7 +49,7 @@ pub use self::archive::{ARCHIVE_BYTES_MAX, Archive, unpack};
 use self::archive::{Folder, Spool};
 pub use self::check::{Checked, check};
 pub use self::ocsf::ocsf;
-use crate::leaf::{self, Header, hex};
+use crate::leaf::{self, Header};
 use crate::reading::Reading;
 use crate::verify::Source;
 

@@ -26,6 +26,7 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 
+use fte_events::{push_hex, unhex};
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer};
 use sha2::{Digest, Sha256};
@@ -393,49 +394,6 @@ pub fn check_payload(header: &Header<'_>, payload: &[u8]) -> Result<(), LeafErro
     }
     Ok(())
 }
-
-/// A digest in lower-case hex.
-pub fn hex(digest: &[u8]) -> String {
-    let mut text = String::with_capacity(digest.len() * 2);
-    push_hex(digest, &mut text);
-    text
-}
-
-fn push_hex(digest: &[u8], text: &mut String) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut digits = [0; 64];
-    for part in digest.chunks(32) {
-        for (pair, byte) in digits.chunks_exact_mut(2).zip(part) {
-            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-        }
-        text.push_str(std::str::from_utf8(&digits[..part.len() * 2]).unwrap_or_default());
-    }
-}
-
-/// A digest of 32 bytes from lower-case hex.
-pub fn unhex(text: &str) -> Option<[u8; 32]> {
-    let digits: &[u8; 64] = text.as_bytes().try_into().ok()?;
-    let mut digest = [0; 32];
-    // Anything above 15 is no digit; that is asked once.
-    let mut all = 0;
-    for (byte, pair) in digest.iter_mut().zip(digits.chunks_exact(2)) {
-        let (high, low) = (HEX_VALUES[usize::from(pair[0])], HEX_VALUES[usize::from(pair[1])]);
-        all |= high | low;
-        *byte = high << 4 | low & 15;
-    }
-    (all < 16).then_some(digest)
-}
-
-/// What each byte is worth as a digit of lower-case hex; 255 for what is none.
-const HEX_VALUES: [u8; 256] = {
-    let mut values = [255; 256];
-    let mut value = 0;
-    while value < 16 {
-        values[b"0123456789abcdef"[value as usize] as usize] = value;
-        value += 1;
-    }
-    values
-};
 
 /// Writes the members of an object, in the order in which they are given.
 struct Members<'a> {

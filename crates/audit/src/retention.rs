@@ -17,6 +17,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use fte_events::hex;
 use jiff::Timestamp;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -25,7 +26,7 @@ use uuid::Uuid;
 use crate::engine::{self, Clock, Ended, EngineOptions, POLICY, Retired, Retirer, Sealing, Standing, Wanted, record_id};
 use crate::entry::{NewEntry, Task};
 use crate::holds::{Blocked, Covers, Hold};
-use crate::leaf::{Kind, hex};
+use crate::leaf::Kind;
 use crate::log::LogError;
 use crate::notes::{self, Note};
 use crate::rotation::{self, Given};

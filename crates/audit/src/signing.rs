@@ -7,11 +7,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use fte_events::hex;
 use fte_tlog::{KeyAlgorithm, SignerKey};
 use sha2::{Digest, Sha256};
 
 use crate::files::{install, install_new};
-use crate::leaf::hex;
 
 /// The file of the key in its directory.
 pub const KEY: &str = "log.key";

@@ -29,7 +29,6 @@ mod cipher;
 pub(crate) mod erasing;
 mod error;
 pub(crate) mod expiring;
-mod hex;
 pub(crate) mod keys;
 mod master;
 mod retiring;

@@ -68,7 +68,7 @@ pub use audit::{ActionOutcome, ActionRecorded, Actor, ActorType};
 pub use catalogue::{EventType, TOPICS, Topic, subscribed_by, topics};
 pub use dead_letters::{DeadLettered, Failure, letter_id};
 pub use decode::{DecodeError, Decoded, Trigger, TriggerError, decode, parse_trigger, task_of};
-pub use digest::{hex, json_object_sha256, json_sha256, sha256_hex};
+pub use digest::{hex, json_object_sha256, json_sha256, push_hex, sha256_hex, unhex};
 pub use envelope::{Outgoing, TENANT};
 pub use handoffs::{EscalationLevel, HandoffRequested, HandoffWithdrawn};
 pub use ids::{AgentName, ClaimId, EventName, TaskId, event_id};

@@ -2,10 +2,10 @@
 
 use std::io;
 
+use fte_events::{hex, unhex};
 use fte_tlog::{TileLevel, TilePath};
 
 use super::{ArchiveError, checkpoint_in};
-use crate::leaf::{hex, unhex};
 use crate::verify::{Report, Source, blob_name};
 use crate::witnessing::FILE as WITNESSED;
 

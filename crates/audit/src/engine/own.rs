@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use fte_events::TENANT;
+use fte_events::{TENANT, hex};
 use fte_tlog::VerifierKey;
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use super::index::{Life, Missing};
 use super::state::Published;
 use crate::canonical::canonical;
 use crate::entry::Task;
-use crate::leaf::{Header, Kind, hex};
+use crate::leaf::{Header, Kind};
 
 /// Who writes them.
 pub const SOURCE: &str = "/fte/audit";

@@ -77,7 +77,7 @@ impl State {
         };
         let mut token = [0; 8];
         getrandom::fill(&mut token).map_err(|error| Fault::Refused(format!("no random number for the writer's epoch: {error}")))?;
-        let epoch = format!("{} {}\n", before.saturating_add(1), crate::leaf::hex(&token));
+        let epoch = format!("{} {}\n", before.saturating_add(1), fte_events::hex(&token));
         install(disk, &directory.join("new"), &path, epoch.as_bytes(), Durability::Synced).map_err(Fault::io(&path))?;
         let mut state = Self { directory: directory.to_owned(), epoch, turn: 0, _lock: lock };
         let mut last: Option<Signed> = None;
@@ -219,14 +219,14 @@ pub(super) fn read_note(path: &Path, note: &[u8], keys: &Keys) -> Result<Option<
     let claims = |signature| known.iter().any(|key| key.claims(signature));
     if key.name() != checkpoint.origin || !signed.signatures().iter().any(claims) {
         let signers: Vec<String> =
-            signed.signatures().iter().map(|signature| format!("{}+{}", signature.name, crate::leaf::hex(&signature.id))).collect();
+            signed.signatures().iter().map(|signature| format!("{}+{}", signature.name, fte_events::hex(&signature.id))).collect();
         return Err(Fault::Refused(format!(
             "{} was signed by another key, {}, and this one is {}+{}: restore that key (keys/log.key, or what FTE_AUDIT_KEY_FILE or \
              FTE_AUDIT_KEY_SECRET names), or keys/former.pub if this key followed it, or give this one a log of its own in another directory",
             path.display(),
             signers.join(", "),
             key.name(),
-            crate::leaf::hex(&key.verifier().id()),
+            fte_events::hex(&key.verifier().id()),
         )));
     }
     let (Ok(text), Ok(signers)) = (std::str::from_utf8(note), signed.verify(&known)) else { return Ok(None) };

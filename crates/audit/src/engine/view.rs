@@ -43,7 +43,7 @@ impl Layout {
         self.log(shard).join(tile.to_string())
     }
     pub(super) fn blob(&self, shard: u16, digest: &[u8; 32]) -> PathBuf {
-        let name = leaf::hex(digest);
+        let name = fte_events::hex(digest);
         self.shard(shard).join("blobs").join(&name[..2]).join(name)
     }
     /// That a shard was retired: it is written before the first of its files is removed, and stays.

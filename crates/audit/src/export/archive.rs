@@ -5,10 +5,10 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Component, Path};
 
+use fte_events::hex;
 use sha2::{Digest, Sha256};
 
 use super::ExportError;
-use crate::leaf::hex;
 
 const BLOCK: u64 = 512;
 /// Longest name in a header.

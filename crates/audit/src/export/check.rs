@@ -7,12 +7,13 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use fte_events::hex;
 use fte_tlog::{Policy, ProofFile, leaf_hash};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::{ExportError, FORMAT, Manifest, signed, unchecked};
-use crate::leaf::{self, hex};
+use crate::leaf;
 use crate::trust::policy_of;
 use crate::verify::{Directory, Source};
 

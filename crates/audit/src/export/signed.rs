@@ -1,10 +1,10 @@
 //! The signature under a manifest.
 
+use fte_events::hex;
 use fte_tlog::{KeyAlgorithm, Policy, SignedNote, SignerKey, VerifierKey};
 use sha2::{Digest, Sha256};
 
 use super::{ExportError, FORMAT};
-use crate::leaf::hex;
 
 /// Where the note is.
 const FILE: &str = "manifest.note";

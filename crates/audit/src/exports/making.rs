@@ -5,6 +5,7 @@ use std::io::{self, BufWriter};
 use std::sync::Arc;
 use std::time::Duration;
 
+use fte_events::unhex;
 use fte_tlog::{Policy, TilePath};
 use jiff::Timestamp;
 use serde_json::json;
@@ -15,7 +16,7 @@ use super::{ExportedShard, Failure, Inner, Request};
 use crate::entry::{NewEntry, Position};
 use crate::export::{self, Archive, ENTRIES_MAX, ExportError, Origin};
 use crate::history;
-use crate::leaf::{Header, Kind, unhex};
+use crate::leaf::{Header, Kind};
 use crate::log::{Log, Query};
 use crate::notes::{Note, nameless};
 use crate::verify::Source;

@@ -9,9 +9,9 @@
 
 use axum::http::header::IF_NONE_MATCH;
 use axum::http::{HeaderMap, HeaderName, header};
+use fte_events::hex;
 
 use crate::entry::Entry;
-use crate::leaf::hex;
 
 /// What is replaced every half second, and is the same for all.
 pub(super) const LAST: (HeaderName, &str) = (header::CACHE_CONTROL, "max-age=1");

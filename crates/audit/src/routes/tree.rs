@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use fte_events::unhex;
 use fte_service::Problem;
 use fte_service::extract::{Json, Path, Query};
 use fte_service::keys::Caller;
@@ -18,7 +19,6 @@ use utoipa::{IntoParams, ToSchema};
 use super::view::AuditCheckpoint;
 use super::{App, caching, still_there, unreadable};
 use crate::engine::RETIRED;
-use crate::leaf::unhex;
 use crate::witnessing::Witnessed;
 
 fn not_found(path: &str) -> Problem {

@@ -2,6 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use fte_events::hex;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -10,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::engine::Published;
 use crate::entry::Entry;
-use crate::leaf::{Flag, Kind, hex};
+use crate::leaf::{Flag, Kind};
 
 /// An entry of the audit log.
 #[derive(Debug, Serialize, ToSchema)]

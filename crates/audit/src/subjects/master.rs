@@ -10,12 +10,12 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use fte_events::{hex, unhex};
 use fte_service::Secret;
 use zeroize::Zeroizing;
 
 use super::KeyError;
 use super::cipher::{Key, random_key};
-use super::hex::{hex, unhex};
 use crate::files::{install, sync_parent};
 
 /// Where the next master key stands until it is the one.
@@ -26,7 +26,7 @@ pub(super) fn next_path(path: &Path) -> PathBuf {
 /// The master key and, after a change of it that was cut short, the next one.
 pub(super) fn candidates(path: &Path, secret: Option<&Secret>) -> Result<Vec<(PathBuf, Key)>, KeyError> {
     if let Some(secret) = secret {
-        let key = unhex(secret.expose().trim_end()).ok_or_else(|| KeyError::MasterMalformed { path: PathBuf::from("the secret store") })?;
+        let key = digits(secret.expose()).ok_or_else(|| KeyError::MasterMalformed { path: PathBuf::from("the secret store") })?;
         return Ok(vec![(PathBuf::from("the secret store"), Zeroizing::new(key))]);
     }
     let mut found = Vec::new();
@@ -36,6 +36,11 @@ pub(super) fn candidates(path: &Path, secret: Option<&Secret>) -> Result<Vec<(Pa
         }
     }
     Ok(found)
+}
+
+/// A key from its 64 digits, in whatever case somebody wrote them.
+fn digits(text: &str) -> Option<[u8; 32]> {
+    unhex(&Zeroizing::new(text.trim_end().to_ascii_lowercase()))
 }
 
 fn read(path: &Path) -> Result<Option<Key>, KeyError> {
@@ -49,7 +54,7 @@ fn read(path: &Path) -> Result<Option<Key>, KeyError> {
     if fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o007 != 0) {
         tracing::warn!(path = %path.display(), "everybody on this machine can read the master key of the audit log: take that right away (chmod 600)");
     }
-    let key = unhex(text.trim_end()).ok_or_else(|| KeyError::MasterMalformed { path: path.to_owned() })?;
+    let key = digits(&text).ok_or_else(|| KeyError::MasterMalformed { path: path.to_owned() })?;
     Ok(Some(Zeroizing::new(key)))
 }
 

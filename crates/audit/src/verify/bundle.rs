@@ -111,7 +111,7 @@ fn check_leaf(source: &dyn Source, name: &str, bytes: &[u8], index: u64, byte: u
     match header.payload_ref {
         None => leaf::check_payload(&header, payload).map_err(|error| bad(error.to_string()))?,
         Some(blob) => {
-            let digest = leaf::hex(&blob);
+            let digest = fte_events::hex(&blob);
             let file = blob_name(&digest);
             let read = source.blob(&digest).map_err(|error| Stop::Io(file.clone(), error))?;
             let absent = || Stop::Found(Finding::incomplete(&file, "the payload of this entry is not there").at(index, None));

@@ -5,11 +5,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use fte_events::hex;
 use fte_tlog::{Checkpoint, SignedNote};
 use sha2::{Digest, Sha256};
 
 use crate::files::install;
-use crate::leaf::hex;
 use crate::lock::DirectoryLock;
 
 /// Why a witness cannot remember.

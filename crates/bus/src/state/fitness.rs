@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::{Connection, ETag, Guard, NO_ETAG, Save, StateStore};
@@ -108,9 +108,13 @@ impl Connection {
 
     /// Who wrote the document last, and its version.
     async fn found(&self, key: &str) -> Result<Option<(String, ETag)>, Error> {
+        #[derive(Default, Deserialize)]
+        struct Tried {
+            writer: String,
+        }
         let Some(document) = self.get_one(key).await? else { return Ok(None) };
-        let value: Value = serde_json::from_slice(&document.value).unwrap_or_default();
-        Ok(Some((value["writer"].as_str().unwrap_or_default().to_owned(), document.etag)))
+        let tried: Tried = serde_json::from_slice(&document.value).unwrap_or_default();
+        Ok(Some((tried.writer, document.etag)))
     }
 
     /// Whether the component says what it can do, and ending documents is not among it.

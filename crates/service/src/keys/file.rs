@@ -136,7 +136,7 @@ fn checked(entry: Entry) -> Result<KeyEntry, (&'static str, String)> {
     if !is_name(&name) {
         return Err(("keys.name", expected));
     }
-    let Some(digest) = from_hex(&sha256) else {
+    let Some(digest) = fte_events::unhex(&sha256.to_ascii_lowercase()) else {
         return Err(("keys.sha256", "expected 64 hexadecimal digits: `fte keys new` prints them".to_owned()));
     };
     if roles.is_empty() {
@@ -147,18 +147,6 @@ fn checked(entry: Entry) -> Result<KeyEntry, (&'static str, String)> {
         return Err(("keys.tenant", format!("{expected}, or \"*\" for every tenant")));
     }
     Ok(KeyEntry { name, digest, roles, tenant: (tenant != EVERY).then_some(tenant), rate, expires })
-}
-
-fn from_hex(text: &str) -> Option<[u8; 32]> {
-    let digits = text.as_bytes();
-    let mut bytes = [0; 32];
-    if digits.len() != 64 {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok().filter(|pair| !pair.starts_with('+'))?, 16).ok()?;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! What is no event: recognised when it comes again, and not to be guessed from what the log says of it.
 
+use fte_events::hex;
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::leaf::{Header, hex};
+use crate::leaf::Header;
 use crate::subjects::{Subject, Subjects, SubjectsOptions};
 
 const SECRET: &[u8] = b"pin 4711";

@@ -135,7 +135,7 @@ impl Log {
             files.insert(path.to_string(), bundle);
         }
         for blob in &self.blobs {
-            files.insert(source::blob_name(&crate::leaf::hex(&Header::new(Kind::Event, 0, blob).payload_sha256)), blob.clone());
+            files.insert(source::blob_name(&fte_events::hex(&Header::new(Kind::Event, 0, blob).payload_sha256)), blob.clone());
         }
         Files(files)
     }
