@@ -135,11 +135,6 @@ impl DeadLettered {
             extra: Extra::new(),
         }
     }
-
-    /// Whether the event can be published again: it is here whole, and it is a CloudEvent.
-    pub fn is_replayable(&self) -> bool {
-        self.original_event.as_ref().is_some_and(Value::is_object)
-    }
 }
 
 impl fte_bus::Event for DeadLettered {
@@ -177,9 +172,7 @@ mod tests {
     fn a_letter_holds_its_event_whole_up_to_the_limit() {
         let event = br#"{"id":"1","source":"/x","type":"t","data":{"a":1.5}}"#;
         assert_eq!(letter(event).original_event, Some(serde_json::from_slice(event).unwrap()));
-        assert!(letter(event).is_replayable());
         assert_eq!(letter(b"{no json").original_event, Some("{no json".into()));
-        assert!(!letter(b"{no json").is_replayable());
 
         let limit = vec![b'x'; ORIGINAL_BYTES_MAX];
         assert!(letter(&limit).original_event.is_some());
@@ -193,7 +186,6 @@ mod tests {
         assert_eq!(letter.original_prefix.as_deref(), Some("x".repeat(PREFIX_BYTES_MAX).as_str()));
         assert_eq!(letter.original_size, Some(49_153));
         assert_eq!(letter.original_sha256.as_deref(), Some("c002e842faebc0a10aeeb55c5b73507877638133648f38bb352dba2a17f1eb31"));
-        assert!(!letter.is_replayable());
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub use proof::{
     HashReader, ProofError, TileError, TileHashes, check_consistency, check_inclusion, prove_consistency, prove_inclusion, tree_root,
 };
 pub use proof_file::{ProofFile, ProofFileError};
-pub use tile::{TILE_BYTES, TILE_WIDTH, TileLevel, TilePath, TilePathError, parse_tile, tiles_of_growth, tiles_of_size};
+pub use tile::{TILE_WIDTH, TileLevel, TilePath, TilePathError, parse_tile, tiles_of_growth, tiles_of_size};
 
 /// A decimal number as the formats want it: digits alone, without a leading zero.
 fn decimal(text: &str) -> Option<u64> {

@@ -11,8 +11,6 @@ use crate::hash::Hash;
 
 /// The hashes of a full tile.
 pub const TILE_WIDTH: u16 = 256;
-/// The bytes of a full tile.
-pub const TILE_BYTES: usize = 8192;
 
 /// Which row of tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

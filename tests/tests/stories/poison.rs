@@ -3,6 +3,7 @@
 use fte_testkit::eventually;
 use serde_json::{Value, json};
 
+use crate::trail::settled;
 use crate::world::{Fte, echo};
 
 async fn letters(fte: &Fte) -> Vec<Value> {
@@ -64,13 +65,50 @@ async fn a_letter_is_replayed_once_and_audited() {
     .await;
     let id = letter["id"].as_str().unwrap();
     let api = fte.api();
-    let replayed = api.post(&format!("/v1/dead-letters/{id}/replay"), &json!({})).await.unwrap();
-    assert!(replayed.status.is_success(), "{}", replayed.text());
-    eventually(|| async {
-        let page: Value = api.get("/v1/audit/entries?action=deadletter.replayed").await.unwrap().expect_status(200).json();
-        if page["items"].as_array().unwrap().len() == 1 { Ok(()) } else { Err(page) }
+    let replay = async || api.post(&format!("/v1/dead-letters/{id}/replay"), &json!({})).await.unwrap().expect_status(200).json::<Value>();
+    let replayed = replay().await;
+    assert_eq!(replay().await, replayed, "asked for once more it is the same replay");
+    // It is as unreadable as before: the replay has a letter of its own, and nobody else has one more of either.
+    let found = eventually(|| async {
+        let found = letters(&fte).await;
+        if found.iter().filter(|letter| letter["consumer"] == "fte-runner").count() >= 2 { Ok(found) } else { Err(found) }
     })
     .await;
+    let mut by_consumer = std::collections::BTreeMap::<&str, usize>::new();
+    found.iter().for_each(|letter| *by_consumer.entry(letter["consumer"].as_str().unwrap()).or_default() += 1);
+    assert!(by_consumer.iter().all(|(consumer, count)| *count == if *consumer == "fte-runner" { 2 } else { 1 }), "{found:?}");
+    let recorded = eventually(|| async {
+        let page: Value = api.get("/v1/audit/entries?action=deadletter.replayed").await.unwrap().expect_status(200).json();
+        if page["items"].as_array().unwrap().is_empty() { Err(page) } else { Ok(page) }
+    })
+    .await;
+    assert_eq!(recorded["items"].as_array().unwrap().len(), 1, "{recorded}");
+}
+
+#[tokio::test]
+async fn a_request_that_was_given_up_is_done_once_when_it_is_replayed() {
+    let fte = Fte::start().await;
+    // As the runner's own letter would be after it had failed five times over a request that is in order.
+    let request = fte_testkit::cloud_event(&fte_testkit::request("do it now"));
+    let failure = fte_events::Failure::new("panicked", "it panicked");
+    let body = request.to_bytes().unwrap();
+    let letter = fte_events::DeadLettered::new("fte.triggers.inbound", &body, failure, 5, jiff::Timestamp::now(), "fte-runner");
+    let id = fte_events::letter_id("fte-runner", &body).to_string();
+    let letter = json!({"specversion": "1.0", "id": id, "source": "/fte/runner", "type": "fte.event.dead-lettered", "data": letter});
+    fte.publish("fte.deadletter.runner", &letter).await;
+    eventually(|| async {
+        let found = letters(&fte).await;
+        if found.iter().any(|letter| letter["id"] == *id) { Ok(()) } else { Err(found) }
+    })
+    .await;
+    let api = fte.api();
+    let replay = async || api.post(&format!("/v1/dead-letters/{id}/replay"), &json!({})).await.unwrap().expect_status(200).json::<Value>();
+    let (one, other) = tokio::join!(replay(), replay());
+    assert_eq!(one, other, "twice at once it is one replay");
+    let task = one["task_id"].as_str().unwrap();
+    assert_eq!(fte.result(task).await["result"]["echo"], "do it now");
+    let trail = settled(&fte.doors(), &[task.to_owned()]).await;
+    assert_eq!((trail[task].results.len(), trail[task].claimed.len()), (1, 1));
 }
 
 /// An object that a common parser takes for the JSON in its text, so many times within itself, each within so many lists.

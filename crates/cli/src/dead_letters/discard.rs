@@ -16,6 +16,6 @@ pub(crate) struct Discard {
 impl Discard {
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
         let answer = client.post(&path(&self.id, "/discard"), None::<&()>, &[]).await?;
-        if output.json { output.answer(&answer.body) } else { output.line(format!("{}  discarded", printable(&self.id))) }
+        if output.json { output.answer(&answer.body) } else { output.line(format!("{} is discarded", printable(&self.id))) }
     }
 }

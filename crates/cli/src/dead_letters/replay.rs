@@ -27,7 +27,7 @@ impl Replay {
             return output.answer(&answer.body);
         }
         let replayed: Replayed = answer.json()?;
-        let task = replayed.task_id.map(|task| format!("  as task {task}")).unwrap_or_default();
-        output.line(format!("{}  replayed{}", printable(&self.id), printable(&task)))
+        let task = replayed.task_id.map(|task| format!("; its task: {task}")).unwrap_or_default();
+        output.line(format!("{} is replayed{}", printable(&self.id), printable(&task)))
     }
 }

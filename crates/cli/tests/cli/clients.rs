@@ -177,8 +177,8 @@ async fn dead_letters_are_listed_shown_replayed_and_discarded() {
     assert!(ran.out.contains("L1  2026-01-02T09:15:02Z  runner  t      open    bad: no"), "{}", ran.out);
     let ran = fte(&fake.url, &["dead-letters", "show", "L1"]).await;
     assert!(ran.code == 0 && ran.out.contains(r#""code": "bad""#), "{ran:?}");
-    fte(&fake.url, &["dead-letters", "replay", "L1"]).await.check(0, "L1  replayed  as task T2");
-    fte(&fake.url, &["dead-letters", "discard", "L1"]).await.check(0, "L1  discarded");
+    fte(&fake.url, &["dead-letters", "replay", "L1"]).await.check(0, "L1 is replayed; its task: T2");
+    fte(&fake.url, &["dead-letters", "discard", "L1"]).await.check(0, "L1 is discarded");
     assert_eq!(fte(&fake.url, &["dead-letters", "replay", "L2"]).await.code, 3);
 }
 
