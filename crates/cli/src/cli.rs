@@ -49,7 +49,7 @@ pub(crate) struct Instance {
 
 impl Instance {
     fn target(&self, hints: &Hints) -> Result<Target, Error> {
-        Ok(Target { hints: hints.clone(), ..Target::new(&self.url, self.api_key.as_deref())? })
+        Ok(Target::new(&self.url, self.api_key.as_deref())?.with_hints(hints.clone()))
     }
 
     pub(crate) fn client(&self, hints: &Hints) -> Result<Client, Error> {

@@ -1,7 +1,10 @@
 //! The HTTP client of the commands: one instance, one key, every call bounded in time and size.
 //!
-//! It speaks plain HTTP, as the default build has no TLS: instances listen on loopback, and a remote one is reached through a tunnel.
+//! Instances listen on loopback and speak plain HTTP; one behind a gateway is reached by https.
 
+mod tls;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,9 +12,11 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue,
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rustls::ClientConfig;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -25,9 +30,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Where an instance is, and who asks.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
-    /// `http://host:port`, without a slash at its end.
+    /// `http://host:port` or `https://host`, without a slash at its end.
     pub(crate) base: String,
-    /// `host:port`, for the `Host` header and to connect to.
+    /// `host:port`, for the `Host` header and to connect to; without the port where that is the usual one of https.
     pub(crate) authority: String,
     /// What precedes `/v1`, mostly nothing.
     pub(crate) prefix: String,
@@ -35,6 +40,8 @@ pub(crate) struct Target {
     pub(crate) authorization: Option<HeaderValue>,
     /// How to name it in a command.
     pub(crate) hints: Hints,
+    /// Where it is reached by https: who vouches for it.
+    tls: Option<Arc<ClientConfig>>,
 }
 
 impl Target {
@@ -42,18 +49,18 @@ impl Target {
         let wrong =
             |why: &str| Error::usage(format!("{url:?} is not the URL of an instance: {why}"), "write it like http://127.0.0.1:8080");
         let uri: Uri = url.trim_end_matches('/').parse().map_err(|_| wrong("it does not parse"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => {
-                return Err(Error::usage(
-                    format!("{url} needs TLS, which this build does not have"),
-                    "make a tunnel (`ssh -L 8080:127.0.0.1:8080 host`) and use http://127.0.0.1:8080",
-                ));
-            }
-            _ => return Err(wrong("it does not begin with http://")),
-        }
+        let is_https = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(wrong("it begins neither with http:// nor with https://")),
+        };
         let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| wrong("it has no host"))?;
-        let authority = format!("{host}:{}", uri.port_u16().unwrap_or(80));
+        let tls = if is_https { Some(Arc::new(tls::config(url)?)) } else { None };
+        let authority = match uri.port_u16() {
+            // As browsers do: gateways choose by the name alone.
+            None if is_https => host.to_owned(),
+            port => format!("{host}:{}", port.unwrap_or(80)),
+        };
         let authorization = match api_key.filter(|key| !key.is_empty()) {
             None => None,
             Some(key) => {
@@ -64,7 +71,16 @@ impl Target {
             }
         };
         let prefix = uri.path().trim_end_matches('/').to_owned();
-        Ok(Self { base: format!("http://{authority}{prefix}"), authority, prefix, authorization, hints: Hints::default() })
+        let base = format!("{}://{authority}{prefix}", if is_https { "https" } else { "http" });
+        Ok(Self { base, authority, prefix, authorization, hints: Hints::default(), tls })
+    }
+
+    pub(crate) fn with_hints(self, hints: Hints) -> Self {
+        Self { hints, ..self }
+    }
+
+    pub(crate) fn is_https(&self) -> bool {
+        self.tls.is_some()
     }
 }
 
@@ -85,7 +101,7 @@ impl Answer {
 /// A connection pool to one instance.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    pool: Pool<HttpConnector, Full<Bytes>>,
+    pool: Pool<HttpsConnector<HttpConnector>, Full<Bytes>>,
     target: Target,
 }
 
@@ -94,6 +110,9 @@ impl Client {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        connector.enforce_http(false);
+        let tls = target.tls.as_deref().cloned().unwrap_or_else(tls::none);
+        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().wrap_connector(connector);
         Self { pool: Pool::builder(TokioExecutor::new()).build(connector), target }
     }
 
@@ -102,7 +121,7 @@ impl Client {
         let Target { authorization, hints, base, .. } = self.target.clone();
         let there = Target::new(url, None)?;
         let authorization = authorization.filter(|_| there.base == base);
-        Ok(Self { target: Target { authorization, hints, ..there }, ..self.clone() })
+        Ok(Self::new(Target { authorization, ..there.with_hints(hints) }))
     }
 
     pub(crate) fn base(&self) -> &str {
@@ -251,14 +270,16 @@ mod tests {
     use crate::error::Exit;
 
     #[test]
-    fn only_plain_http_urls_are_taken_and_tls_is_named() {
+    fn urls_of_http_and_https_are_taken_and_no_others() {
         let target = Target::new("http://localhost:8080/fte/", None).unwrap();
         assert_eq!((target.base.as_str(), target.prefix.as_str()), ("http://localhost:8080/fte", "/fte"));
         assert_eq!(Target::new("http://[::1]", None).unwrap().authority, "[::1]:80");
-        for url in ["https://host", "localhost:8080", "ftp://host", "http://", ""] {
+        let target = Target::new("https://fte.example.com/", None).unwrap();
+        assert_eq!((target.base.as_str(), target.authority.as_str()), ("https://fte.example.com", "fte.example.com"));
+        assert_eq!(Target::new("https://host:8443", None).unwrap().base, "https://host:8443");
+        for url in ["localhost:8080", "ftp://host", "http://", ""] {
             assert_eq!(Target::new(url, None).unwrap_err().exit(), Exit::Usage, "{url}");
         }
-        assert!(Target::new("https://host", None).unwrap_err().text(&Hints::default()).contains("TLS"));
     }
 
     #[test]

@@ -238,7 +238,7 @@ impl Up {
         } else if !self.quiet {
             output.note(banner::text(place, callers));
             let hints = Hints::new(place.is_elsewhere().then(|| place.api.clone()));
-            let target = Target { hints, ..Target::new(&place.api, ProcessEnv.get("FTE_API_KEY").as_deref())? };
+            let target = Target::new(&place.api, ProcessEnv.get("FTE_API_KEY").as_deref())?.with_hints(hints);
             return Ok(waiting::tell(Client::new(target), output).await);
         }
         std::future::pending().await

@@ -39,6 +39,12 @@ pub(super) struct Requests {
 
 impl Requests {
     pub(super) fn new(target: &Target, agent: &str, payload_bytes: usize) -> Result<Self, Error> {
+        if target.is_https() {
+            return Err(Error::usage(
+                "`fte bench` measures an instance, not TLS",
+                "give it the address behind the gateway, as http://127.0.0.1:8080",
+            ));
+        }
         let host = HeaderValue::from_str(&target.authority)
             .map_err(|_| Error::usage(format!("{} cannot be sent as Host", target.authority), "use a plain host name"))?;
         let mut get_headers = HeaderMap::new();

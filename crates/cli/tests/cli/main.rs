@@ -12,4 +12,5 @@ mod help;
 mod records;
 mod run;
 mod sidecar;
+mod tls;
 mod up;
