@@ -24,6 +24,12 @@ pub(crate) fn subscribed(topic: &str) {
     drop(InFlight::start(topic, 0));
 }
 
+/// Likewise those of a topic that is published on: where no event arrives from the start on, the share of repeats has something to be a share of.
+pub(crate) fn publishes(topic: &str) {
+    produced(topic, 0);
+    publish_retries(topic, 0);
+}
+
 pub(crate) fn produced(topic: &str, count: usize) {
     metrics::counter!(PRODUCED, "topic" => topic.to_owned()).increment(count as u64);
 }
@@ -66,7 +72,29 @@ impl Drop for InFlight {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Outcome, SubscribeOptions, Subscriptions};
+    use std::future::{Future as _, poll_fn};
+    use std::pin::pin;
+    use std::task::Poll;
+
+    use crate::{Message, Outcome, PublishOptions, Publisher, Sidecar, SidecarConfig, SubscribeOptions, Subscriptions};
+
+    #[test]
+    fn a_topic_is_counted_from_0_when_the_first_event_is_on_its_way() {
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        metrics::with_local_recorder(&recorder, || {
+            runtime.block_on(async {
+                let sidecar = Sidecar::new(SidecarConfig::at_port(9)).unwrap();
+                let publisher = Publisher::new(sidecar, "/shop", PublishOptions::default());
+                let mut sent = pin!(publisher.send(Message { topic: "orders".into(), key: None, body: "{}".into() }));
+                assert!(poll_fn(|context| Poll::Ready(sent.as_mut().poll(context).is_pending())).await);
+            });
+        });
+        let text = recorder.handle().render();
+        for series in ["kf_messages_produced_total{topic=\"orders\"} 0", "kf_publish_retries_total{topic=\"orders\"} 0"] {
+            assert!(text.lines().any(|line| line == series), "{series} is not in\n{text}");
+        }
+    }
 
     #[test]
     fn a_subscription_is_counted_from_0_before_anything_is_delivered() {

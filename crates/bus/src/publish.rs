@@ -168,6 +168,7 @@ impl Publisher {
             topic: Arc::clone(topic),
             obstacles: inner.obstacles.clone(),
         };
+        metrics::publishes(topic);
         let new = Lanes((0..inner.options.lanes.max(1)).map(|_| sender.clone().lane()).collect());
         let lane = new.of(message);
         lanes.insert(Arc::clone(topic), new);

@@ -87,6 +87,7 @@ fn status_label(status: StatusCode) -> &'static str {
         409 => "409",
         413 => "413",
         422 => "422",
+        429 => "429",
         500 => "500",
         503 => "503",
         code => match code / 100 {

@@ -66,7 +66,9 @@ impl Object {
 }
 
 /// Everything of one case, by its id.
-pub(crate) fn render(case: &str) -> BTreeMap<String, Object> {
+pub(crate) type Rendered = BTreeMap<String, Object>;
+
+pub(crate) fn render(case: &str) -> Rendered {
     let out = helm(&["template", "fte"], &["--values", &values(case)]);
     assert!(out.status.success(), "{case}: {}", String::from_utf8_lossy(&out.stderr));
     let text = String::from_utf8(out.stdout).unwrap();

@@ -7,14 +7,18 @@
 #![expect(clippy::unwrap_used, reason = "a test that fails here shows where")]
 
 mod alerts;
+mod calls;
 mod catalogue;
 mod chart;
 mod closed_loop;
 mod environment;
 mod image;
+mod kafka;
+mod keys;
 mod matrix;
 mod nginx;
 mod pods;
 mod routes;
 mod sandboxes;
 mod schemas;
+mod secrets;

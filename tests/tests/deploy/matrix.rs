@@ -62,6 +62,9 @@ fn values_that_would_lose_or_open_something_are_refused() {
         ("services: {runer: {replicas: 2}}", "runer"),
         ("kafka: {auth: {type: password}}", "/kafka/auth/type"),
         ("kafka: {auth: {mechanism: PLAIN}}", "/kafka/auth/mechanism"),
+        ("kafka: {auth: {type: mtls, ca: public}}", "/kafka/auth/ca"),
+        ("kafka: {auth: {type: scram, secrets: {fte-runner: a}}}", "fte-runner"),
+        ("kafka: {auth: {secrets: {runner: a}}}", "/kafka/auth/secrets"),
         ("kafka: {brokers: 'kafka 9092'}", "/kafka/brokers"),
         ("route: {kind: httproute, hosts: [a.example.com]}", "/route/gateway/name"),
         ("artifacts: {kind: s3}", "/artifacts/s3/bucket"),
@@ -77,6 +80,10 @@ fn values_that_would_lose_or_open_something_are_refused() {
         ("sandboxes: {enabled: yes please}", "/sandboxes/enabled"),
         ("sandboxes: {enabled: true, namespace: ''}", "/sandboxes/namespace"),
         ("sandboxes: {enabled: true, verbs: ['*']}", "verbs"),
+        ("agents: {secrets: [API_KEY]}", "/agents/secrets/0"),
+        ("services: {audit: {keys: {log: LOG}}}", "/services/audit/keys/log"),
+        ("services: {status: {keys: {log: log}}}", "keys"),
+        ("alerts: {enabled: true}", "alerts.enabled needs monitoring.enabled"),
         ("securityContext: {}", "securityContext"),
     ];
     for (values, expected) in refused {

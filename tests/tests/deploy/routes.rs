@@ -94,6 +94,19 @@ fn a_gateway_takes_every_route_to_its_service() {
     }
 }
 
+/// Live streams have no end; a wait for a result, and an export of the audit log, take longer than a gateway's usual limit.
+#[test]
+fn a_gateway_does_not_cut_what_takes_long() {
+    let rendered = render("secured");
+    let mut unlimited = Vec::new();
+    for rule in rendered["HTTPRoute/fte"].value["spec"]["rules"].as_array().unwrap() {
+        if rule.pointer("/timeouts/request").is_some_and(|limit| limit == "0s") {
+            unlimited.push(text(rule, "backendRefs/0/name"));
+        }
+    }
+    assert_eq!(unlimited, ["fte-status", "fte-audit"]);
+}
+
 #[test]
 fn the_nginx_behind_an_ingress_takes_every_route_to_its_service() {
     let services = SERVICES.into_iter().map(|service| (service.to_owned(), answering(service))).collect();

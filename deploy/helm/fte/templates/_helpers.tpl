@@ -1,7 +1,8 @@
-{{/* What is fixed about each service, whatever the values say. A workload with a volume of its own is a StatefulSet; `topic` is what KEDA counts. */}}
+{{/* What is fixed about each service, whatever the values say. A workload with a volume of its own is a StatefulSet; `callers` may ask it by Dapr's service
+invocation, each for these paths: the runner says which of its queues are full, and where a task stands. */}}
 {{- define "fte.facts" -}}
 intake: {appPort: 7401, state: true, volume: false}
-runner: {appPort: 7402, state: true, volume: true, topic: fte.triggers.inbound}
+runner: {appPort: 7402, state: true, volume: true, callers: {intake: /pool/full, status: "/pool/tasks/*"}}
 {{- if eq .Values.services.status.database "postgresql" }}
 status: {appPort: 7403, state: false, volume: false}
 {{- else }}
@@ -61,6 +62,15 @@ audit: {appPort: 7404, state: false, volume: true, replicas: 1}
 {{- join ";" $apps }}
 {{- end }}
 
+{{/* The topics that bring a service work, which is what KEDA counts: requests, and what agents hand on. (list . "runner") */}}
+{{- define "fte.workTopics" -}}
+{{- $topics := list }}
+{{- range include "fte.topics" (index . 0) | fromJsonArray }}
+{{- if and (has (index $ 1) .subscribers) (or (eq .name "fte.triggers.inbound") (hasPrefix "fte.handoffs." .name)) }}{{ $topics = append $topics .name }}{{ end }}
+{{- end }}
+{{- toJson $topics }}
+{{- end }}
+
 {{- define "fte.image" -}}
 {{- with .Values.image -}}
 {{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
@@ -112,30 +122,60 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
-{{/* Which Kafka user: metadata of the component. */}}
+{{/* The secret of a service's Kafka user. (list . "runner") */}}
+{{- define "fte.kafkaSecret" -}}
+{{- $auth := (index . 0).Values.kafka.auth }}
+{{- get $auth.secrets (index . 1) | default $auth.secret }}
+{{- end }}
+
+{{/* The component by which a service speaks to Kafka. Its name is that of an object, so users of their own take components of their own. (list . "runner") */}}
+{{- define "fte.pubsub" -}}
+{{- (index . 0).Values.kafka.auth.secrets | empty | ternary "pubsub" (printf "pubsub-%s" (index . 1)) }}
+{{- end }}
+
+{{/* Which Kafka user: metadata of the component. (list . "secret-of-the-user") */}}
 {{- define "fte.kafkaAuth" -}}
-{{- with .Values.kafka.auth }}
+{{- $secret := index . 1 }}
+{{- with (index . 0).Values.kafka.auth }}
 {{- if eq .type "none" }}
 - {name: authType, value: none}
-{{- else if eq .type "scram" }}
-- {name: authType, value: password}
-- {name: saslMechanism, value: {{ .mechanism | quote }}}
-- name: saslUsername
-  secretKeyRef: {name: {{ .secret }}, key: username}
-- name: saslPassword
-  secretKeyRef: {name: {{ .secret }}, key: password}
-- name: caCert
-  secretKeyRef: {name: {{ .secret }}, key: ca.crt}
-{{- else }}
+{{- else if eq .type "mtls" }}
 - {name: authType, value: mtls}
 - name: clientCert
-  secretKeyRef: {name: {{ .secret }}, key: user.crt}
+  secretKeyRef: {name: {{ $secret }}, key: user.crt}
 - name: clientKey
-  secretKeyRef: {name: {{ .secret }}, key: user.key}
+  secretKeyRef: {name: {{ $secret }}, key: user.key}
+{{- else }}
+- {name: authType, value: password}
+- {name: saslMechanism, value: {{ eq .type "plain" | ternary "PLAINTEXT" .mechanism | quote }}}
+- name: saslUsername
+  secretKeyRef: {name: {{ $secret }}, key: username}
+- name: saslPassword
+  secretKeyRef: {name: {{ $secret }}, key: password}
+{{- end }}
+{{- if and (ne .type "none") (ne .ca "public") }}
 - name: caCert
-  secretKeyRef: {name: {{ .secret }}, key: ca.crt}
+  secretKeyRef: {name: {{ .caSecret | default $secret }}, key: ca.crt}
 {{- end }}
 {{- end }}
+{{- end }}
+
+{{/* Keys of the audit log that are given: the file of each, and its secret. */}}
+{{- define "fte.auditKeys" -}}
+{{- range $file, $secret := dict "log.key" .Values.services.audit.keys.log "log.next.key" .Values.services.audit.keys.next "master.key" .Values.services.audit.keys.master }}
+{{- if $secret }}
+{{ $file }}: {{ $secret }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* A volume as Kubernetes itself would mount it into each container, with a token of the pod's own account. */}}
+{{- define "fte.kubernetesToken" -}}
+projected:
+  sources:
+    - serviceAccountToken: {path: token, expirationSeconds: 3607}
+    - configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: ca.crt}]}
+    - downwardAPI: {items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]}
 {{- end }}
 
 {{/* Where artifacts are kept: the same for runner and status. */}}
