@@ -93,16 +93,17 @@ impl Service {
         }
     }
 
-    /// Work that goes on as long as the process and rests on the state store: it begins once the store was tried and can be worked with, and until then the service
-    /// is not ready. One that cannot ends the process, with what to do: whatever was written to it would be a promise that nobody keeps.
+    /// Work that goes on as long as the process and rests on the state store: it begins once the store was tried and can be worked with. One that cannot ends the
+    /// process, with what to do: whatever was written to it would be a promise that nobody keeps. The service is not ready before the store was asked; one that is away
+    /// then is no reason, since what does not need it can be done.
     pub fn on_state(&mut self, bus: &Bus, work: impl Future<Output = Result<(), ServiceError>> + Send + 'static) {
-        let (store, sidecar, is_fit) = (bus.state.clone(), Readiness::sidecar(&bus.sidecar), Arc::new(AtomicBool::new(false)));
-        let found = Arc::clone(&is_fit);
+        let (store, sidecar, was_asked) = (bus.state.clone(), Readiness::sidecar(&bus.sidecar), Arc::new(AtomicBool::new(false)));
+        let asked = Arc::clone(&was_asked);
         self.checks.push((
             "statestore",
             check(move || {
-                let fit = found.load(Ordering::Relaxed);
-                async move { if fit { Ok(()) } else { Err("it was not tried yet whether the state store can be worked with".to_owned()) } }
+                let asked = asked.load(Ordering::Relaxed);
+                async move { if asked { Ok(()) } else { Err("it was not tried yet whether the state store can be worked with".to_owned()) } }
             }),
         ));
         self.background.push(Box::pin(async move {
@@ -112,9 +113,10 @@ impl Service {
                     Ok(fitness) => break fitness?,
                     Err(error) => tracing::debug!(error = %chain(&error), "the state store cannot be tried yet"),
                 }
+                was_asked.store(true, Ordering::Relaxed);
                 tokio::time::sleep(LOOK_EVERY).await;
             }
-            is_fit.store(true, Ordering::Relaxed);
+            was_asked.store(true, Ordering::Relaxed);
             work.await
         }));
     }

@@ -342,8 +342,9 @@ async fn a_state_store_that_cannot_be_worked_with_ends_the_process_before_its_wo
 }
 
 #[tokio::test]
-async fn work_on_the_state_store_begins_once_it_could_be_tried_and_until_then_nothing_is_ready() {
+async fn work_on_the_state_store_begins_once_it_was_tried_and_one_that_is_away_does_not_keep_the_service_from_being_ready() {
     let sidecar = FakeSidecar::start().await;
+    let held = sidecar.hold(fte_testkit::Call::Write);
     sidecar.always(fte_testkit::Call::Write, Some(fte_testkit::Fault::Refuse(500)));
     let (settings, begun) = (settings(&sidecar, &[]), Arc::new(Notify::new()));
     let bus = Bus::connect(&settings, "test").unwrap();
@@ -359,7 +360,9 @@ async fn work_on_the_state_store_begins_once_it_could_be_tried_and_until_then_no
     eventually(|| async { if sidecar.calls(fte_testkit::Call::Write) > 0 { Ok(()) } else { Err("not tried") } }).await;
     let not_ready: Value = running.api.get("/ready").await.unwrap().expect_status(503).json();
     assert!(not_ready["checks"].to_string().contains("test/statestore"), "{not_ready}");
+    drop(held);
+    eventually(|| async { if running.api.get("/ready").await.unwrap().status == 200 { Ok(()) } else { Err("not ready") } }).await;
+    tokio::time::timeout(Duration::ZERO, begun.notified()).await.expect_err("it cannot be worked with yet");
     sidecar.heal();
     begun.notified().await;
-    eventually(|| async { if running.api.get("/ready").await.unwrap().status == 200 { Ok(()) } else { Err("not ready") } }).await;
 }
