@@ -48,7 +48,7 @@ struct Decision<'a> {
 
 impl Approve {
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
-        let approver = self.approver.or_else(input::logged_in);
+        let approver = self.approver.or_else(input::logged_in).or_else(input::own_user);
         let decision = Decision {
             approved: !self.reject,
             question: self.question,
