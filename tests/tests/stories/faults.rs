@@ -175,7 +175,7 @@ async fn answer(mut tcp: TcpStream, seen: &Mutex<Vec<String>>) -> std::io::Resul
     let call: Value = serde_json::from_slice(&body).unwrap();
     let method = call["method"].as_str().unwrap_or_default();
     let text = call["params"]["message"]["parts"][0]["text"].as_str();
-    let task = text.or(call["params"]["id"].as_str()).unwrap_or_default().to_owned();
+    let task = text.or_else(|| call["params"]["id"].as_str()).unwrap_or_default().to_owned();
     seen.lock().unwrap().push(format!("{method} {task}"));
     let rpc = |result: Value| json!({ "jsonrpc": "2.0", "id": call["id"], "result": result }).to_string();
     let event = |result: Value| format!("data: {}\n\n", rpc(result));

@@ -5,7 +5,7 @@ use std::path::Path;
 use fte_testkit::{Dir, eventually, eventually_within};
 use serde_json::json;
 
-use crate::parts::{Parts, Way};
+use crate::parts::{Part, Parts, Way};
 use crate::trail::settled;
 use crate::world::{LOAD_PATIENCE, look, post, result};
 
@@ -37,6 +37,12 @@ fn agents_alive(named: &Path) -> Vec<u32> {
     pids.filter(is_one).collect()
 }
 
+/// Kills it, and nobody listens in its place.
+async fn kill(runner: &mut Part) {
+    runner.daemon.kill().await;
+    runner.between.as_mut().unwrap().cut().await;
+}
+
 #[tokio::test]
 async fn a_runner_frozen_past_its_lease_ends_its_agents_when_it_goes_on_and_what_it_held_does_not_count() {
     let dir = Dir::new();
@@ -49,7 +55,7 @@ async fn a_runner_frozen_past_its_lease_ends_its_agents_when_it_goes_on_and_what
     let doors = parts.doors();
 
     // The first one has both tasks, for it is alone; then its peer comes.
-    parts.runners[1].daemon.kill().await;
+    kill(&mut parts.runners[1]).await;
     let mut tasks = Vec::new();
     for task in ["answer", "stay"] {
         tasks.push(post(&doors.intake, json!({ "task": task })).await);
@@ -67,6 +73,7 @@ async fn a_runner_frozen_past_its_lease_ends_its_agents_when_it_goes_on_and_what
     let first = agents_alive(&signs);
     assert_eq!(first.len(), 2);
     parts.runners[1].kill_and_restart().await;
+    parts.runners[1].between.as_mut().unwrap().mend().await;
 
     // It stands still, and its sidecar finds it dead.
     parts.runners[0].daemon.freeze();
@@ -92,7 +99,7 @@ async fn a_runner_frozen_past_its_lease_ends_its_agents_when_it_goes_on_and_what
     })
     .await;
     parts.runners[0].ready().await;
-    parts.runners[1].daemon.kill().await;
+    kill(&mut parts.runners[1]).await;
     let next = post(&doors.intake, json!({ "task": "answer" })).await;
     assert_eq!(result(&doors.status, &next).await["result"], "second");
 
