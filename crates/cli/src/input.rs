@@ -49,6 +49,17 @@ pub(crate) fn logged_in() -> Option<String> {
     ["USER", "LOGNAME"].into_iter().find_map(|name| ProcessEnv.get(name))
 }
 
+/// Who this process runs as, by the system's list of users: in a container often nothing else says who somebody is.
+pub(crate) fn own_user() -> Option<String> {
+    let own = rustix::process::getuid().as_raw().to_string();
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    users.lines().find_map(|user| {
+        let mut fields = user.split(':');
+        let (name, uid) = (fields.next()?, fields.nth(1)?);
+        (uid == own && !name.is_empty()).then(|| name.to_owned())
+    })
+}
+
 /// A JSON object.
 pub(crate) fn object(text: &str) -> Result<Map<String, Value>, String> {
     match serde_json::from_str(text) {

@@ -1,9 +1,13 @@
 //! An agent that speaks the Agent Client Protocol, through the whole program: behind walls as any other, its commands too, and a person decides.
 
+use std::path::Path;
+use std::process::Command;
+
 use fte_testkit::{Dir, FteProcess, built_binary, eventually};
 use serde_json::{Value, json};
 
-use crate::world::{in_status, post, result, told};
+use crate::trail::settled;
+use crate::world::{Fte, in_status, post, result, told};
 
 const AGENTS: &str = r#"
     [agents.coder]
@@ -80,7 +84,7 @@ async fn a_parked_session_goes_on_by_its_id_after_a_crash_and_a_new_one_begins_w
     process.restart().await;
     let api = process.api();
     for task in &tasks {
-        api.post(&format!("/v1/tasks/{task}/approval"), &json!({ "approved": true })).await.unwrap().expect_status(200);
+        api.post(&format!("/v1/tasks/{task}/approval"), &json!({ "approved": true, "approver": "ada" })).await.unwrap().expect_status(200);
     }
     let goes_on = "This session was interrupted";
     for (task, attempt, opened, prompt) in [
@@ -101,4 +105,27 @@ async fn a_parked_session_goes_on_by_its_id_after_a_crash_and_a_new_one_begins_w
     let forgot =
         |event: &Value| event["data"]["details"]["log"].to_string().contains("cannot be taken up again, a new one begins: no such session");
     told(&api, &tasks[1], forgot).await;
+}
+
+/// Written by others, on another implementation of the protocol than ours: it answers as ELIZA did in 1966.
+#[tokio::test]
+async fn an_agent_that_others_wrote_works_behind_the_same_walls() {
+    let fetch = || Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("acp/tools")).output().unwrap();
+    let fetched = tokio::task::spawn_blocking(fetch).await.unwrap();
+    let words = String::from_utf8_lossy(&fetched.stderr);
+    assert!(fetched.status.success(), "tests/acp/tools needs cargo and npm, and a way to their registries: {words}");
+    let eliza = Path::new(std::str::from_utf8(&fetched.stdout).unwrap().trim()).join("bin/elizacp");
+    let command = json!([eliza, "--deterministic", "acp"]);
+    let fte = Fte::with_agents(&format!("[agents.eliza]\nkind = \"acp\"\ncommand = {command}\n"), &[]).await;
+    let mut tasks = Vec::new();
+    for task in ["I am unhappy about my mother", "I dreamed of a full queue"] {
+        tasks.push(fte.post(json!({ "task": task })).await);
+    }
+    for (task, word) in tasks.iter().zip(["mother", "dream"]) {
+        let end = fte.result(task).await;
+        assert_eq!(end["status"], "completed", "{end}");
+        let said = end["result"].as_str().unwrap().to_lowercase();
+        assert!(said.contains(word), "it takes up what it is told: {said}");
+    }
+    settled(&fte.doors(), &tasks).await;
 }

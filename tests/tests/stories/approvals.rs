@@ -26,6 +26,24 @@ async fn a_yes_lets_the_task_run_and_a_second_yes_changes_nothing() {
 }
 
 #[tokio::test]
+async fn nobody_decides_without_a_name() {
+    let fte = Fte::start().await;
+    let task = fte.post(json!({ "task": "spend money", "require_approval": true })).await;
+    fte.in_status(&task, "awaiting_approval").await;
+    let path = format!("/v1/tasks/{task}/approval");
+    for nobody in [json!({ "approved": true }), json!({ "approved": true, "approver": "" }), json!({ "approved": false, "approver": "  " })]
+    {
+        let answer = fte.api().post(&path, &nobody).await.unwrap().expect_status(422);
+        assert_eq!(answer.problem_code(), "approver_missing");
+        assert!(answer.text().contains("--as") && answer.json::<Value>()["errors"][0]["pointer"] == "/approver", "{}", answer.text());
+    }
+    assert_eq!(fte.in_status(&task, "awaiting_approval").await["approval"]["question"], 1, "nothing was decided");
+    decide(&fte, &task, true).await.expect_status(200);
+    let granted = crate::trail::actions(&fte.api(), &task, "approval.granted", 1).await;
+    assert_eq!(granted[0]["event"]["data"]["actor"], json!({ "type": "user", "id": "ada" }), "{granted:?}");
+}
+
+#[tokio::test]
 async fn a_no_ends_the_task() {
     let fte = Fte::start().await;
     let task = fte.post(json!({ "task": "spend money", "require_approval": true })).await;

@@ -60,7 +60,11 @@ async fn a_no_to_an_agent_that_crashed_meanwhile_is_the_end() {
             if shown["attempt"] == 2 || shown["status"] == "completed" { Ok(()) } else { Err(shown.to_string()) }
         })
         .await;
-        let answer = fte.api().post(&format!("/v1/tasks/{task}/approval"), &json!({ "approved": false, "reason": "no" })).await.unwrap();
+        let answer = fte
+            .api()
+            .post(&format!("/v1/tasks/{task}/approval"), &json!({ "approved": false, "approver": "ada", "reason": "no" }))
+            .await
+            .unwrap();
         let end = fte.result(&task).await;
         std::fs::remove_file(dir.join("crash")).unwrap();
         match answer.status.as_u16() {

@@ -109,7 +109,7 @@ async fn an_edit_before_the_start_changes_what_is_done() {
     );
     let path = format!("/v1/tasks/{task}/approval");
     for bad in [json!({ "agent": "demo" }), json!({ "task": "" }), json!("x")] {
-        let answer = fte.api().post(&path, &json!({ "approved": true, "edit": bad })).await.unwrap();
+        let answer = fte.api().post(&path, &json!({ "approved": true, "approver": "ada", "edit": bad })).await.unwrap();
         assert_eq!(answer.expect_status(422).problem_code(), "invalid_decision");
     }
     fte.api()

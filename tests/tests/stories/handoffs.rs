@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use fte_events::Requester;
-use fte_testkit::{Client, Dir, FteProcess, built_binary};
+use fte_testkit::{Answer, Client, Dir, FakeApp, FteProcess, built_binary};
 use serde_json::{Value, json};
 
 use crate::load::Doors;
@@ -140,6 +140,48 @@ async fn the_team_of_the_examples_researches_writes_and_has_a_person_sign() {
     assert_eq!(replied[0]["event"]["data"]["actor"], json!({"type": "user", "id": "ada"}), "{replied:?}");
 }
 
+/// What stands in a block of shell of the README, after this heading, without its comments.
+fn lines_of_the_readme(root: &Path, heading: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let (_, after) = text.split_once(&format!("\n### {heading}\n")).unwrap_or_else(|| panic!("there is no {heading} in the README"));
+    let block = after.split("```").nth(1).and_then(|block| block.strip_prefix("sh\n")).unwrap();
+    block.lines().map(|line| line.split(" #").next().unwrap_or_default().trim().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn what_the_readme_says_of_the_team_is_what_happens() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap();
+    let lines = lines_of_the_readme(&root, "A team");
+    let [up, submit, tree, reply] = &lines[..] else { panic!("{lines:?}") };
+    let dir = Dir::new();
+    let args = up.strip_prefix("fte up ").unwrap().split(' ');
+    let there = ["env".into(), "-C".into(), root.into_os_string()];
+    // Nobody waits in a sandbox for longer than has to be.
+    let env = [("FTE_RUNNER_HANDOFF_STAY_MS", "200")];
+    let process = FteProcess::start_under(there, built_binary(), dir.join("data"), args, env).await;
+    let url = process.ready().api.clone();
+    let run = async |line: &str| {
+        let path = format!("{}:/usr/bin:/bin", built_binary().parent().unwrap().display());
+        let output = tokio::process::Command::new("sh").args(["-c", line]).env("PATH", path).env("FTE_URL", &url).output().await.unwrap();
+        assert!(output.status.success(), "{line}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let task = run(submit).await.trim().to_owned();
+    let tree = tree.replace("TASK_ID", &task);
+    let shown = fte_testkit::eventually(|| async {
+        let shown = run(&tree).await;
+        let human = shown.lines().find(|line| line.contains("human") && line.contains("awaiting_handoff"));
+        let others = ["lead", "research", "writer"].iter().all(|agent| shown.contains(agent));
+        if human.is_some() && others { Ok(shown) } else { Err(shown) }
+    })
+    .await;
+    let human = shown.lines().find(|line| line.contains("human")).unwrap();
+    let child = human.split_whitespace().find(|word| word.parse::<fte_events::TaskId>().is_ok()).unwrap_or_else(|| panic!("{shown}"));
+    run(&reply.replace("CHILD_ID", child)).await;
+    let end = result(&process.api(), &task).await;
+    assert_eq!((&end["status"], &end["result"]["signed"]), (&json!("completed"), &json!("yes")), "{end}");
+}
+
 #[tokio::test]
 async fn what_is_handed_over_lies_in_the_others_workspace() {
     let team = Team::start(&[]).await;
@@ -160,6 +202,86 @@ say("result", result=[reply["handoff"], reply["result"], open(reply["artifacts"]
     assert_eq!(end["result"], json!(["one", "a", "noted\nand made"]), "{end}");
     let missing = team.done(r#"say("result", result=hand_off("b", "pass", artifacts=["nothing.md"])["error"]["code"])"#).await;
     assert_eq!(missing["result"], "artifact_unknown", "{missing}");
+}
+
+/// Reads what it was linked to, and says so with what else it was told.
+const CODER: &str = r#"#
+link = agent.links[0]
+text = agent.ask("fs/read_text_file", path=link["uri"].removeprefix("file://"))["content"]
+told = json.loads(agent.prompt[-1].split("\n", 1)[1])
+agent.say(json.dumps([link["name"], link["size"], text, told["from"], told["artifacts"][0]["path"]]))
+agent.end()"#;
+
+#[tokio::test]
+async fn what_is_handed_over_reaches_agents_of_every_kind() {
+    // Elsewhere: gives back what it was sent.
+    let far = FakeApp::start(json!([]), |asked| async move {
+        if asked.path.ends_with(".json") {
+            let interface = json!({ "url": "/rpc", "protocolBinding": "JSONRPC", "protocolVersion": "1.0" });
+            let card = json!({ "name": "far", "version": "1", "capabilities": { "streaming": false }, "supportedInterfaces": [interface] });
+            return Answer::json(&card);
+        }
+        let call = asked.json();
+        if call["jsonrpc"].is_null() {
+            return Answer::json(&json!([call["handoff"]["from"], call["handoff"]["artifacts"][0]["name"]]));
+        }
+        let parts = json!([{ "data": { "sent": call["params"]["message"]["parts"] } }]);
+        let message = json!({ "messageId": "m", "role": "ROLE_AGENT", "parts": parts });
+        Answer::json(&json!({ "jsonrpc": "2.0", "id": call["id"], "result": { "message": message } }))
+    })
+    .await;
+    let dir = Dir::new();
+    dir.write("agent.py", AGENT);
+    dir.write("coder.py", include_str!("../../../crates/runner/tests/agents/acp/agent.py"));
+    let command = json!(["sh", "-c", "cat handed/notes.md; cat $FTE_HANDOFF_FILE"]);
+    let agents = format!(
+        r#"
+        default = "lead"
+        [agents.lead]
+        kind = "process"
+        command = ["python3", "agent.py"]
+        [agents.script]
+        kind = "command"
+        command = {command}
+        [agents.coder]
+        kind = "acp"
+        command = ["python3", "coder.py", ""]
+        [agents.far]
+        kind = "http"
+        url = "http://127.0.0.1:{port}"
+        [agents.posted]
+        kind = "http"
+        protocol = "post"
+        url = "http://127.0.0.1:{port}/work"
+        "#,
+        port = far.port()
+    );
+    let agents = dir.write("agents.toml", agents);
+    let args = ["--agents", agents.to_str().unwrap()];
+    let process = FteProcess::start_with(built_binary(), dir.join("data"), args, [] as [(&str, &str); 0]).await;
+    let api = process.api();
+    let lead = format!(
+        r#"
+open("notes.md", "w").write("noted\n")
+say("artifact", path="notes.md")
+def give(to, task):
+    reply = hand_off(to, task, artifacts=["notes.md"])
+    return reply["result"] or reply["error"]
+say("result", result=[give("script", "x"), give("coder", {CODER:?}), give("far", "x"), give("posted", "x")])
+"#
+    );
+    let end = result(&api, &post(&api, json!({ "task": lead })).await).await;
+    let read = |text: &Value| serde_json::from_str::<Value>(text.as_str().unwrap()).unwrap();
+    let replies = end["result"].as_array().unwrap_or_else(|| panic!("{end}"));
+    let (text, told) = replies[0].as_str().unwrap().split_once('\n').unwrap();
+    let told: Value = serde_json::from_str(told).unwrap();
+    assert_eq!((text, &told["from"], &told["artifacts"][0]["path"]), ("noted", &json!("lead"), &json!("handed/notes.md")), "{end}");
+    assert_eq!(read(&replies[1]), json!(["notes.md", 6, "noted\n", "lead", "handed/notes.md"]), "{end}");
+    let sent = &replies[2]["sent"];
+    assert_eq!((&sent[0]["text"], &sent[1]["data"]["handoff"]["artifacts"][0]["name"]), (&json!("x"), &json!("notes.md")), "{end}");
+    // In base 64, as JSON has no bytes.
+    assert_eq!((&sent[2]["filename"], &sent[2]["raw"]), (&json!("notes.md"), &json!("bm90ZWQK")), "{end}");
+    assert_eq!(replies[3], json!(["lead", "notes.md"]), "{end}");
 }
 
 #[tokio::test]

@@ -86,7 +86,11 @@ async fn a_message_waits_for_a_task_that_waits_and_is_refused_by_who_hears_nothi
     let task = fte.post(json!({ "task": "listen", "require_approval": true })).await;
     fte.in_status(&task, "awaiting_approval").await;
     send(&fte, &task, "early", "early").await.expect_status(202);
-    fte.api().post(&format!("/v1/tasks/{task}/approval"), &json!({ "approved": true })).await.unwrap().expect_status(200);
+    fte.api()
+        .post(&format!("/v1/tasks/{task}/approval"), &json!({ "approved": true, "approver": "ada" }))
+        .await
+        .unwrap()
+        .expect_status(200);
     // Busy: one that shall not wait is refused.
     shown(&fte.api(), &task, |task| task["status"] == "running" && task["stage"].is_string()).await;
     let busy = json!({ "text": "now", "policy": "reject" });

@@ -57,7 +57,7 @@ async fn a_time_that_has_come_starts_what_the_configuration_says_once_and_it_can
         occasion("order-1", "fte.deadline.passed", &json!({"cafe_id": 7, "date": "2026-07-01", "timestamp": "2026-07-01T06:00:00Z"}));
     fte.publish("fte.triggers.inbound", &event).await;
     fte.in_status(&order, "awaiting_approval").await;
-    api.post(&format!("/v1/tasks/{order}/approval"), &json!({"approved": true})).await.unwrap().expect_status(200);
+    api.post(&format!("/v1/tasks/{order}/approval"), &json!({"approved": true, "approver": "ada"})).await.unwrap().expect_status(200);
     assert_eq!(fte.result(&order).await["result"]["echo"], "order for the café");
 }
 

@@ -150,6 +150,8 @@ async fn a_person_edits_and_approves_with_a_click() {
     browser.value("document.getElementById('edit').select()").await;
     browser.value("document.getElementById('edit').value = ''").await;
     browser.type_into("edit", r#"{"task": "greet the board", "context": {"account": 9007199254740995}}"#).await;
+    browser.click("approve").await;
+    assert!(browser.text("error").await.contains("who you are"), "nobody decides without a name");
     browser.type_into("approver", "ada").await;
     browser.type_into("reason", "kindly").await;
     browser.click("approve").await;

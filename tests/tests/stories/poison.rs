@@ -189,7 +189,11 @@ async fn what_is_nested_too_deeply_is_refused_and_what_is_not_can_be_read_to_the
     let task = fte.post(deep).await;
     fte.asking(&task, 1).await;
     let edit = json!({ "task": "y", "context": { "a": nested(60) } });
-    fte.api().post(&format!("/v1/tasks/{task}/approval"), &json!({ "approved": true, "edit": edit })).await.unwrap().expect_status(200);
+    fte.api()
+        .post(&format!("/v1/tasks/{task}/approval"), &json!({ "approved": true, "approver": "ada", "edit": edit }))
+        .await
+        .unwrap()
+        .expect_status(200);
     assert_eq!(fte.result(&task).await["status"], "completed");
     let cancelled = fte.post(json!({ "task": "z", "context": { "a": nested(62) }, "require_approval": true })).await;
     fte.asking(&cancelled, 1).await;

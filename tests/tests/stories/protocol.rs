@@ -91,7 +91,10 @@ async fn what_the_examples_and_the_runner_say_fits_the_schema() {
     api.post(&format!("/v1/tasks/{cancelled}/cancel"), &json!({})).await.unwrap().expect_status(202);
     in_status(&api, &noted, "awaiting_approval").await;
     told(&api, &noted, |event| event["type"] == "fte.sandbox.released" && event["data"]["reason"] == "parked").await;
-    api.post(&format!("/v1/tasks/{noted}/approval"), &json!({ "approved": true, "reason": "fine" })).await.unwrap().expect_status(200);
+    api.post(&format!("/v1/tasks/{noted}/approval"), &json!({ "approved": true, "approver": "ada", "reason": "fine" }))
+        .await
+        .unwrap()
+        .expect_status(200);
     shown(&api, &heard, |task| task["status"] == "running").await;
     let word = json!({ "text": "enough", "data": { "n": 1 }, "policy": "interrupt" });
     api.post(&format!("/v1/tasks/{heard}/messages"), &word).await.unwrap().expect_status(202);

@@ -159,6 +159,30 @@ async fn a_task_knows_where_it_stands_and_gets_on() {
 }
 
 #[tokio::test]
+async fn what_is_past_the_rate_waits_while_places_are_free() {
+    let gated = Gated::start("rate = \"2/h\"", &[]).await;
+    let mut tasks = Vec::new();
+    for _ in 0..3 {
+        tasks.push(gated.ask("ada", "P2").await);
+    }
+    gated.open();
+    for task in &tasks[..2] {
+        assert_eq!(gated.fte.result(task).await["status"], "completed");
+    }
+    let api = gated.fte.api();
+    let waiting = shown(&api, &tasks[2], |task| task["queue"]["position"] == 1).await;
+    assert_eq!((&waiting["status"], &waiting["queue"]["waiting"]), (&json!("queued"), &json!(1)), "{waiting}");
+    // By the last starts it is known how long that may take.
+    assert!(waiting["queue"]["wait_s"].as_f64().is_some_and(|seconds| seconds >= 0.0), "{waiting}");
+    let agent = gated.agent().await;
+    assert_eq!((&agent["in_use"], &agent["capacity"], &agent["rate"]), (&json!(0), &json!(1), &json!("2/h")), "{agent}");
+    api.post(&format!("/v1/tasks/{}/cancel", tasks[2]), &json!({})).await.unwrap().expect_status(202);
+    assert_eq!(gated.fte.result(&tasks[2]).await["status"], "cancelled");
+    let told = settled(&gated.fte.doors(), &tasks).await;
+    assert_eq!(tasks.iter().map(|task| told[task].claimed.len()).collect::<Vec<_>>(), [1, 1, 0], "it was never started");
+}
+
+#[tokio::test]
 async fn a_full_queue_says_when_to_come_back_and_takes_tasks_again() {
     let gated = Gated::start("queue = 2", &[]).await;
     let api = gated.fte.api();

@@ -9,7 +9,11 @@ async fn a_cut_stream_resumes_with_nothing_lost_or_repeated() {
     let fte = Fte::start().await;
     let task = fte.post(json!({ "task": "show", "agent": "demo", "context": { "demo": { "step_ms": 1 } } })).await;
     fte.in_status(&task, "awaiting_approval").await;
-    fte.api().post(&format!("/v1/tasks/{task}/approval"), &json!({ "approved": true })).await.unwrap().expect_status(200);
+    fte.api()
+        .post(&format!("/v1/tasks/{task}/approval"), &json!({ "approved": true, "approver": "ada" }))
+        .await
+        .unwrap()
+        .expect_status(200);
     fte.result(&task).await;
 
     let api = fte.api();
@@ -37,7 +41,11 @@ async fn a_stream_ends_by_itself_when_all_is_told() {
     fte.in_status(&task, "awaiting_approval").await;
     told(&fte.api(), &task, |event| event["type"] == "fte.task.requested").await;
     let stream = fte.api().events(&format!("/v1/tasks/{task}/events"), None).await.unwrap();
-    fte.api().post(&format!("/v1/tasks/{task}/approval"), &json!({ "approved": true })).await.unwrap().expect_status(200);
+    fte.api()
+        .post(&format!("/v1/tasks/{task}/approval"), &json!({ "approved": true, "approver": "ada" }))
+        .await
+        .unwrap()
+        .expect_status(200);
     let events = stream.rest().await;
     let kinds: Vec<_> = events.iter().map(|event| event.event.clone()).collect();
     for kind in ["fte.task.requested", "fte.sandbox.claimed", "fte.result.completed", "fte.sandbox.released"] {

@@ -642,6 +642,46 @@ print(json.dumps(told))
     }
 }
 
+#[tokio::test]
+async fn where_no_wall_can_be_put_up_nobody_starts_and_the_doctor_says_what_holds() {
+    let here = Prison::start().await;
+    let doctor = tokio::process::Command::new(built_binary()).args(["doctor", "--url", here.api().base()]).output().await.unwrap();
+    let said = String::from_utf8_lossy(&doctor.stdout);
+    let walls = said.lines().find(|line| line.contains("agents are held by")).unwrap_or_else(|| panic!("{said}"));
+    assert!(walls.trim_start().starts_with("ok") && walls.contains("namespaces") && walls.contains("seccomp"), "{walls}");
+    // What does not hold stands there, too, with what to do about it.
+    assert_eq!(said.contains("is bounded for each process only"), !here.holds_together(), "{said}");
+    drop(here);
+
+    if !rustix::process::getuid().is_root() {
+        println!("NOTICE: not root, so that bubblewrap cannot be taken away");
+        return;
+    }
+    let dir = Dir::new();
+    // In a namespace of its own there is something else in its place.
+    let script = r#"mount --bind /dev/null /usr/bin/bwrap && exec "$0" up --port 0 --sidecar-port 0 --data "$1" --agents "$2""#;
+    let start = |agents: &str| {
+        let agents = dir.write("agents.toml", agents);
+        let mut fte = tokio::process::Command::new("unshare");
+        fte.args(["--mount", "sh", "-c", script]).arg(built_binary()).arg(dir.join("data")).arg(agents).kill_on_drop(true);
+        fte
+    };
+    let walled = "[agents.sh]\nkind = \"command\"\ncommand = [\"sh\"]\n";
+    let refused = start(walled).output().await.unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("no sandbox can be made: bubblewrap (bwrap) is not installed") && said.contains("sandbox = \"none\""), "{said}");
+    // Whoever says so by name has plain processes.
+    let log = dir.join("log");
+    let mut plain = start(&format!("{walled}sandbox = \"none\"\n")).stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
+    eventually(|| async {
+        let said = fs::read_to_string(&log).unwrap();
+        if said.contains("http://127.0.0.1:") { Ok(()) } else { Err(said) }
+    })
+    .await;
+    plain.kill().await.unwrap();
+}
+
 /// Two that do nothing but work, for two seconds: how much of a processor they had, by the clock of processors and by that on the wall.
 const WORKERS: &str = "import os, time\nbegan = time.monotonic()\nfor _ in range(2):\n    if os.fork() == 0:\n        while time.monotonic() < began + 2: pass\n        os._exit(0)\nfor _ in range(2): os.wait()\nused = os.times()\nprint((used.children_user + used.children_system) / (time.monotonic() - began))";
 

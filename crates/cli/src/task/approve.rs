@@ -29,7 +29,7 @@ pub(crate) struct Approve {
     #[arg(long, value_name = "JSON|FILE", value_parser = input::json, conflicts_with = "reject")]
     edit: Option<Value>,
     /// Who decides [default: who is logged in]; an instance with API keys takes the key's owner instead
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, visible_alias = "as", value_name = "NAME")]
     approver: Option<String>,
 }
 
@@ -48,7 +48,7 @@ struct Decision<'a> {
 
 impl Approve {
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
-        let approver = self.approver.or_else(input::logged_in);
+        let approver = self.approver.or_else(input::logged_in).or_else(input::own_user);
         let decision = Decision {
             approved: !self.reject,
             question: self.question,

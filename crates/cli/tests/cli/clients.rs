@@ -95,7 +95,7 @@ async fn decisions_and_cancels_say_how_they_went() {
     ])
     .await;
     fte(&fake.url, &["approve", ID, "--reason", "fine", "--approver", "ann"]).await.check(0, &format!("{ID}  approved  queued"));
-    let ran = fte(&fake.url, &["approve", ID, "--reject", "--question", "2"]).await;
+    let ran = fte(&fake.url, &["approve", ID, "--reject", "--question", "2", "--as", "bob"]).await;
     ran.check(4, "");
     assert_eq!(ran.err, "error: Decided otherwise (409 already_decided)\n  why: for this test\n");
     let ran = fte(&fake.url, &["cancel", ID]).await;
@@ -110,7 +110,10 @@ async fn decisions_and_cancels_say_how_they_went() {
     let routes: Vec<_> = asked.iter().map(|asked| asked.route.as_str()).collect();
     assert_eq!(routes, [&approval, &approval, &cancel, &known, &cancel, &cancel, &known]);
     let bodies: Vec<_> = asked.into_iter().map(|asked| asked.body).collect();
-    assert_eq!(bodies[..2], [r#"{"approved":true,"reason":"fine","approver":"ann"}"#, r#"{"approved":false,"question":2}"#]);
+    assert_eq!(
+        bodies[..2],
+        [r#"{"approved":true,"reason":"fine","approver":"ann"}"#, r#"{"approved":false,"question":2,"approver":"bob"}"#]
+    );
     assert!(bodies[2..].iter().all(String::is_empty), "{bodies:?}");
 }
 
@@ -127,7 +130,9 @@ async fn who_is_logged_in_is_the_approver_unless_another_is_named() {
     assert_eq!(approve(&[], &[("USER", "ann"), ("LOGNAME", "bob")]).await.as_deref(), Some("ann"));
     assert_eq!(approve(&[], &[("USER", ""), ("LOGNAME", "bob")]).await.as_deref(), Some("bob"));
     assert_eq!(approve(&["--approver", "eve"], &[("USER", "ann")]).await.as_deref(), Some("eve"));
-    assert_eq!(approve(&[], &[]).await, None);
+    // Where the environment names nobody, it is whoever the command runs as.
+    let own = std::process::Command::new("id").arg("-un").output().unwrap();
+    assert_eq!(approve(&[], &[]).await.as_deref(), Some(String::from_utf8(own.stdout).unwrap().trim()));
 }
 
 #[tokio::test]

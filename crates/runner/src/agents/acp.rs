@@ -19,13 +19,13 @@ mod terminals;
 mod updates;
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use agent_client_protocol_schema::ProtocolVersion;
 use agent_client_protocol_schema::v1::{
     AGENT_METHOD_NAMES, CLIENT_METHOD_NAMES, CancelNotification, ClientCapabilities, ContentBlock, Error, ErrorCode,
     FileSystemCapabilities, Implementation, InitializeRequest, InitializeResponse, LoadSessionRequest, NewSessionRequest,
-    NewSessionResponse, PromptRequest, PromptResponse, RequestId, SessionId, SessionNotification, StopReason, TextContent,
+    NewSessionResponse, PromptRequest, PromptResponse, RequestId, ResourceLink, SessionId, SessionNotification, StopReason, TextContent,
 };
 use fte_events::limits::json_bytes;
 use fte_service::agents::{Permission, Permissions};
@@ -39,10 +39,12 @@ use self::letters::Letter;
 use self::permission::{Answers, Wish};
 use self::rpc::Message;
 use self::updates::Updates;
+use super::handed;
 use super::limits::{NAME_BYTES_MAX, TEXT_BYTES_MAX, clip};
 use super::lines::Lines;
 use super::program::Happening;
 use super::session::{Conversation, Gone, disk_full, error, flood, result_too_large, say, silent};
+use super::wire;
 use crate::ports::{Said, Start, Tell};
 
 /// So much of a bad line is quoted.
@@ -85,6 +87,8 @@ enum Phase {
 struct Client<'a> {
     conversation: &'a mut Conversation,
     permissions: Permissions,
+    /// What was handed over with the task, as it lies in the workspace.
+    handed: Vec<Value>,
     phase: Phase,
     /// The id of our last request.
     request: i64,
@@ -110,12 +114,17 @@ struct Client<'a> {
 }
 
 pub(super) async fn talk(conversation: &mut Conversation, permissions: Permissions) -> Result<Said, Gone> {
+    let handed = match handed::over(conversation).await {
+        Ok(handed) => handed,
+        Err(wrong) => return Ok(wrong),
+    };
     let kept = conversation.start.checkpoint.as_ref();
     let session = kept.and_then(|kept| kept.get(SESSION)).and_then(Value::as_str).map(|id| SessionId::new(id.to_owned()));
     let usd = kept.and_then(|kept| kept.get(SESSION_USD)).and_then(Value::as_f64).filter(|_| session.is_some()).unwrap_or(0.0);
     let client = Client {
         conversation,
         permissions,
+        handed,
         phase: Phase::Initialize,
         request: 0,
         session,
@@ -367,7 +376,8 @@ impl Client<'_> {
 
     async fn prompt(&mut self) -> Result<(), Stop> {
         let Some(session) = self.session.clone() else { return Ok(()) };
-        let request = PromptRequest::new(session, prompt(&self.conversation.start, self.resumed));
+        let prompt = prompt(&self.conversation.start, self.resumed, &self.handed, &self.workspace()?);
+        let request = PromptRequest::new(session, prompt);
         self.ask(Phase::Prompt, AGENT_METHOD_NAMES.session_prompt, &request);
         Ok(())
     }
@@ -474,7 +484,7 @@ impl Client<'_> {
 }
 
 /// What the agent is asked to do.
-fn prompt(start: &Start, resumed: bool) -> Vec<ContentBlock> {
+fn prompt(start: &Start, resumed: bool, handed: &[Value], workspace: &Path) -> Vec<ContentBlock> {
     let text = |text: String| ContentBlock::Text(TextContent::new(text));
     let mut blocks = Vec::new();
     if resumed {
@@ -487,7 +497,27 @@ fn prompt(start: &Start, resumed: bool) -> Vec<ContentBlock> {
         let context = serde_json::to_string_pretty(&start.context).unwrap_or_default();
         blocks.push(text(format!("Context of the task, as JSON:\n{context}")));
     }
+    if let Some(handoff) = wire::handoff(start, handed) {
+        let handoff = serde_json::to_string_pretty(&handoff).unwrap_or_default();
+        blocks.push(text(format!("Who handed the task over, and which files of the working directory came with it, as JSON:\n{handoff}")));
+    }
+    blocks.extend(handed.iter().filter_map(|artifact| link(artifact, workspace)).map(ContentBlock::ResourceLink));
     blocks
+}
+
+/// A file that was handed over, by its address.
+fn link(artifact: &Value, workspace: &Path) -> Option<ResourceLink> {
+    let path = workspace.join(artifact.get("path")?.as_str()?);
+    let mut uri = "file://".to_owned();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'-' | b'.' | b'_' | b'~' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => uri.push(char::from(*byte)),
+            byte => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    let text = |key: &str| artifact.get(key).and_then(Value::as_str).map(str::to_owned);
+    let size = artifact.get("size_bytes").and_then(Value::as_i64);
+    Some(ResourceLink::new(text("name")?, uri).mime_type(text("content_type")).size(size))
 }
 
 /// A request of ours was answered by an error.

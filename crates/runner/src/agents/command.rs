@@ -1,7 +1,8 @@
 //! Agents of kind `command`: any program. The task goes in as the argument that says `{task}`, else by standard input; what it writes to standard output is
 //! the result: a JSON object or array as such, anything else as text.
 //!
-//! Also given: `FTE_TASK_ID`, `FTE_ATTEMPT`, and `FTE_CONTEXT_FILE`, the task's context as JSON in a file of the workspace.
+//! Also given: `FTE_TASK_ID`, `FTE_ATTEMPT`, and `FTE_CONTEXT_FILE`, the task's context as JSON in a file of the workspace; of a task that was handed off
+//! `FTE_HANDOFF_FILE`, which says by whom and names the files that lie in the workspace for it.
 //! A status other than 0 is an error with the last words of standard error; being killed by a signal is one where another try may help.
 
 use std::io;
@@ -13,15 +14,17 @@ use serde_json::Value;
 use super::limits::clip;
 use super::program::Happening;
 use super::session::{Conversation, Gone, ProgramAgent, Variables, disk_full, error, flood, result_too_large, silent};
+use super::wire;
 use crate::ports::{Said, Start, Tell};
 
 const TASK: &str = "{task}";
 const CONTEXT_FILE: &str = "context.json";
+const HANDOFF_FILE: &str = "handoff.json";
 /// Past this a program's own words say no more.
 const MESSAGE_BYTES_MAX: usize = 4096;
 
-/// The command with the task in it, and the environment.
-pub(super) fn prepare(agent: &ProgramAgent, start: &Start, workspace: &Path) -> io::Result<(Vec<String>, Variables)> {
+/// The command with the task in it, and the environment. `handed` is what was handed over, as it lies in the workspace.
+pub(super) fn prepare(agent: &ProgramAgent, start: &Start, workspace: &Path, handed: &[Value]) -> io::Result<(Vec<String>, Variables)> {
     let command = agent.command.iter().map(|argument| argument.replace(TASK, &start.task)).collect();
     let context = workspace.join(CONTEXT_FILE);
     std::fs::write(&context, serde_json::to_vec(&start.context)?)?;
@@ -32,6 +35,11 @@ pub(super) fn prepare(agent: &ProgramAgent, start: &Start, workspace: &Path) -> 
         ("FTE_CONTEXT_FILE", context.to_string_lossy().into_owned()),
     ];
     env.extend(own.map(|(name, value)| (name.to_owned(), value)));
+    if let Some(handoff) = wire::handoff(start, handed) {
+        let file = workspace.join(HANDOFF_FILE);
+        std::fs::write(&file, handoff.to_string())?;
+        env.push(("FTE_HANDOFF_FILE".to_owned(), file.to_string_lossy().into_owned()));
+    }
     Ok((command, env))
 }
 

@@ -10,10 +10,47 @@ use fte_events::Artifact;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 
-use super::Shared;
-use super::inside;
-use super::session::error;
-use crate::ports::Said;
+use super::session::{Conversation, error};
+use super::{Shared, inside, wire};
+use crate::ports::{Said, Start};
+
+/// What was handed over with a task.
+pub(super) fn with(start: &Start) -> &[Artifact] {
+    start.handed_off.as_ref().map_or(&[], |parent| &parent.artifacts)
+}
+
+/// Lays out what was handed over with the task of a program that is started.
+pub(super) async fn over(conversation: &Conversation) -> Result<Vec<Value>, Said> {
+    into_workspace(conversation, wire::HANDED, with(&conversation.start)).await
+}
+
+/// [`lay_out`] in the workspace of a program that is started.
+pub(super) async fn into_workspace(conversation: &Conversation, directory: &str, artifacts: &[Artifact]) -> Result<Vec<Value>, Said> {
+    let workspace = conversation.program.workspace().map(|workspace| workspace.path().to_owned());
+    lay_out(&conversation.shared, workspace.as_deref(), directory, artifacts).await
+}
+
+/// The bytes of one, where it is of our store and still there.
+pub(super) async fn bytes(shared: &Shared, artifact: &Artifact) -> Result<Option<Vec<u8>>, Said> {
+    let Some(digest) = kept(artifact) else { return Ok(None) };
+    let read = async {
+        let mut reading = shared.artifacts.kept().read(digest, artifact.size_bytes, 0..artifact.size_bytes).await?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = reading.next().await? {
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok::<_, ReadError>(bytes)
+    };
+    match read.await {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(ReadError::Missing { .. }) => Ok(None),
+        Err(failed) => Err(unavailable(artifact, &fte_service::chain(&failed))),
+    }
+}
+
+fn unavailable(artifact: &Artifact, why: &dyn std::fmt::Display) -> Said {
+    error("artifact_unavailable", format!("{} could not be handed over: {why}", artifact.name), true)
+}
 
 /// Lays them out, and lists them as an agent is told of them. What cannot be had now ends the attempt: another one may have it.
 pub(super) async fn lay_out(
@@ -30,10 +67,7 @@ pub(super) async fn lay_out(
             match copy(shared, workspace, &path, digest, artifact.size_bytes).await {
                 Ok(()) => drop(shown.as_object_mut().map(|fields| fields.insert("path".to_owned(), path.into()))),
                 Err(Copying::Read(ReadError::Missing { .. })) => {}
-                Err(failed) => {
-                    let message = format!("{} could not be laid out in the workspace: {failed}", artifact.name);
-                    return Err(error("artifact_unavailable", message, true));
-                }
+                Err(failed) => return Err(unavailable(artifact, &failed)),
             }
         }
         listed.push(shown);

@@ -3,10 +3,9 @@
 //! Always true: the last word (a result or an error) is passed on once the program has left, or had its moment to leave, so that a second result is noticed;
 //! after it only reports count, and how the program ends does not. What is not of the protocol ends the session with an error that quotes it.
 
+use fte_events::Tokens;
 use fte_events::limits::json_bytes;
-use fte_events::{Artifact, Tokens};
 use jiff::Timestamp;
-use serde_json::Value;
 
 use super::handed;
 use super::limits::{NAME_BYTES_MAX, TEXT_BYTES_MAX, clip};
@@ -39,8 +38,7 @@ pub(super) async fn talk(conversation: &mut Conversation) -> Result<Said, Gone> 
     let mut lines = Lines::new(limits.line_bytes_max);
     let mut last: Option<Said> = None;
     let (mut artifacts, mut cancelled, mut number) = (0, false, 0u64);
-    let handed = conversation.start.handed_off.as_ref().map(|parent| parent.artifacts.clone()).unwrap_or_default();
-    match lay_out(conversation, wire::HANDED, &handed).await {
+    match handed::over(conversation).await {
         Ok(handed) => conversation.program.write(&wire::start_line(&conversation.start, &handed)),
         Err(wrong) => return Ok(wrong),
     }
@@ -84,7 +82,9 @@ pub(super) async fn talk(conversation: &mut Conversation) -> Result<Said, Gone> 
             }
             Happening::Told(told) => {
                 let artifacts = match &told {
-                    Tell::Reply { task_id, reply, .. } => lay_out(conversation, &wire::reply_directory(*task_id), &reply.artifacts).await,
+                    Tell::Reply { task_id, reply, .. } => {
+                        handed::into_workspace(conversation, &wire::reply_directory(*task_id), &reply.artifacts).await
+                    }
                     Tell::Decision { .. } | Tell::Message { .. } | Tell::Cancel => Ok(Vec::new()),
                 };
                 match artifacts {
@@ -210,11 +210,6 @@ async fn hear(conversation: &Conversation, line: &[u8], number: u64, artifacts: 
     };
     say(said, report).await?;
     Ok(Heard::Report)
-}
-
-async fn lay_out(conversation: &Conversation, directory: &str, artifacts: &[Artifact]) -> Result<Vec<Value>, Said> {
-    let workspace = conversation.program.workspace().map(|workspace| workspace.path().to_owned());
-    handed::lay_out(&conversation.shared, workspace.as_deref(), directory, artifacts).await
 }
 
 /// Keeps a file of the workspace; the program's next line waits for it.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use fte_service::agents::{Agent, Permissions};
 use rustix::process::Signal;
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use super::acp::Terminals;
@@ -16,7 +17,7 @@ use super::limits::{CHANNEL, Limits};
 use super::program::{Program, Terms};
 use super::warm::{Warm, Working};
 use super::workspace::Workspace;
-use super::{Shared, acp, command, process, secrets};
+use super::{Shared, acp, command, handed, process, secrets, wire};
 use crate::ports::{Said, Session, Start, StartError};
 
 /// A program that is started ahead of its task has read within this time what it is to become.
@@ -108,12 +109,36 @@ pub(super) async fn spawn_ahead(agent: &Arc<ProgramAgent>, shared: &Arc<Shared>)
 /// Starts the program: for a task, or ahead of one.
 async fn spawn(agent: &Arc<ProgramAgent>, start: Option<&Start>, shared: &Arc<Shared>) -> Result<Program, StartError> {
     let secrets = secrets::fetch(&agent.name, &agent.agent.secrets, shared.secrets.as_ref()).await?;
+    // Others are told what lies there once they run; a command looks at once.
+    let handed = match start.filter(|start| matches!(agent.talk, Talk::Command) && !handed::with(start).is_empty()) {
+        Some(start) => Some(lay_out(agent, start, shared).await?),
+        None => None,
+    };
     let spawn = {
         let (agent, start, shared) = (Arc::clone(agent), start.cloned(), Arc::clone(shared));
-        move || spawn_now(&agent, start.as_ref(), secrets, &shared)
+        move || spawn_now(&agent, start.as_ref(), secrets, handed, &shared)
     };
     let program = tokio::task::spawn_blocking(spawn).await.map_err(io::Error::other).flatten();
-    program.map_err(|error| StartError {
+    program.map_err(|error| not_started(agent, &error))
+}
+
+/// A workspace with what was handed over with the task, and what that is.
+async fn lay_out(agent: &ProgramAgent, start: &Start, shared: &Arc<Shared>) -> Result<(Workspace, Vec<Value>), StartError> {
+    let make = {
+        let (shared, task, attempt) = (Arc::clone(shared), start.task_id, start.attempt);
+        move || Workspace::create(&shared.workspaces, task, attempt)
+    };
+    let workspace = tokio::task::spawn_blocking(make).await.map_err(io::Error::other).flatten();
+    let workspace = workspace.map_err(|error| not_started(agent, &error))?;
+    match handed::lay_out(shared, Some(workspace.path()), wire::HANDED, handed::with(start)).await {
+        Ok(listed) => Ok((workspace, listed)),
+        Err(Said::Error { message, retryable, .. }) => Err(StartError { agent: agent.name.clone(), reason: message, retryable }),
+        Err(other) => Err(StartError { agent: agent.name.clone(), reason: format!("{other:?}"), retryable: true }),
+    }
+}
+
+fn not_started(agent: &ProgramAgent, error: &io::Error) -> StartError {
+    StartError {
         agent: agent.name.clone(),
         reason: error.to_string(),
         // A program that is not there will not be there at the next try; a full disk or process table may heal.
@@ -125,17 +150,24 @@ async fn spawn(agent: &Arc<ProgramAgent>, start: Option<&Start>, shared: &Arc<Sh
                 | io::ErrorKind::ArgumentListTooLong
                 | io::ErrorKind::Unsupported
         ),
-    })
+    }
 }
 
-fn spawn_now(agent: &ProgramAgent, start: Option<&Start>, secrets: Variables, shared: &Shared) -> io::Result<Program> {
-    let workspace = match start {
-        Some(start) => Workspace::create(&shared.workspaces, start.task_id, start.attempt)?,
-        None => Workspace::ahead(&shared.workspaces)?,
+fn spawn_now(
+    agent: &ProgramAgent,
+    start: Option<&Start>,
+    secrets: Variables,
+    handed: Option<(Workspace, Vec<Value>)>,
+    shared: &Shared,
+) -> io::Result<Program> {
+    let (workspace, handed) = match (handed, start) {
+        (Some(handed), _) => handed,
+        (None, Some(start)) => (Workspace::create(&shared.workspaces, start.task_id, start.attempt)?, Vec::new()),
+        (None, None) => (Workspace::ahead(&shared.workspaces)?, Vec::new()),
     };
     let path: PathBuf = workspace.path().to_owned();
     let (command, mut env) = match (agent.talk, start) {
-        (Talk::Command, Some(start)) => command::prepare(agent, start, &path)?,
+        (Talk::Command, Some(start)) => command::prepare(agent, start, &path, &handed)?,
         (Talk::Command, None) | (Talk::Process | Talk::Acp(_), _) => (agent.command.clone(), agent.env.clone()),
     };
     let values = secrets.iter().map(|(_, value)| value.clone()).collect();

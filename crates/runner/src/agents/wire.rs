@@ -329,13 +329,22 @@ pub(super) fn start_line(start: &Start, artifacts: &[Value]) -> Vec<u8> {
         task: &start.task,
         context: &start.context,
         checkpoint: &start.checkpoint,
-        handoff: start.handed_off.as_deref().map(|parent| HandedOff {
-            from: &parent.from,
-            parent_task_id: parent.task_id,
-            reason: &parent.reason,
-            depth: parent.depth,
-            artifacts,
-        }),
+        handoff: handed_off(start, artifacts),
+    })
+}
+
+/// Who handed the task off, and what with it, where somebody did: what agents of other kinds are told, too.
+pub(super) fn handoff(start: &Start, artifacts: &[Value]) -> Option<Value> {
+    handed_off(start, artifacts).and_then(|handoff| serde_json::to_value(handoff).ok())
+}
+
+fn handed_off<'a>(start: &'a Start, artifacts: &'a [Value]) -> Option<HandedOff<'a>> {
+    start.handed_off.as_deref().map(|parent| HandedOff {
+        from: &parent.from,
+        parent_task_id: parent.task_id,
+        reason: &parent.reason,
+        depth: parent.depth,
+        artifacts,
     })
 }
 

@@ -33,7 +33,7 @@ pub(crate) struct DecisionRequest {
     /// `task`, `context` or both, which replace those of the request.
     #[schema(value_type = Option<Object>)]
     edit: Option<Value>,
-    /// Who decides; counts only where no API keys are in force, else it is the key's owner.
+    /// Who decides: needed where no API keys are in force, else it is the key's owner whatever stands here.
     approver: Option<String>,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct DecisionTaken {
         (status = 403, description = "`not_an_approver`: the agent's configuration names others"),
         (status = 404, description = "`task_not_found`"),
         (status = 409, description = "`not_awaiting_approval`, `decided_otherwise` (also with another edit), `other_question`"),
-        (status = 422, description = "`invalid_decision`: what is too long, or an edit that does not fit"),
+        (status = 422, description = "`approver_missing`: nobody decides without a name. `invalid_decision`: what is too long, or an edit that does not fit"),
         (status = 503, description = "`runner_unavailable`: whether it counts is not known; send the same again"),
     )
 )]
@@ -65,7 +65,8 @@ pub(crate) async fn decide(
     Path(id): Path<TaskId>,
     Json(request): Json<DecisionRequest>,
 ) -> Result<Json<DecisionTaken>, Problem> {
-    let approver = caller.name().map(str::to_owned).or(request.approver).unwrap_or_else(|| "unknown".to_owned());
+    let named = request.approver.filter(|name| !name.trim().is_empty());
+    let Some(approver) = caller.name().map(str::to_owned).or(named) else { return Err(nameless()) };
     let too_long =
         [("/reason", request.reason.as_deref().unwrap_or_default(), REASON_CHARS_MAX), ("/approver", &approver, APPROVER_CHARS_MAX)]
             .into_iter()
@@ -116,6 +117,13 @@ pub(crate) async fn decide(
         Err(DecideError::BadEdit(misfit)) => Err(bad_edit(misfit)),
         Err(DecideError::Unavailable(error)) => Err(unavailable(&error)),
     }
+}
+
+/// The record names who decided.
+fn nameless() -> Problem {
+    let detail = "Nothing was decided: say who decides, as in {\"approved\": true, \"approver\": \"ada\"}. With the command line: fte approve --as ada. Where API keys are in force it is the key's owner.";
+    let missing = FieldError { pointer: "/approver".to_owned(), detail: "it is missing or empty".to_owned() };
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "approver_missing", detail).errors(vec![missing])
 }
 
 fn bad_edit(detail: String) -> Problem {

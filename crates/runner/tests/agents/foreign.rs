@@ -1,4 +1,4 @@
-//! Agents that others wrote, on the Agent Client Protocol's official SDKs for Rust and for JavaScript: `tests/acp/tools` gets them.
+//! Agents that others wrote (one more is among the stories, behind walls), on the Agent Client Protocol's official SDKs for Rust and for JavaScript: `tests/acp/tools` gets them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

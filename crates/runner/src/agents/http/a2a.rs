@@ -22,10 +22,14 @@ use super::trouble::Trouble;
 use super::{Break, Call, Letter, Running, Stop};
 use crate::agents::limits::{TEXT_BYTES_MAX, clip};
 use crate::agents::session::{error, result_too_large};
+use crate::agents::{handed, wire};
 use crate::ports::{Said, Start};
 
 use self::follow::{Follow, Stand};
 use self::rpc::{Rpc, Stream};
+
+/// So much of what was handed over goes along; what does not fit is named only.
+const HANDED_BYTES_MAX: u64 = 4 << 20;
 
 /// A task that an agent works on elsewhere.
 pub(super) struct Remote {
@@ -62,10 +66,13 @@ pub(super) async fn talk(call: &mut Call) -> Result<Said, Break> {
     let rpc = call.ears.unless(Rpc::connect(Arc::clone(&call.agent), Arc::clone(&call.meter))).await??;
     let (task, mut stream) = match resumed(call, &rpc).await? {
         Some(task) => (task, None),
-        None => match begun(call, &rpc, first(&call.start)).await? {
-            Begun::Message(message) => return Ok(result(call, content::value(message.parts.iter()))),
-            Begun::Task(task, stream) => (*task, stream),
-        },
+        None => {
+            let message = first(call).await?;
+            match begun(call, &rpc, message).await? {
+                Begun::Message(message) => return Ok(result(call, content::value(message.parts.iter()))),
+                Begun::Task(task, stream) => (*task, stream),
+            }
+        }
     };
     let mut follow = Follow::new(&task, call.shared.limits.artifacts_max);
     adopt(call, &rpc, &follow).await?;
@@ -125,16 +132,31 @@ async fn look(call: &mut Call, rpc: &Rpc, id: &str) -> Result<Task, Break> {
     }
 }
 
-/// The message that starts it all.
-fn first(start: &Start) -> Message {
+/// The message that starts it all. What was handed over with the task goes along as files, as far as that is not much.
+async fn first(call: &mut Call) -> Result<Message, Break> {
+    let Call { start, shared, ears, .. } = call;
     let mut parts = vec![Part::text(start.task.clone())];
     if !start.context.is_empty() {
         parts.push(Part::data(json!({ "context": start.context })));
     }
+    let (mut listed, mut files, mut left) = (Vec::new(), Vec::new(), HANDED_BYTES_MAX);
+    for artifact in handed::with(start) {
+        listed.push(serde_json::to_value(artifact).unwrap_or_default());
+        let Some(less) = left.checked_sub(artifact.size_bytes) else { continue };
+        let bytes = ears.unless(handed::bytes(shared, artifact)).await?;
+        if let Some(bytes) = bytes.map_err(|said| Trouble::Said(Box::new(said)))? {
+            left = less;
+            files.push(Part::raw(bytes).with_filename(artifact.name.clone()).with_media_type(artifact.content_type.clone()));
+        }
+    }
+    if let Some(handoff) = wire::handoff(start, &listed) {
+        parts.push(Part::data(json!({ "handoff": handoff })));
+    }
+    parts.extend(files);
     let mut message = Message::new(Role::User, parts);
     message.message_id = id_of(&format!("{}/{}", start.task_id, start.attempt));
     message.metadata = Some([("fte_task_id".to_owned(), json!(start.task_id)), ("fte_attempt".to_owned(), json!(start.attempt))].into());
-    message
+    Ok(message)
 }
 
 /// A person's answer.

@@ -15,6 +15,7 @@ use super::client::{Answer, Ask, Meter};
 use super::trouble::Trouble;
 use super::{Break, Call, HttpAgent, Running, Stop};
 use crate::agents::session::result_too_large;
+use crate::agents::{handed, wire};
 use crate::ports::{Said, Start};
 
 const ACCEPT: &str = "application/json, text/*;q=0.9, */*;q=0.1";
@@ -87,7 +88,11 @@ fn kept(start: &Start) -> Option<(String, u32)> {
 
 async fn posted(call: &mut Call) -> Result<Answer, Break> {
     let Start { task_id, attempt, task, context, checkpoint, .. } = &call.start;
-    let body = json!({ "task_id": task_id, "attempt": attempt, "task": task, "context": context, "checkpoint": checkpoint });
+    let mut body = json!({ "task_id": task_id, "attempt": attempt, "task": task, "context": context, "checkpoint": checkpoint });
+    let handed: Vec<Value> = handed::with(&call.start).iter().filter_map(|artifact| serde_json::to_value(artifact).ok()).collect();
+    if let Some(handoff) = wire::handoff(&call.start, &handed) {
+        body["handoff"] = handoff;
+    }
     let key = HeaderValue::from_str(&format!("{task_id}.{attempt}")).map_err(|error| Trouble::Bad(error.to_string()))?;
     let (agent, meter) = (Arc::clone(&call.agent), Arc::clone(&call.meter));
     let asking = agent.client.ask(

@@ -104,6 +104,11 @@ function ask(question) {
     const body = { approved, question: question.question };
     if (reason.value.trim()) body.reason = reason.value.trim();
     if (name.value.trim()) body.approver = name.value.trim();
+    if (!named.hidden && !body.approver) {
+      error.textContent = "Say who you are: the record names who decided.";
+      name.focus();
+      return;
+    }
     if (approved && !editor.hidden && edit.value !== original) {
       try {
         body.edit = parse(edit.value);

@@ -96,7 +96,8 @@ def main():
         agent.answer(opened, {"sessionId": agent.session})
     prompt = agent.wait_for("session/prompt")
     agent.prompt_id = prompt["id"]
-    agent.prompt = [block["text"] for block in prompt["params"]["prompt"]]
+    agent.prompt = [block["text"] for block in prompt["params"]["prompt"] if block["type"] == "text"]
+    agent.links = [block for block in prompt["params"]["prompt"] if block["type"] == "resource_link"]
     script = next(text for text in agent.prompt if text.startswith("#"))
     exec(script, {"agent": agent, "json": json, "os": os, "signal": signal, "sys": sys, "time": time})
     while True:
