@@ -76,7 +76,7 @@ async fn run(plan: Plan) {
     let next = Arc::new(AtomicUsize::new(0));
 
     let settings = Settings::from_env(&MapEnv::default(), fte_audit::config::PORTS).expect("default settings");
-    let router = fte_audit::subscribe::subscriptions(&settings, &log).router();
+    let router = fte_audit::subscribe::subscriptions(&settings, &log, &fte_audit::heard::Heard::nothing()).router();
     let (bulk, each) = (plan.bulk, plan.each);
 
     let (cpu, started, resident_before) = (cpu_time(), Instant::now(), resident_mib());
