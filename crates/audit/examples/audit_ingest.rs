@@ -101,7 +101,7 @@ async fn run(plan: Plan) {
     let next = Arc::new(AtomicUsize::new(0));
 
     let settings = Settings::from_env(&MapEnv::default(), fte_audit::config::PORTS).expect("default settings");
-    let router = fte_audit::subscribe::subscriptions(&settings, &log).router();
+    let router = fte_audit::subscribe::subscriptions(&settings, &log, &fte_audit::heard::Heard::nothing()).router();
     let (bulk, each) = (plan.bulk, plan.each);
     // With a rate as many workers as may ever wait: a delivery is never late because others are.
     let workers = if plan.rate.is_some() { 1_000 } else { plan.at_once };

@@ -24,6 +24,7 @@ pub mod entry;
 pub mod export;
 mod exports;
 pub mod files;
+pub mod heard;
 pub mod history;
 pub mod holds;
 pub mod leaf;
@@ -57,6 +58,7 @@ use self::contents::{Contents, DAY_MS};
 use self::desk::Desk;
 use self::engine::{Engine, EngineOptions, Sealing};
 use self::exports::{Exports, Signers};
+use self::heard::Heard;
 use self::log::{Log, LogError};
 use self::notes::{LogNotes, Notes};
 use self::reads::Reads;
@@ -149,7 +151,15 @@ async fn start_looking(config: Config, settings: &Settings, bus: Bus, anchor_eve
         ended.await;
         Err(Error::Ended.into())
     }));
-    service.app = subscribe::subscriptions(settings, &log).router();
+    let heard = Heard::nothing();
+    service.app = subscribe::subscriptions(settings, &log, &heard).router();
+    service.checks.push((
+        "deliveries",
+        check(move || {
+            let given = heard.check();
+            async { given }
+        }),
+    ));
     let trail = service.trail.clone();
     let notes: Arc<dyn Notes> = Arc::new(LogNotes(Arc::clone(&log)));
     let desk = Desk::new(Arc::clone(&subjects), notes, bus.publisher, trail.clone()).with_exports(exports.clone());

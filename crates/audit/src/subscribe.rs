@@ -7,21 +7,25 @@ use fte_events::AgentName;
 use fte_service::{Secret, Settings};
 
 use crate::entry::NewEntry;
+use crate::heard::Heard;
 use crate::log::Log;
 
 /// Nobody waits for an entry: the longer a batch gathers, the less each costs.
 const GATHER_MS: u32 = 500;
 
 /// Subscriptions to all topics that are in use.
-pub fn subscriptions(settings: &Settings, log: &Arc<dyn Log>) -> Subscriptions {
+pub fn subscriptions(settings: &Settings, log: &Arc<dyn Log>, heard: &Heard) -> Subscriptions {
     let token = settings.app_token.as_ref().map(Secret::expose).map(str::to_owned);
     let subscriptions = Subscriptions::new(&settings.pubsub, "fte-audit").app_token(token);
     let agents: Vec<AgentName> = settings.agents.agents.keys().cloned().collect();
     fte_events::subscribed_by("audit", &agents).iter().fold(subscriptions, |subscriptions, topic| {
-        let log = Arc::clone(log);
+        let (log, heard) = (Arc::clone(log), heard.clone());
         // No dead-letter topic: what cannot be recorded now must wait, not go elsewhere.
         let options = SubscribeOptions { bulk: settings.patient(512, GATHER_MS), ..SubscribeOptions::default() };
-        subscriptions.records(&topic.name, options, move |records| record(Arc::clone(&log), records))
+        subscriptions.records(&topic.name, options, move |records| {
+            heard.something();
+            record(Arc::clone(&log), records)
+        })
     })
 }
 

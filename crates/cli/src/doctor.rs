@@ -1,5 +1,6 @@
 //! `fte doctor`: looks at an instance and its sidecar, and says what to do about what it finds.
 
+mod probe;
 mod services;
 mod topics;
 
@@ -8,12 +9,17 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use fte_bus::{Metadata, Sidecar, SidecarConfig, chain};
+use fte_events::AgentName;
+use fte_events::handoffs::built_in_agents;
+use fte_service::agents::Agents;
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::client::Client;
 use crate::error::{Error, Exit};
 use crate::output::{Output, printable, shortened};
+use crate::server::config_error;
 
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
@@ -23,7 +29,7 @@ pub(crate) struct Doctor {
     /// The token of the sidecar's API
     #[arg(long, env = "DAPR_API_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     sidecar_token: Option<String>,
-    /// Also send a task through the whole system
+    /// Also send a task through every service and back, and wait until the audit log has all of it
     #[arg(long)]
     probe: bool,
     /// The agent that does the probe's task [default: the instance's default agent]
@@ -33,6 +39,9 @@ pub(crate) struct Doctor {
     /// printed; - for standard input
     #[arg(long, value_name = "FILE")]
     topics: Option<PathBuf>,
+    /// The agents.toml whose agents have hand-off topics [default: the agents that the instance names]
+    #[arg(long, value_name = "FILE")]
+    agents: Option<PathBuf>,
 }
 
 /// Where a sidecar is when nothing says otherwise.
@@ -74,21 +83,21 @@ impl Finding {
 
 impl Doctor {
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
+        let agents = self.agents(&client).await?;
         let mut findings = instance(&client).await;
-        let instance_is_up = findings.iter().all(|finding| finding.health != Health::Bad);
         let answers = findings.first().is_some_and(|finding| finding.health != Health::Bad);
-        let services = if answers { services::findings(&client).await } else { Vec::new() };
+        // What only shows when something is sent is known to the services afterwards.
+        let probed = if self.probe && answers { probe::findings(&client, self.probe_agent.as_deref()).await } else { Vec::new() };
+        let services = if answers { services::findings(&client, &agents).await } else { Vec::new() };
         // Services that do not say what their sidecars are leave only the look from here.
         if services.is_empty() || self.sidecar_url.is_some() {
             findings.extend(self.sidecar().await);
         }
         findings.extend(services);
         if let Some(file) = &self.topics {
-            findings.extend(topics::findings(file)?);
+            findings.extend(topics::findings(file, &agents)?);
         }
-        if self.probe && instance_is_up {
-            findings.push(probe(&client, self.probe_agent.as_deref()).await);
-        }
+        findings.extend(probed);
         if output.json {
             output.json_line(&findings)?;
         } else {
@@ -103,6 +112,23 @@ impl Doctor {
             Some(Exit::Unavailable) => Err(Error::Unavailable(text)),
             Some(_) => Err(Error::Failed(text)),
         }
+    }
+
+    /// Whose hand-off topics there are. Where nobody says, there are those of the built-in agents.
+    async fn agents(&self, client: &Client) -> Result<Vec<AgentName>, Error> {
+        #[derive(Deserialize)]
+        struct Agent {
+            name: AgentName,
+        }
+        #[derive(Deserialize)]
+        struct Page {
+            items: Vec<Agent>,
+        }
+        if let Some(file) = &self.agents {
+            return Ok(Agents::read("--agents", file).map_err(config_error)?.agents.into_keys().collect());
+        }
+        let named = async { client.get("/v1/agents").await?.json::<Page>() };
+        Ok(named.await.map_or_else(|_| built_in_agents(), |page| page.items.into_iter().map(|agent| agent.name).collect()))
     }
 
     async fn sidecar(&self) -> Vec<Finding> {
@@ -138,6 +164,10 @@ async fn instance(client: &Client) -> Vec<Finding> {
     let started = Instant::now();
     let health = match client.get("/health").await {
         Ok(answer) => answer,
+        // A route or a proxy before services: each of them says for itself what it lacks.
+        Err(Error::Refused(problem)) if problem.status == StatusCode::NOT_FOUND.as_u16() => {
+            return vec![Finding::ok("instance", format!("{} answers for services behind it", client.base()))];
+        }
         Err(error) => {
             let advice = "`fte up` starts one on this machine; FTE_URL names another";
             return vec![Finding::bad("instance", Exit::Unavailable, chain(&error), advice)];
@@ -192,44 +222,6 @@ fn metadata_findings(url: &str, metadata: &Metadata) -> Vec<Finding> {
 fn is_older_than_1_14(version: &str) -> bool {
     let mut numbers = version.trim_start_matches('v').split('.').map_while(|part| part.parse::<u32>().ok());
     matches!((numbers.next(), numbers.next()), (Some(major), Some(minor)) if (major, minor) < (1, 14))
-}
-
-/// A task from POST to result.
-async fn probe(client: &Client, agent: Option<&str>) -> Finding {
-    const CHECK: &str = "probe task";
-    #[derive(Deserialize)]
-    struct Accepted {
-        task_id: String,
-    }
-    let started = Instant::now();
-    let watch = |id: &str| client.hints().command(format_args!("watch {id}"));
-    let submit = async {
-        let mut request = json!({"task": "fte doctor's probe"});
-        if let Some(agent) = agent {
-            request["agent"] = agent.into();
-        }
-        let accepted: Accepted = client.post("/v1/tasks", Some(&request), &[]).await?.json()?;
-        let path = format!("/v1/tasks/{}/result?wait=30s", crate::client::escaped(&accepted.task_id));
-        Ok::<_, Error>((client.get(&path).await?, accepted.task_id))
-    };
-    match submit.await {
-        Err(error) => Finding::bad(CHECK, error.exit(), chain(&error), "the findings above may say why; the instance's log does"),
-        Ok((answer, id)) if answer.status != http::StatusCode::OK => Finding::bad(
-            CHECK,
-            Exit::Failed,
-            format!("task {id} has no result after 30 s"),
-            format!("{} shows where it stands", watch(&id)),
-        ),
-        Ok((answer, id)) => match answer.json::<Value>().ok().as_ref().and_then(|data| data.get("status")?.as_str()) {
-            Some("completed") => Finding::ok(CHECK, format!("completed in {} ms", started.elapsed().as_millis())),
-            status => Finding::bad(
-                CHECK,
-                Exit::Failed,
-                format!("task {id} ended as {}", status.unwrap_or("?")),
-                format!("{} says why", watch(&id)),
-            ),
-        },
-    }
 }
 
 fn line(finding: &Finding) -> String {

@@ -11,6 +11,7 @@ use utoipa::{OpenApi, ToSchema};
 
 use crate::ApiRoutes;
 use crate::extract::Json;
+use crate::probes::{CheckState, Readiness};
 use crate::settings::Settings;
 
 /// What a service finds around it.
@@ -39,6 +40,9 @@ pub struct Diagnosis {
     /// Why that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sidecar_error: Option<String>,
+    /// What keeps it from being ready, as its `/ready` says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacks: Vec<String>,
     /// What else it found at its start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<Note>,
@@ -98,15 +102,25 @@ fn described() {}
 struct Described;
 
 /// The route of one service.
-pub(crate) fn routes(service: &'static str, sidecar: Sidecar, notes: Vec<Note>, settings: &Settings) -> ApiRoutes {
+pub(crate) fn routes(service: &'static str, sidecar: Sidecar, notes: Vec<Note>, readiness: Readiness, settings: &Settings) -> ApiRoutes {
     let settings = settings.clone();
     ApiRoutes::with_openapi(Described::openapi()).route(
         &format!("/v1/services/{service}"),
         get(move || {
-            let (sidecar, settings, notes) = (sidecar.clone(), settings.clone(), notes.clone());
-            async move { Json(Diagnosis { notes, ..diagnose(service, &sidecar, &settings).await }) }
+            let (sidecar, settings, notes, readiness) = (sidecar.clone(), settings.clone(), notes.clone(), readiness.clone());
+            async move {
+                let lacks = readiness.states().await.into_iter().filter(|state| !state.ready).map(lack).collect();
+                Json(Diagnosis { lacks, notes, ..diagnose(service, &sidecar, &settings).await })
+            }
         }),
     )
+}
+
+fn lack(state: CheckState) -> String {
+    match state.detail {
+        Some(detail) => format!("{}: {detail}", state.name),
+        None => state.name,
+    }
 }
 
 async fn diagnose(service: &str, sidecar: &Sidecar, settings: &Settings) -> Diagnosis {
@@ -126,6 +140,7 @@ async fn diagnose(service: &str, sidecar: &Sidecar, settings: &Settings) -> Diag
         sidecar_url: sidecar.url().to_owned(),
         sidecar: seen,
         sidecar_error: error,
+        lacks: Vec::new(),
         notes: Vec::new(),
     }
 }

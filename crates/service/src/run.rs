@@ -144,11 +144,11 @@ pub async fn run(
         all_checks.extend(checks.iter().cloned());
         let readiness = Readiness::new(checks);
         servings.push(serve(listener, app_router(service.app, &readiness), Limits::app()));
-        readinesses.push(readiness);
+        readinesses.push(readiness.clone());
         background.spawn(record_start(Readiness::sidecar(&service.sidecar), service.trail.clone(), Arc::clone(&settings.configured)));
         trails.push(service.trail);
         routes.push(service.api);
-        routes.push(diagnosis::routes(name, service.sidecar, service.notes, settings));
+        routes.push(diagnosis::routes(name, service.sidecar, service.notes, readiness, settings));
         stops.extend(service.stop);
         for work in service.background {
             background.spawn(async move { work.await.map_err(|source| Error::Background { service: name, source }) });

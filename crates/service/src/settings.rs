@@ -32,9 +32,8 @@ pub const ENV_STATESTORE: &str = "FTE_STATESTORE";
 /// Secret store component. Default `secretstore`.
 pub const ENV_SECRETSTORE: &str = "FTE_SECRETSTORE";
 /// `true` asks the sidecar for every event in quick batches; default `false`. In Dapr one lock per Kafka component guards all batches of a sidecar, over
-/// all topics and partitions. Quick ones, of many partitions, stand in each other's way until each has an event or two; so what somebody waits for is
-/// asked for event by event there, each partition by itself, and the rest in slow batches. The embedded sidecar has no such lock, and quick batches are
-/// several times as fast.
+/// all topics and partitions. Quick ones, of many partitions, stand in each other's way until each has an event or two; so only what somebody waits for comes
+/// in quick ones there, and the rest in slow ones. The embedded sidecar has no such lock, and quick batches are several times as fast.
 pub const ENV_BULK_DELIVERY: &str = "FTE_BULK_DELIVERY";
 /// Directory of everything that is kept here. Default `fte-data`.
 pub const ENV_DATA: &str = "FTE_DATA";
@@ -179,17 +178,12 @@ impl Settings {
         })
     }
 
-    /// How events are asked for that somebody waits for: in quick batches of so many at most, or one by one.
-    pub fn prompt(&self, max_count: u32) -> Option<Bulk> {
-        self.bulk_delivery.then_some(Bulk { max_count, max_await_ms: QUICK_MS })
-    }
-
     /// How long a store keeps a transaction open for more events: not at all where they have gathered already, or come in many deliveries at a time.
     pub fn group_open(&self, quick: Duration) -> Duration {
         if self.bulk_delivery { quick } else { Duration::ZERO }
     }
 
-    /// How events are asked for that nobody waits for: in quick batches, or in those that gather for so many milliseconds.
+    /// How events are asked for: in batches of so many at most, quick ones, or those that gather for so many milliseconds.
     pub fn patient(&self, max_count: u32, gather_ms: u32) -> Option<Bulk> {
         Some(Bulk { max_count, max_await_ms: if self.bulk_delivery { QUICK_MS } else { gather_ms } })
     }
@@ -322,11 +316,11 @@ mod tests {
         let ways = |settings: &Settings| {
             let await_ms = |bulk: Option<Bulk>| bulk.map(|bulk| (bulk.max_count, bulk.max_await_ms));
             let open = settings.group_open(Duration::from_millis(8));
-            (await_ms(settings.prompt(64)), await_ms(settings.patient(512, 500)), open)
+            (await_ms(settings.patient(512, 500)), open)
         };
-        assert_eq!(ways(&read(MapEnv::of([]))), (None, Some((512, 500)), Duration::ZERO));
+        assert_eq!(ways(&read(MapEnv::of([]))), (Some((512, 500)), Duration::ZERO));
         let quick = read(MapEnv::of([(ENV_BULK_DELIVERY, "true")]));
-        assert_eq!(ways(&quick), (Some((64, 20)), Some((512, 20)), Duration::from_millis(8)));
+        assert_eq!(ways(&quick), (Some((512, 20)), Duration::from_millis(8)));
     }
 
     #[test]

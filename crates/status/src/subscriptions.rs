@@ -20,6 +20,9 @@ pub(crate) const APP_ID: &str = "fte-status";
 
 /// How long batches of what nobody waits for gather.
 const GATHER_MS: u32 = 200;
+/// How long batches of results gather, which programs wait for. Event by event would be sooner, but of a single record Dapr makes the Kafka headers those of
+/// the HTTP request, and one that HTTP cannot carry would hold up its partition for ever.
+const RESULTS_GATHER_MS: u32 = 10;
 /// Longest wait for the store. It is shorter than the handler's own limit, which would count as a fault of the event.
 const STORE_WAIT_MAX: Duration = Duration::from_secs(30);
 
@@ -40,9 +43,8 @@ pub(crate) fn subscriptions(store: &Store, settings: &Settings, bus: &Bus) -> Su
     let agents: Vec<AgentName> = settings.agents.agents.keys().cloned().collect();
     for topic in &subscribed_by(SERVICE, &agents) {
         let store = store.clone();
-        // Programs wait for results; what a task is at is for people. A result that Dapr delivers by itself has its Kafka headers as HTTP headers, and one that
-        // HTTP cannot carry would hold up its partition: only runners may write there (publishing scopes, and Kafka's access rules), who send none such.
-        let bulk = if topic.name == results::TOPIC { settings.prompt(512) } else { settings.patient(512, GATHER_MS) };
+        let gather_ms = if topic.name == results::TOPIC { RESULTS_GATHER_MS } else { GATHER_MS };
+        let bulk = settings.patient(512, gather_ms);
         subscriptions = if topic.name.starts_with(dead_letters::TOPIC_PREFIX) {
             let options = SubscribeOptions { bulk, ..SubscribeOptions::default() };
             subscriptions.records(&topic.name, options, move |records| take_letters(store.clone(), records))

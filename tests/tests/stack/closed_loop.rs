@@ -5,6 +5,7 @@ use fte_tests::tasks::{echo, post};
 use fte_tests::trail::settled;
 use serde_json::{Value, json};
 
+use crate::front::Front;
 use crate::world::{Store, World, result};
 
 async fn one_post_gives_one_result_and_a_whole_trail(store: Store) {
@@ -24,6 +25,17 @@ async fn one_post_gives_one_result_and_a_whole_trail(store: Store) {
     assert_eq!(history["missing"], json!([]), "{history}");
     let told = settled(&doors, std::slice::from_ref(&task)).await;
     assert_eq!(told[&task].statuses.values().map(String::as_str).collect::<Vec<_>>(), ["running", "completed"]);
+
+    // The doctor finds nothing wrong, and has looked everywhere.
+    let front = Front::of(&world).await;
+    let described = world.infrastructure.data("described");
+    std::fs::write(&described, world.infrastructure.ask(&["kafka-topics", "--describe"])).unwrap();
+    let found = front.doctor(&["--topics", described.to_str().unwrap()]).await;
+    assert_eq!(found.bad(), []);
+    assert!(found.passed);
+    for check in ["instance", "intake", "runner", "status", "audit", "probe task", "probe trail"] {
+        assert!(found.well().contains(&check), "{check} of {:?}", found.well());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,11 +8,15 @@
 mod closed_loop;
 mod faults;
 mod files;
+mod front;
+mod grpc;
 mod handoffs;
 mod outages;
 mod poison;
+mod queues;
 mod replicas;
 mod run_file;
+mod secrets;
 mod secured;
 mod sidecar;
 mod story;

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use fte_events::TOPICS;
 use fte_testkit::eventually_within;
-use fte_tests::tasks::{echo, post};
+use fte_tests::tasks::{echo, look, post};
 use serde_json::{Value, json};
 
 use crate::world::{START_PATIENCE, Store, World, result};
@@ -26,6 +27,15 @@ impl World {
         properties.iter().for_each(|property| arguments.extend(["--property", property]));
         self.infrastructure.feed(&arguments, records)
     }
+}
+
+/// Headers that Dapr uses itself, that no HTTP header can carry, and many of them.
+fn odd_headers() -> String {
+    let mut headers =
+        "__topic:elsewhere,__offset:x,traceparent:no trace,rawPayload:yes,\u{1}bell:\u{7}\u{1b},ümlaut:\u{fffd},content-length:3"
+            .to_owned();
+    (0..100).for_each(|number| headers.push_str(&format!(",header-{number}:{}", "v".repeat(100))));
+    headers
 }
 
 /// The dead letters by who gave up, and what on.
@@ -64,15 +74,11 @@ async fn each_poison_record_ends_as_a_dead_letter_with_its_reason_and_the_next_e
     let said = world.produce(TRIGGERS, &records);
     assert!(!said.contains("Exception"), "{said}");
 
-    // Good requests in odd clothes: headers that Dapr uses itself, that no HTTP header can carry, and many of them.
+    // Good requests in odd clothes.
     let task = fte_events::TaskId::now().to_string();
     let request = json!({"specversion": "1.0", "id": "odd-headers", "source": "/outside", "type": "fte.task.requested", "subject": task,
         "traceid": 7, "data": {"task_id": task, "task": "in odd clothes", "submitted_at": "2026-01-01T00:00:00Z"}});
-    let mut headers =
-        "__topic:elsewhere,__offset:x,traceparent:no trace,rawPayload:yes,\u{1}bell:\u{7}\u{1b},ümlaut:\u{fffd},content-length:3"
-            .to_owned();
-    (0..100).for_each(|number| headers.push_str(&format!(",header-{number}:{}", "v".repeat(100))));
-    world.produce(TRIGGERS, &record(&headers, "8", &request.to_string()));
+    world.produce(TRIGGERS, &record(&odd_headers(), "8", &request.to_string()));
     // A deletion whose header names a trace ends a sidecar that looks into it.
     world.produce(TRIGGERS, &record("traceparent:00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "9", "<null>"));
 
@@ -106,5 +112,49 @@ async fn each_poison_record_ends_as_a_dead_letter_with_its_reason_and_the_next_e
     assert_eq!(unreadable, poison.len(), "the two deletions are the same bytes");
     for pair in &world.pairs {
         assert!(!pair.daprd.log().contains("panic"), "{}", pair.daprd.log_tail());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn odd_headers_hold_up_no_topic() {
+    let world = World::start(Store::Redis).await;
+    let doors = world.doors();
+    let task = post(&doors.intake, echo("whatever")).await;
+    assert_eq!(result(&doors.status, &task).await["status"], "completed");
+    let events: Value = eventually_within(START_PATIENCE, || async {
+        let events = look(&doors.status, &format!("/v1/tasks/{task}/events?limit=1000")).await?;
+        let count = events["items"].as_array().unwrap().len();
+        // The request, its claim and its release, running and completed, the result.
+        if count >= 6 { Ok(events) } else { Err(events.to_string()) }
+    })
+    .await;
+    // The same happened to somebody else: once with odd headers, and then as it should be, in the same partition of each topic.
+    let others = [fte_events::TaskId::now().to_string(), fte_events::TaskId::now().to_string()];
+    for (other, headers) in others.iter().zip([odd_headers(), "a:b".to_owned()]) {
+        let mut records: BTreeMap<String, String> = BTreeMap::new();
+        for event in events["items"].as_array().unwrap() {
+            let kind = event["type"].as_str().unwrap();
+            let topic = TOPICS.iter().find(|topic| topic.types.iter().any(|it| it.name == kind)).unwrap();
+            // A request would be worked on, and come to a second result.
+            if topic.name == TRIGGERS {
+                continue;
+            }
+            let mut event = event.clone();
+            event["id"] = json!(format!("{}-of-{other}", event["id"].as_str().unwrap()));
+            let value = event.to_string().replace(&task, other);
+            records.entry(topic.name.to_string()).or_default().push_str(&record(&headers, "same", &value));
+        }
+        for (topic, records) in &records {
+            let said = world.produce(topic, records);
+            assert!(!said.contains("Exception"), "{said}");
+        }
+    }
+    for other in &others {
+        assert_eq!(result(&doors.status, other).await["status"], "completed", "{other}");
+        eventually_within(START_PATIENCE, || async {
+            let events = look(&doors.status, &format!("/v1/tasks/{other}/events?limit=1000")).await?;
+            if events["items"].as_array().unwrap().len() >= 5 { Ok(()) } else { Err(events.to_string()) }
+        })
+        .await;
     }
 }

@@ -2,9 +2,11 @@
 
 use fte_testkit::eventually_within;
 use fte_tests::tasks::echo;
+use fte_tests::trail::settled;
 
+use crate::front::Front;
 use crate::story::{EACH, ENV, Story};
-use crate::world::{START_PATIENCE, Store, Unusual, World};
+use crate::world::{START_PATIENCE, Store, Unusual, World, post_until_accepted, result};
 
 const PASSWORD: &str = "FTE_SECRET_KAFKA_PASSWORD";
 const TRIGGERS: &str = "fte.triggers.inbound";
@@ -82,4 +84,76 @@ async fn a_wrong_password_an_expired_certificate_and_a_denied_topic_are_named_an
     story.world.infrastructure.ask(&["topics"]);
     story.flows().await;
     story.ends_well().await;
+}
+
+/// The rule of the broker by which an app may do this.
+fn rule<'a>(app: &'a str, operation: &'a str, kind: &'a str, name: &'a str) -> [&'a str; 6] {
+    ["--allow-principal", app, "--operation", operation, kind, name]
+}
+
+impl World {
+    /// Takes a right from an app, and has it start anew without it.
+    async fn takes_away(&mut self, service: &str, rule: [&str; 6]) {
+        self.infrastructure.ask(&[&["kafka-acls", "--remove", "--force"][..], &rule].concat());
+        let pair = self.pair(service);
+        pair.daprd.start().await;
+        pair.service.start().await;
+    }
+
+    /// The bytes of the log of a service's sidecar.
+    fn said_by_sidecar(&mut self, service: &str) -> String {
+        self.pair(service).daprd.log()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_not_read_or_write_is_found_by_the_doctor_and_gets_everything_once_it_may() {
+    let mut world = World::start_unusual(Store::Redis, Unusual { env: ENV, secured: true, ..Unusual::default() }).await;
+    world.ready().await;
+    let doors = world.doors();
+    let front = Front::of(&world).await;
+    let mut tasks = vec![post_until_accepted(&doors.intake, echo("before")).await];
+    assert_eq!(result(&doors.status, &tasks[0]).await["status"], "completed");
+
+    // Status may not read one of its topics, and audit not its group.
+    let from = [world.said_by_sidecar("status").len(), world.said_by_sidecar("audit").len()];
+    world.takes_away("status", rule("User:fte-status", "Read", "--topic", "fte.results.completed")).await;
+    world.takes_away("audit", rule("User:fte-audit", "Read", "--group", "fte-audit")).await;
+    world.pair("status").ready().await;
+    tasks.push(post_until_accepted(&doors.intake, echo("while some are refused")).await);
+    let audit = world.pair("audit").app.clone();
+    eventually_within(START_PATIENCE, || async {
+        let ready = audit.get("/ready").await.map_err(|error| error.to_string())?;
+        let text = ready.text();
+        if ready.status == 503 && text.contains("audit/deliveries") && text.contains("access rules") { Ok(()) } else { Err(text) }
+    })
+    .await;
+    let found = front.doctor(&[]).await;
+    assert!(!found.passed);
+    assert!(found.names("status", &["fte.triggers.inbound", "fte-status", "Read", "log of its sidecar"]), "{:#?}", found.bad());
+    assert!(found.names("audit", &["nothing was delivered", "access rules", "group"]), "{:#?}", found.bad());
+    assert!(found.names("probe trail", &["the audit log lacks everything"]), "{:#?}", found.bad());
+    for (service, from) in ["status", "audit"].into_iter().zip(from) {
+        let said = world.said_by_sidecar(service);
+        assert!(said[from..].contains("not authorized"), "{service}: {}", &said[from..]);
+    }
+
+    // The rules are as they were.
+    world.infrastructure.ask(&["topics"]);
+    world.ready().await;
+    tasks.push(post_until_accepted(&doors.intake, echo("after")).await);
+    for task in &tasks {
+        assert_eq!(result(&doors.status, task).await["status"], "completed");
+    }
+    settled(&doors, &tasks).await;
+
+    // The runner may not write where the states go.
+    let write = rule("User:fte-runner", "Write", "--topic", "fte.status.updates");
+    world.infrastructure.ask(&[&["kafka-acls", "--remove", "--force"][..], &write].concat());
+    let found = front.doctor(&[]).await;
+    assert!(found.names("runner", &["fte.status.updates", "access rules"]), "{:#?}", found.bad());
+    world.infrastructure.ask(&["topics"]);
+    world.ready().await;
+    assert_eq!(front.doctor(&[]).await.bad(), []);
+    settled(&doors, &tasks).await;
 }

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use fte_testkit::{Client, Daemon, built_binary, eventually_within};
+use fte_tests::infrastructure::root;
 use fte_tests::ports::free_port;
 
 use crate::run_file::{App, SidecarPorts};
@@ -20,6 +21,8 @@ pub(crate) struct Pair {
     pub(crate) app: Client,
     /// The sidecar's own API.
     pub(crate) sidecar: Client,
+    /// Where the sidecar listens.
+    pub(crate) ports: SidecarPorts,
 }
 
 impl Pair {
@@ -31,7 +34,10 @@ impl Pair {
         let addr = app.env.insert("FTE_API_ADDR".to_owned(), format!("127.0.0.1:{api_port}"));
         assert!(addr.is_some(), "{}: the run file says where its API listens", app.id);
 
-        let mut sidecar = Daemon::new(format!("daprd of {}", app.id), with_the_test(&app.dir, [daprd.into()]))
+        // As with `runtimePath: ./dapr/loopback`.
+        let on_loopback = root().join("dapr/loopback/.dapr/bin/daprd").into_os_string();
+        let mut sidecar = Daemon::new(format!("daprd of {}", app.id), with_the_test(&app.dir, [on_loopback]))
+            .env("DAPRD", daprd)
             .env("DAPR_API_TOKEN", API_TOKEN)
             .env("APP_API_TOKEN", APP_TOKEN)
             // Where there is no other address than the loopback, it would not start.
@@ -62,6 +68,7 @@ impl Pair {
             api: client(api_port),
             app: client(app_port),
             sidecar: client(ports.http).with_header("dapr-api-token", API_TOKEN),
+            ports,
         }
     }
 

@@ -11,7 +11,9 @@ use fte_tests::infrastructure::Infrastructure;
 use fte_tests::trail::entries;
 use serde_json::{Value, json};
 
-use crate::world::{START_PATIENCE, Store, World};
+use crate::grpc;
+use crate::run_file::SidecarPorts;
+use crate::world::{API_TOKEN, START_PATIENCE, Store, World};
 
 #[tokio::test]
 async fn the_script_of_fte_topics_makes_each_with_its_partitions_and_retention() {
@@ -143,10 +145,60 @@ async fn a_sidecar_does_only_what_its_service_needs() {
             }
         }
         pair.sidecar.post("/v1.0/shutdown", &json!({})).await.unwrap().expect_status(404);
+        // Nor any of it over gRPC.
+        for method in [
+            "SetMetadata",
+            "SaveState",
+            "GetSecret",
+            "PublishEvent",
+            "ScheduleJobAlpha1",
+            "InvokeService",
+            "InvokeActor",
+            "TryLockAlpha1",
+            "StartWorkflowBeta1",
+            "Shutdown",
+        ] {
+            let method = format!("dapr.proto.runtime.v1.Dapr/{method}");
+            for token in [Some(API_TOKEN), None] {
+                let answer = grpc::call(pair.ports.grpc, &method, token, b"");
+                assert_eq!(answer.status, grpc::UNIMPLEMENTED, "{method} of {}: {}", pair.id, answer.said);
+            }
+        }
+        // The one that a rule opens, so that there is a rule, can do nothing, and is for nobody without the token.
+        let unlock = |token| grpc::call(pair.ports.grpc, "dapr.proto.runtime.v1.Dapr/UnlockAlpha1", token, b"");
+        assert_eq!(unlock(None).status, grpc::UNAUTHENTICATED);
+        let answer = unlock(Some(API_TOKEN));
+        assert_eq!(answer.status, grpc::FAILED_PRECONDITION, "{}: {}", pair.id, answer.said);
+        // No rule reaches the service for workflow engines; it has nowhere to keep one.
+        let workflow = [grpc::field(1, b"01"), grpc::field(2, b"anything")].concat();
+        let answer = grpc::call(pair.ports.grpc, "TaskHubSidecarService/StartInstance", Some(API_TOKEN), &workflow);
+        assert_ne!(answer.status, grpc::OK, "{}: {}", pair.id, answer.said);
+        // Nobody on another machine. Between sidecars nobody asks for a token: whoever reaches that port can forge events and jobs.
+        let SidecarPorts { http, grpc, internal_grpc, .. } = pair.ports;
+        for port in [http, grpc, internal_grpc] {
+            assert_eq!(listening(port), ["127.0.0.1"], "{port} of {}: {:?}", pair.id, pair.ports);
+        }
         // Nobody without the token.
         let stranger = fte_testkit::Client::new(pair.sidecar.base());
         stranger.get("/v1.0/metadata").await.unwrap().expect_status(401);
     }
+}
+
+/// The addresses on which somebody listens at this port of this machine, as the kernel has them.
+fn listening(port: u16) -> Vec<String> {
+    const LISTENS: &str = "0A";
+    let mut addresses = Vec::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        for line in std::fs::read_to_string(table).unwrap_or_default().lines().skip(1) {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let (address, at) = fields[1].split_once(':').unwrap();
+            if fields[3] == LISTENS && u16::from_str_radix(at, 16) == Ok(port) {
+                let octets = u32::from_str_radix(address, 16).map(|bits| std::net::Ipv4Addr::from(bits.swap_bytes()).to_string());
+                addresses.push(octets.unwrap_or_else(|_| address.to_owned()));
+            }
+        }
+    }
+    addresses
 }
 
 /// What the runner answers. Sidecars find each other by multicast, which another world on this machine takes part in: for as long as a name is remembered there, a call

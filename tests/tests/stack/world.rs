@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use fte_events::catalogue::topics;
 use fte_events::handoffs::built_in_agents;
-use fte_testkit::{Client, Dir};
+use fte_testkit::{Client, Dir, eventually, eventually_within};
 use fte_tests::infrastructure::{Infrastructure, root};
 use fte_tests::load::Doors;
-use fte_tests::tasks::result_within;
+use fte_tests::tasks::{look, result_within};
 use serde_json::Value;
 
 use crate::run_file::{App, RunFile};
@@ -22,6 +22,18 @@ pub(crate) const START_PATIENCE: Duration = Duration::from_secs(120);
 /// A task's result, which may come late where a part has just started.
 pub(crate) async fn result(status: &Client, task: &str) -> Value {
     result_within(START_PATIENCE, status, task).await
+}
+
+/// Posts a task until it is accepted, and gives its id. A topic that was just made, and a broker that was away, may refuse the first.
+pub(crate) async fn post_until_accepted(intake: &Client, body: Value) -> String {
+    eventually_within(START_PATIENCE, || async {
+        let answer = intake.post("/v1/tasks", &body).await.map_err(|error| error.to_string())?;
+        if answer.status != 202 {
+            return Err(answer.text());
+        }
+        Ok(answer.json::<Value>()["task_id"].as_str().unwrap().to_owned())
+    })
+    .await
 }
 
 const CLOCK_FILE: &str = "FAKETIME_TIMESTAMP_FILE";
@@ -152,9 +164,18 @@ impl World {
         self.pairs.len() - 1
     }
 
-    /// Sets a service's clock off by so much, as `+1h`. It must have been started with [`CLOCKS`].
-    pub(crate) fn set_clock(&self, service: &str, offset: &str) {
-        std::fs::write(self.dir.join(format!("fte-{service}.clock")), offset).unwrap();
+    /// Sets a service's clock off by so many seconds, and waits until the service itself shows that. It must have been started with [`CLOCKS`].
+    pub(crate) async fn set_clock(&self, service: &str, offset_s: i64) {
+        const NEAR_S: i64 = 300;
+        std::fs::write(self.dir.join(format!("fte-{service}.clock")), format!("{offset_s:+}")).unwrap();
+        let pair = self.pairs.iter().find(|pair| pair.id == format!("fte-{service}")).unwrap();
+        eventually(|| async {
+            let diagnosis = look(&pair.api, &format!("/v1/services/{service}")).await?;
+            let shown: jiff::Timestamp = diagnosis["now"].as_str().unwrap().parse().unwrap();
+            let off_s = (shown - jiff::Timestamp::now()).get_seconds();
+            if (off_s - offset_s).abs() < NEAR_S { Ok(()) } else { Err(format!("{service} is {off_s} s off, not {offset_s}")) }
+        })
+        .await;
     }
 
     /// Waits until every service and every sidecar is ready.

@@ -17,6 +17,7 @@ use super::*;
 use crate::engine::sim::SimDisk;
 use crate::engine::tests::test_key;
 use crate::engine::{Engine, EngineOptions, Sealing};
+use crate::heard::Heard;
 use crate::subjects::{Subjects, SubjectsOptions};
 use crate::subscribe;
 
@@ -59,7 +60,7 @@ impl Audit {
     pub(super) fn with(log: App, reads: Reads) -> Self {
         let settings =
             Settings::from_env(&MapEnv::of([("APP_API_TOKEN", "s3cret"), ("FTE_BULK_DELIVERY", "true")]), crate::config::PORTS).unwrap();
-        let app = subscribe::subscriptions(&settings, &log).router();
+        let app = subscribe::subscriptions(&settings, &log, &Heard::nothing()).router();
         let readiness = Readiness::new(Vec::new());
         Self { app, api: api_router(vec![reading(&log, reads)], &readiness, ApiOptions::new(&settings)) }
     }

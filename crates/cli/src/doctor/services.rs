@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use fte_events::{TOPICS, Topic};
+use fte_events::{AgentName, subscribed_by};
 use fte_service::diagnosis::{Component, Diagnosis, SidecarSeen};
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
@@ -17,14 +17,14 @@ const WITH_STATE: [&str; 2] = ["intake", "runner"];
 /// Clocks further apart than this make deadlines and leases surprising.
 const APART_MAX: Duration = Duration::from_secs(2);
 
-/// What the services behind this address say. None of them may be there: then nothing is found.
-pub(super) async fn findings(client: &Client) -> Vec<Finding> {
+/// What the services behind this address say, where these agents are. None of them may be there: then nothing is found.
+pub(super) async fn findings(client: &Client, agents: &[AgentName]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for service in SERVICES {
         let asked = Instant::now();
         match client.get(&format!("/v1/services/{service}")).await {
             Ok(answer) => match answer.json::<Diagnosis>() {
-                Ok(diagnosis) => judge(&diagnosis, asked.elapsed(), &mut findings),
+                Ok(diagnosis) => judge(&diagnosis, agents, asked.elapsed(), &mut findings),
                 Err(error) => findings.push(Finding::bad(service, Exit::Failed, chain(&error), "is it of another version?")),
             },
             // It is at another address.
@@ -40,7 +40,7 @@ pub(super) async fn findings(client: &Client) -> Vec<Finding> {
     findings
 }
 
-fn judge(diagnosis: &Diagnosis, answer_took: Duration, findings: &mut Vec<Finding>) {
+fn judge(diagnosis: &Diagnosis, agents: &[AgentName], answer_took: Duration, findings: &mut Vec<Finding>) {
     let Diagnosis { service, sidecar_url, .. } = diagnosis;
     let Some(sidecar) = &diagnosis.sidecar else {
         let error = diagnosis.sidecar_error.as_deref().unwrap_or("it does not answer");
@@ -66,7 +66,8 @@ fn judge(diagnosis: &Diagnosis, answer_took: Duration, findings: &mut Vec<Findin
         findings.push(Finding::warning(service, format!("its clock is {clock:.0?} off this machine's"), "synchronise the clocks (NTP)"));
     }
     components(diagnosis, sidecar, findings);
-    subscriptions(service, sidecar, findings);
+    subscriptions(service, agents, sidecar, findings);
+    lacks(diagnosis, findings);
     tokens(diagnosis, sidecar, findings);
     findings.extend(diagnosis.notes.iter().map(|note| {
         let found = format!("{}: {}", note.about, note.found);
@@ -108,13 +109,23 @@ fn components(diagnosis: &Diagnosis, sidecar: &SidecarSeen, findings: &mut Vec<F
     }
 }
 
-fn subscriptions(service: &str, sidecar: &SidecarSeen, findings: &mut Vec<Finding>) {
-    let due = |topic: &&Topic| !topic.later && !topic.is_per_agent() && topic.subscribers.contains(&service);
-    let missing: Vec<&str> =
-        TOPICS.iter().filter(due).map(|topic| &*topic.name).filter(|name| !sidecar.topics.iter().any(|it| it == name)).collect();
+/// What the sidecar has asked the app for. Whether it gets it from the broker nobody says but its log: a probe shows that.
+fn subscriptions(service: &str, agents: &[AgentName], sidecar: &SidecarSeen, findings: &mut Vec<Finding>) {
+    let missing: Vec<String> = subscribed_by(service, agents)
+        .into_iter()
+        .map(|topic| topic.name.into_owned())
+        .filter(|name| !sidecar.topics.iter().any(|it| it == name))
+        .collect();
     if !missing.is_empty() {
-        let advice = "its sidecar asks once at its start: was the service there? Do the component's subscriptionScopes allow these?";
+        let advice = "its sidecar asks once at its start: was the service there, and has the service the same agents.toml (FTE_AGENTS)?";
         findings.push(Finding::bad(service, Exit::Failed, format!("its sidecar does not subscribe to {}", missing.join(", ")), advice));
+    }
+}
+
+fn lacks(diagnosis: &Diagnosis, findings: &mut Vec<Finding>) {
+    for lack in &diagnosis.lacks {
+        let advice = "its /ready says the same; what is named has to be mended or to come back, and then it recovers by itself";
+        findings.push(Finding::bad(&diagnosis.service, Exit::Unavailable, lack.as_str(), advice));
     }
 }
 
@@ -143,6 +154,7 @@ mod tests {
             capabilities: capabilities.iter().map(|it| (*it).to_owned()).collect(),
         };
         Diagnosis {
+            lacks: Vec::new(),
             notes: Vec::new(),
             service: "runner".into(),
             version: "1".into(),
@@ -157,7 +169,9 @@ mod tests {
                 app_id: "fte-runner".into(),
                 version: "1.14.0".into(),
                 components: vec![component("pubsub", "pubsub.kafka", &[]), component("statestore", "state.redis", &["ETAG", "TTL"])],
-                topics: vec!["fte.triggers.inbound".into(), "fte.results.completed".into()],
+                topics: ["triggers.inbound", "results.completed", "handoffs.writer", "handoffs.human"]
+                    .map(|topic| format!("fte.{topic}"))
+                    .into(),
             }),
             sidecar_error: None,
         }
@@ -167,7 +181,7 @@ mod tests {
         let mut diagnosis = healthy();
         change(&mut diagnosis);
         let mut findings = Vec::new();
-        judge(&diagnosis, Duration::ZERO, &mut findings);
+        judge(&diagnosis, &["writer".parse().unwrap()], Duration::ZERO, &mut findings);
         findings.into_iter().filter(|finding| finding.health != Health::Ok).map(|finding| (finding.health, finding.found)).collect()
     }
 
@@ -193,6 +207,8 @@ mod tests {
         one(|it| drop(sidecar(it).components.remove(1)), Health::Bad, "no state store");
         one(|it| sidecar(it).components[1].capabilities.clear(), Health::Bad, "lacks ETAG, TTL");
         one(|it| sidecar(it).topics.clear(), Health::Bad, "fte.triggers.inbound");
+        one(|it| drop(sidecar(it).topics.remove(2)), Health::Bad, "fte.handoffs.writer");
+        one(|it| it.lacks.push("runner/topics: fte.status.updates is refused".into()), Health::Bad, "fte.status.updates");
         one(|it| it.sends_api_token = false, Health::Warning, "DAPR_API_TOKEN");
     }
 }

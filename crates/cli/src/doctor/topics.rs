@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
 
-use fte_events::{TOPICS, Topic};
+use fte_events::{AgentName, Topic};
 use serde_json::Value;
 
 use super::Finding;
@@ -26,8 +26,8 @@ struct Seen {
     in_sync: Option<u64>,
 }
 
-/// Compares the text in a file, or on standard input for `-`, with the catalogue.
-pub(super) fn findings(file: &Path) -> Result<Vec<Finding>, Error> {
+/// Compares the text in a file, or on standard input for `-`, with the catalogue for these agents.
+pub(super) fn findings(file: &Path, agents: &[AgentName]) -> Result<Vec<Finding>, Error> {
     let usage = |error: std::io::Error| Error::Usage {
         what: format!("{}: {error}", file.display()),
         advice: "give a file, or - for standard input".to_owned(),
@@ -38,7 +38,7 @@ pub(super) fn findings(file: &Path) -> Result<Vec<Finding>, Error> {
     } else {
         std::fs::File::open(file).and_then(|file| file.take(BYTES_MAX).read_to_string(&mut text)).map_err(usage)?;
     }
-    Ok(compare(&parse(&text)))
+    Ok(compare(&parse(&text), agents))
 }
 
 /// Reads `kafka-topics --describe`, `kafka-configs --describe --entity-type topics`, both together, or `kubectl get kafkatopics -o json`.
@@ -105,12 +105,12 @@ fn configs(line: &str, seen: &mut Seen) {
     }
 }
 
-fn compare(seen: &BTreeMap<String, Seen>) -> Vec<Finding> {
-    let due: Vec<&Topic> = TOPICS.iter().filter(|topic| !topic.later && !topic.is_per_agent()).collect();
+fn compare(seen: &BTreeMap<String, Seen>, agents: &[AgentName]) -> Vec<Finding> {
+    let due: Vec<Topic> = fte_events::topics(agents).into_iter().filter(|topic| !topic.later).collect();
     let mut findings = Vec::new();
     let missing: Vec<&str> = due.iter().map(|topic| &*topic.name).filter(|name| !seen.contains_key(*name)).collect();
     if !missing.is_empty() {
-        let advice = "create them: `fte topics --format kafka-topics | BOOTSTRAP=… sh`, or --format strimzi";
+        let advice = "create them: `fte topics --agents agents.toml --format kafka-topics | BOOTSTRAP=… sh`, or --format strimzi";
         findings.push(Finding::bad(CHECK, Exit::Failed, format!("not on the broker: {}", missing.join(", ")), advice));
     }
     for topic in &due {
@@ -150,7 +150,7 @@ mod tests {
     use crate::doctor::Health;
 
     fn described(retention: &str) -> String {
-        let due = TOPICS.iter().filter(|topic| !topic.later && !topic.is_per_agent());
+        let due = fte_events::topics(&agents()).into_iter().filter(|topic| !topic.later);
         due.map(|topic| {
             format!(
                 "Topic: {0}\tTopicId: abc\tPartitionCount: {1}\tReplicationFactor: 3\tConfigs: min.insync.replicas=2,retention.ms={2}\n\tTopic: {0}\tPartition: 0\tLeader: 1\n",
@@ -162,8 +162,12 @@ mod tests {
         .collect()
     }
 
+    fn agents() -> [AgentName; 1] {
+        ["writer".parse().unwrap()]
+    }
+
     fn bad(text: &str) -> Vec<String> {
-        compare(&parse(text)).into_iter().filter(|finding| finding.health != Health::Ok).map(|finding| finding.found).collect()
+        compare(&parse(text), &agents()).into_iter().filter(|finding| finding.health != Health::Ok).map(|finding| finding.found).collect()
     }
 
     #[test]
@@ -182,6 +186,9 @@ mod tests {
         let found = bad(&text);
         assert!(found.len() == 2 && found[0].contains("1 partitions") && found[1].contains("replication 1"), "{found:?}");
         assert!(bad(&described("1000")).iter().all(|found| found.contains("keeps events for 1000 ms")));
+        let lacks: String =
+            described("").lines().filter(|line| !line.contains("fte.handoffs.writer")).map(|line| format!("{line}\n")).collect();
+        assert_eq!(bad(&lacks), ["not on the broker: fte.handoffs.writer"]);
         let found = bad("");
         assert!(found.len() == 1 && found[0].contains("fte.triggers.inbound"), "{found:?}");
     }

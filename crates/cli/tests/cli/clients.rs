@@ -225,11 +225,25 @@ async fn topics_come_in_every_format_without_an_instance() {
 
 #[tokio::test]
 async fn doctor_finds_what_is_wrong_and_says_what_to_do() {
+    let trail = r#"[{"type":"fte.task.requested"},{"type":"fte.status.changed"},{"type":"fte.result.completed"}]"#;
     let api = Fake::start([
         ("GET /health", vec![json(200, r#"{"status":"up","version":"0.1.0"}"#)]),
         ("GET /ready", vec![json(200, "{}"), problem(503, "not_ready", "Not ready")]),
         ("POST /v1/tasks", vec![json(202, ACCEPTED)]),
         (&*format!("GET /v1/tasks/{ID}/result?wait=30s"), vec![json(200, r#"{"status":"completed"}"#)]),
+        // It is not all there at once.
+        (
+            &*format!("GET /v1/audit/tasks/{ID}"),
+            vec![
+                problem(404, "task_not_found", "Task not found"),
+                json(200, &format!(r#"{{"complete":false,"missing":["its result"],"entries":{trail}}}"#)),
+                json(200, &format!(r#"{{"complete":true,"missing":[],"entries":{trail}}}"#)),
+            ],
+        ),
+        (
+            &*format!("GET /v1/tasks/{ID}/events?limit=1000"),
+            vec![json(200, r#"{"items":[]}"#), json(200, &format!(r#"{{"items":{trail}}}"#))],
+        ),
     ])
     .await;
     let components =
@@ -243,7 +257,7 @@ async fn doctor_finds_what_is_wrong_and_says_what_to_do() {
     let findings = ran.json();
     let healths: Vec<_> =
         findings.as_array().unwrap().iter().map(|it| (it["check"].as_str().unwrap(), it["health"].as_str().unwrap())).collect();
-    let checks = ["instance", "ready", "sidecar", "pubsub", "statestore", "probe task"];
+    let checks = ["instance", "ready", "sidecar", "pubsub", "statestore", "probe task", "probe trail"];
     assert_eq!(healths, checks.map(|check| (check, "ok")), "{ran:?}");
     assert_eq!(ran.code, 0);
 

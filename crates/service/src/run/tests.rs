@@ -58,6 +58,35 @@ async fn both_listeners_have_the_probes_and_readiness_follows_the_sidecar() {
 }
 
 #[tokio::test]
+async fn what_a_service_lacks_stands_in_its_diagnosis() {
+    let sidecar = FakeSidecar::start().await;
+    let running = start(settings(&sidecar, &[]), |mut service| {
+        service.checks.push(("deliveries", check(|| async { Err("nothing comes".to_owned()) })));
+        service
+    })
+    .await;
+    let diagnosis: Value = running.api.get("/v1/services/test").await.unwrap().expect_status(200).json();
+    assert_eq!(diagnosis["lacks"], json!(["test/deliveries: nothing comes"]));
+}
+
+#[tokio::test]
+async fn the_header_of_a_request_has_a_limit() {
+    let sidecar = FakeSidecar::start().await;
+    let running = start(settings(&sidecar, &[]), |service| service).await;
+    let address = running.api.base().trim_start_matches("http://").to_owned();
+    // One that is over the limit by no more than a read may still pass.
+    for (bytes, status) in [(60 * 1024, "200"), (256 * 1024, "431"), (60 * 1024, "200")] {
+        let mut connection = tokio::net::TcpStream::connect(&address).await.unwrap();
+        let request = format!("GET /health HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\nx-long: {}\r\n\r\n", "x".repeat(bytes));
+        // Who is refused may not be heard to the end.
+        drop(connection.write_all(request.as_bytes()).await);
+        let mut answer = vec![0; 12];
+        connection.read_exact(&mut answer).await.unwrap();
+        assert_eq!(String::from_utf8(answer).unwrap(), format!("HTTP/1.1 {status}"), "{bytes}");
+    }
+}
+
+#[tokio::test]
 async fn the_end_waits_for_what_is_under_way_and_accepts_nothing_new() {
     let sidecar = FakeSidecar::start().await;
     let (entered, finish, stopped) = (Arc::new(Notify::new()), Arc::new(Notify::new()), Arc::new(AtomicBool::new(false)));

@@ -41,18 +41,16 @@ async fn every_topic_in_use_but_the_audit_actions_is_subscribed_to() {
 }
 
 #[tokio::test]
-async fn beside_dapr_what_programs_wait_for_comes_event_by_event_and_the_rest_in_slow_batches() {
+async fn beside_dapr_what_programs_wait_for_comes_in_quick_batches_and_the_rest_in_slow_ones() {
     let (dir, sidecar) = (Dir::new(), FakeSidecar::start().await);
     let options = StoreOptions::at(dir.join("status.sqlite"));
     let store = Store::open(options.clone(), Waiters::new(8), Feed::new(1024, 8)).unwrap();
     let status = Fixture::delivered(false, store, options, Config::default(), dir, sidecar);
     let list = status.subscriptions().await;
     for entry in list.as_array().unwrap() {
-        let expected = if entry["topic"] == "fte.results.completed" {
-            Value::Null
-        } else {
-            json!({"enabled": true, "maxMessagesCount": 512, "maxAwaitDurationMs": 200})
-        };
+        // Never one by one: a Kafka header that HTTP cannot carry would hold up its partition.
+        let await_ms = if entry["topic"] == "fte.results.completed" { 10 } else { 200 };
+        let expected = json!({"enabled": true, "maxMessagesCount": 512, "maxAwaitDurationMs": await_ms});
         assert_eq!(entry["bulkSubscribe"], expected, "{entry}");
     }
 }
