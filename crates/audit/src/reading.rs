@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use fte_events::decode::is_occasion;
 use fte_events::{ResultKind, TENANT, TaskId, triggers};
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use uuid::Uuid;
@@ -64,11 +65,12 @@ impl<'a> Reading<'a> {
         (!reading.id.is_empty() && !reading.source.is_empty()).then_some(reading)
     }
 
-    /// The task it is about: `subject`, else `task_id` in the data, else, for a trigger that starts one, the id made from its identity. A
+    /// The task it is about: `subject`, else `task_id` in the data, else, for a trigger that starts one, the id made from its identity; for an occasion always the last. A
     /// subject that is no id of a task is taken last.
     pub fn task(&self, topic: &str) -> Option<Task> {
         let by_id = |text: &Option<Cow<'_, str>>| text.as_deref().and_then(|text| Uuid::try_parse(text).ok()).map(Task::Id);
-        let named = by_id(&self.subject).or_else(|| by_id(&self.data.task_id));
+        // What an occasion names is nobody's task.
+        let named = by_id(&self.subject).or_else(|| by_id(&self.data.task_id)).filter(|_| !is_occasion(&self.event_type));
         // A request to forget somebody starts none.
         let starts = topic == triggers::TOPIC && self.event_type != ERASURE;
         let started = || starts.then(|| Task::Id(*TaskId::from_source(&self.source, &self.id).as_uuid()));

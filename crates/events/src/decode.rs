@@ -162,7 +162,8 @@ pub enum Trigger {
     Erase(ErasureRequested),
     /// A deadline, a daily task or a schedule, from which the configuration makes this task.
     Occasion {
-        /// The task it starts, if the configuration knows the occasion: the same for the same event. See [`task_of`].
+        /// The task it starts, if the configuration knows the occasion: the same for the same event, whatever else that names.
+        /// Who publishes occasions may name the same customer in each.
         task_id: TaskId,
         /// `fte.deadline.passed`, `fte.daily-task.due` or `fte.schedule.fired`.
         occasion: Box<Decoded>,
@@ -198,7 +199,7 @@ pub fn parse_trigger(event: &RawEvent, now: Timestamp) -> Result<Trigger, Trigge
         Some(Decoded::TaskResumed(resumed)) => Trigger::Resume(resumed),
         Some(Decoded::ErasureRequested(erasure)) => Trigger::Erase(erasure),
         Some(occasion @ (Decoded::DeadlinePassed(_) | Decoded::DailyTaskDue(_) | Decoded::ScheduleFired(_))) => {
-            Trigger::Occasion { task_id: task_of(event), occasion: Box::new(occasion) }
+            Trigger::Occasion { task_id: TaskId::from_source(&event.source, &event.id), occasion: Box::new(occasion) }
         }
         // Types of other topics are unknown on this one.
         Some(_) | None => Trigger::Unknown,
@@ -216,14 +217,22 @@ fn bare(event: &RawEvent, data: &str, now: Timestamp) -> Result<TaskRequested, T
     serde_json::from_value(Value::Object(fields)).map_err(|source| DecodeError::Data { event_type: BARE_TYPE.to_owned(), source }.into())
 }
 
+/// Whether events of this type say that a time has come.
+pub fn is_occasion(event_type: &str) -> bool {
+    matches!(event_type, "fte.deadline.passed" | "fte.daily-task.due" | "fte.schedule.fired")
+}
+
 /// The task that an event of any topic is about, read as leniently as it can be: for the `failed` result of a request that could
 /// not be read, which must still reach whoever waits for it.
 ///
-/// The `subject`, else `task_id` in the data, else, for a trigger that was to start one, [`TaskId::from_source`].
+/// The `subject`, else `task_id` in the data, else, for a trigger that was to start one, [`TaskId::from_source`]; of an occasion always the last.
 pub fn task_of(event: &RawEvent) -> TaskId {
     #[derive(serde::Deserialize)]
     struct Named {
         task_id: TaskId,
+    }
+    if is_occasion(&event.event_type) {
+        return TaskId::from_source(&event.source, &event.id);
     }
     let subject = event.subject.as_deref().and_then(|subject| subject.parse().ok());
     subject

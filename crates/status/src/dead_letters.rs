@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use fte_bus::{Message, REPLAY_ATTRIBUTE, RawEvent, Record};
 use fte_events::decode::task_of;
 use fte_events::{EventName, Failure, TOPICS, TaskId, Trigger, audit, dead_letters, event_id, handoffs, parse_trigger, triggers};
@@ -163,11 +162,12 @@ impl Letter {
         if !is_replayed_on(topic) {
             return Err(NotReplayable::ForeignTopic);
         }
-        if topic == triggers::TOPIC
-            && self.consumer != APP_ID
-            && matches!(parse_trigger(&event, now), Ok(Trigger::Run(_) | Trigger::Occasion { .. }))
-        {
-            return new_task(event, letter_id, now).ok_or(NotReplayable::NoEvent);
+        if topic == triggers::TOPIC && self.consumer != APP_ID {
+            match parse_trigger(&event, now) {
+                Ok(Trigger::Run(_)) => return new_task(event, letter_id, now).ok_or(NotReplayable::NoEvent),
+                Ok(Trigger::Occasion { .. }) => return new_occasion(event, letter_id, now).ok_or(NotReplayable::NoEvent),
+                _ => {}
+            }
         }
         self.again(event, topic, letter_id).ok_or(NotReplayable::NoEvent)
     }
@@ -184,20 +184,33 @@ impl Letter {
 
 /// The request as that of a new task, an ordinary one to every consumer.
 fn new_task(mut event: RawEvent, letter_id: &str, now: Timestamp) -> Option<Replay> {
-    let task = TaskId::from_source("/fte/status/replay", letter_id);
-    let id = event_id(task, EventName::Trigger { turn: 0 });
+    let task = anew(&mut event, letter_id, now);
     let mut data: BTreeMap<String, Box<RawValue>> = event.decode().ok()?;
     data.insert("task_id".to_owned(), to_raw_value(&task).ok()?);
-    event.id = id.to_string();
-    "/fte/status".clone_into(&mut event.source);
     event.subject = Some(task.to_string());
+    let event = event.with_data(Some(data));
+    let message = Message { topic: triggers::TOPIC.into(), key: Some(task.to_string().into()), body: event.to_bytes().ok()? };
+    Some(Replay { message, event_id: event.id, task: Some(task) })
+}
+
+/// The occasion once more, an ordinary one to every consumer. Its task is that of its new identity, if anybody is to do anything on it: only the runner's
+/// configuration says so.
+fn new_occasion(mut event: RawEvent, letter_id: &str, now: Timestamp) -> Option<Replay> {
+    anew(&mut event, letter_id, now);
+    let key = task_of(&event).to_string();
+    let message = Message { topic: triggers::TOPIC.into(), key: Some(key.into()), body: event.to_bytes().ok()? };
+    Some(Replay { message, event_id: event.id, task: None })
+}
+
+/// Gives an event a new identity, the same for each replay of a letter; the task of a request with it.
+fn anew(event: &mut RawEvent, letter_id: &str, now: Timestamp) -> TaskId {
+    let task = TaskId::from_source("/fte/status/replay", letter_id);
+    event.id = event_id(task, EventName::Trigger { turn: 0 }).to_string();
+    "/fte/status".clone_into(&mut event.source);
     event.time = Some(now);
     event.extensions.remove(REPLAY_ATTRIBUTE);
     event.extensions.insert("ftecause".to_owned(), Value::from(letter_id));
-    let event = event.with_data(Some(data));
-    let body: Bytes = event.to_bytes().ok()?;
-    let message = Message { topic: triggers::TOPIC.into(), key: Some(task.to_string().into()), body };
-    Some(Replay { message, event_id: event.id, task: Some(task) })
+    task
 }
 
 /// Letters come from outside: they must not make this service publish anywhere else.

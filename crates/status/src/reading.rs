@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 use fte_bus::{Delivery, RawEvent};
-use fte_events::decode::{BARE_TYPE, task_of};
+use fte_events::decode::{BARE_TYPE, is_occasion, task_of};
 use fte_events::{ClaimId, ResultKind, SandboxKind, Status, TaskId, Trigger, parse_trigger, results, sandbox, status, triggers};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -252,7 +252,7 @@ fn request(event: &RawEvent, now: Timestamp) -> (Option<TaskId>, Change) {
             _ => (Some(task_of(event)), Change::Requested { agent: None }),
         },
         // An occasion may start a task, if the configuration knows it; then the runner's events make the task.
-        "fte.deadline.passed" | "fte.daily-task.due" | "fte.schedule.fired" => (Some(task_of(event)), Change::Nothing),
+        occasion if is_occasion(occasion) => (Some(task_of(event)), Change::Nothing),
         _ => unknown(event),
     }
 }
