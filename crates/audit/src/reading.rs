@@ -412,6 +412,15 @@ mod tests {
     }
 
     #[test]
+    fn an_occasion_belongs_to_the_task_it_starts_whatever_else_it_names() {
+        let named = "01980000-0000-7000-8000-000000000001";
+        let text = format!(
+            r#"{{"id":"27","source":"/cron","type":"fte.schedule.fired","subject":"{named}","data":{{"schedule":"weekly","task_id":"{named}"}}}}"#
+        );
+        assert_eq!(read(&text).task(triggers::TOPIC), Some(Task::Id(*TaskId::from_source("/cron", "27").as_uuid())));
+    }
+
+    #[test]
     fn a_result_says_how_it_ended_by_its_type() {
         for (event_type, outcome) in [
             ("fte.result.completed", Some("success")),

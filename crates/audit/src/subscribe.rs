@@ -21,7 +21,7 @@ pub fn subscriptions(settings: &Settings, log: &Arc<dyn Log>, heard: &Heard) -> 
     fte_events::subscribed_by("audit", &agents).iter().fold(subscriptions, |subscriptions, topic| {
         let (log, heard) = (Arc::clone(log), heard.clone());
         // No dead-letter topic: what cannot be recorded now must wait, not go elsewhere.
-        let options = SubscribeOptions { bulk: settings.patient(512, GATHER_MS), ..SubscribeOptions::default() };
+        let options = SubscribeOptions { bulk: settings.batches(512, GATHER_MS), ..SubscribeOptions::default() };
         subscriptions.records(&topic.name, options, move |records| {
             heard.something();
             record(Arc::clone(&log), records)

@@ -35,7 +35,7 @@ struct NotNow(String);
 
 /// The subscriptions of the runner.
 pub(crate) fn subscriptions(runner: &Arc<Runner>, settings: &Settings, bus: &Bus) -> Subscriptions {
-    let options = SubscribeOptions { bulk: settings.patient(128, GATHER_MS), raw: true, ..SubscribeOptions::default() };
+    let options = SubscribeOptions { bulk: settings.batches(128, GATHER_MS), raw: true, ..SubscribeOptions::default() };
     let (triggers, poisoned, timers) = (Arc::clone(runner), Arc::clone(runner), Arc::clone(runner));
     let (agents_of_triggers, agents_of_poison) = (Arc::clone(&settings.agents), Arc::clone(&settings.agents));
     let agents: Vec<AgentName> = settings.agents.agents.keys().cloned().collect();
@@ -52,7 +52,7 @@ pub(crate) fn subscriptions(runner: &Arc<Runner>, settings: &Settings, bus: &Bus
     // Everything else that the catalogue says: the hand-offs to each agent and to people, and the results that answer them.
     subscribed_by(SERVICE, &agents).iter().filter(|topic| topic.name != triggers::TOPIC).fold(subscriptions, |subscriptions, topic| {
         let runner = Arc::clone(runner);
-        let options = SubscribeOptions { bulk: settings.patient(128, GATHER_MS), raw: true, ..SubscribeOptions::default() };
+        let options = SubscribeOptions { bulk: settings.batches(128, GATHER_MS), raw: true, ..SubscribeOptions::default() };
         let is_result = topic.name == results::TOPIC;
         subscriptions.batches(&topic.name, options, move |deliveries| handle_each(Arc::clone(&runner), deliveries, is_result))
     })

@@ -93,9 +93,9 @@ impl Service {
         }
     }
 
-    /// Work that goes on as long as the process and rests on the state store: it begins once the store was tried and can be worked with. One that cannot ends the
-    /// process, with what to do: whatever was written to it would be a promise that nobody keeps. The service is not ready before the store was asked; one that is away
-    /// then is no reason, since what does not need it can be done.
+    /// Work that goes on as long as the process and rests on the state store: it begins once the store was tried and can be worked with. One that cannot, and twice
+    /// in the same way, ends the process, with what to do: whatever was written to it would be a promise that nobody keeps. The routes do not wait for that, but the
+    /// service is not ready before the store was asked; one that is away then is no reason, since what does not need it can be done.
     pub fn on_state(&mut self, bus: &Bus, work: impl Future<Output = Result<(), ServiceError>> + Send + 'static) {
         let (store, sidecar, was_asked) = (bus.state.clone(), Readiness::sidecar(&bus.sidecar), Arc::new(AtomicBool::new(false)));
         let asked = Arc::clone(&was_asked);
@@ -107,11 +107,21 @@ impl Service {
             }),
         ));
         self.background.push(Box::pin(async move {
-            until_ready(&sidecar).await;
+            let (mut judged, mut said) = (None, String::new());
             loop {
+                until_ready(&sidecar).await;
                 match store.fitness().await {
-                    Ok(fitness) => break fitness?,
-                    Err(error) => tracing::debug!(error = %chain(&error), "the state store cannot be tried yet"),
+                    Ok(Ok(())) => break,
+                    // Once may have been a store that began anew just then.
+                    Ok(Err(unfit)) if judged.as_ref() == Some(&unfit) => return Err(unfit.into()),
+                    Ok(Err(unfit)) => judged = Some(unfit),
+                    Err(error) => {
+                        let error = chain(&error);
+                        if error != said {
+                            tracing::warn!(error, "the state store cannot be tried yet; nothing that rests on it begins");
+                            said = error;
+                        }
+                    }
                 }
                 was_asked.store(true, Ordering::Relaxed);
                 tokio::time::sleep(LOOK_EVERY).await;

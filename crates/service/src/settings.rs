@@ -184,7 +184,7 @@ impl Settings {
     }
 
     /// How events are asked for: in batches of so many at most, quick ones, or those that gather for so many milliseconds.
-    pub fn patient(&self, max_count: u32, gather_ms: u32) -> Option<Bulk> {
+    pub fn batches(&self, max_count: u32, gather_ms: u32) -> Option<Bulk> {
         Some(Bulk { max_count, max_await_ms: if self.bulk_delivery { QUICK_MS } else { gather_ms } })
     }
 }
@@ -316,7 +316,7 @@ mod tests {
         let ways = |settings: &Settings| {
             let await_ms = |bulk: Option<Bulk>| bulk.map(|bulk| (bulk.max_count, bulk.max_await_ms));
             let open = settings.group_open(Duration::from_millis(8));
-            (await_ms(settings.patient(512, 500)), open)
+            (await_ms(settings.batches(512, 500)), open)
         };
         assert_eq!(ways(&read(MapEnv::of([]))), (Some((512, 500)), Duration::ZERO));
         let quick = read(MapEnv::of([(ENV_BULK_DELIVERY, "true")]));

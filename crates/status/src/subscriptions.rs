@@ -44,7 +44,7 @@ pub(crate) fn subscriptions(store: &Store, settings: &Settings, bus: &Bus) -> Su
     for topic in &subscribed_by(SERVICE, &agents) {
         let store = store.clone();
         let gather_ms = if topic.name == results::TOPIC { RESULTS_GATHER_MS } else { GATHER_MS };
-        let bulk = settings.patient(512, gather_ms);
+        let bulk = settings.batches(512, gather_ms);
         subscriptions = if topic.name.starts_with(dead_letters::TOPIC_PREFIX) {
             let options = SubscribeOptions { bulk, ..SubscribeOptions::default() };
             subscriptions.records(&topic.name, options, move |records| take_letters(store.clone(), records))

@@ -56,6 +56,10 @@ pub enum Careless {
     Overwrites,
     /// It gives none.
     NoVersions,
+    /// Documents do not end in their time, and its component says so.
+    KeepsForEver,
+    /// It begins anew again and again: nothing is found.
+    Loses,
 }
 
 /// An event that was published.
@@ -286,6 +290,7 @@ async fn answer(state: Arc<Mutex<State>>, request: Request<Incoming>) -> Result<
         (&Method::GET, [_, "state", ..]) | (&Method::POST, [_, "state", _, "bulk"]) => Call::Read,
         (_, [_, "state", ..]) => Call::Write,
         (&Method::GET, [_, "healthz", ..]) => Call::Health,
+        (&Method::GET, [_, "metadata"]) => return Ok(state.lock().unwrap_or_else(PoisonError::into_inner).metadata()),
         _ => return Ok(error(501, "ERR_FAKE", "the fake sidecar does not do this")),
     };
     let (held, fault) = {
@@ -360,8 +365,13 @@ impl State {
         empty(204)
     }
 
+    fn metadata(&self) -> Answer {
+        let can: &[&str] = if self.careless == Some(Careless::KeepsForEver) { &["ETAG"] } else { &["ETAG", "TTL"] };
+        json(200, &json!({"id": "fake", "components": [{"name": "statestore", "type": "state.fake", "capabilities": can}]}))
+    }
+
     fn read(&self, key: &str) -> Answer {
-        let Some(row) = self.rows.get(key) else { return empty(204) };
+        let Some(row) = self.rows.get(key).filter(|_| self.careless != Some(Careless::Loses)) else { return empty(204) };
         let mut answer = json(200, &row.value);
         if self.careless != Some(Careless::NoVersions) {
             answer.headers_mut().insert(http::header::ETAG, http::HeaderValue::from(row.etag));

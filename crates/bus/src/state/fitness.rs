@@ -13,8 +13,8 @@ use uuid::Uuid;
 use super::{Connection, ETag, Guard, NO_ETAG, Save, StateStore};
 use crate::error::Error;
 
-/// The tried document ends by itself where it cannot be deleted.
-const TTL: Duration = Duration::from_secs(60);
+/// The tried document ends by itself where it cannot be deleted; much later than any trial takes.
+const TTL: Duration = Duration::from_secs(3600);
 
 /// Nothing may rest on a state store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,7 +59,8 @@ impl Problem {
 }
 
 impl StateStore {
-    /// Tries whether guards hold on this store, on a document of its own that is gone afterwards. Some eight calls.
+    /// Tries whether guards hold on this store, on a document of its own that is gone afterwards. Ten calls. One that is judged unfit may only have begun anew in the
+    /// middle of the trial: whoever ends by the verdict asks twice.
     ///
     /// # Errors
     /// The outer error says that it could not be tried now.
@@ -85,17 +86,20 @@ impl Connection {
     /// answer to them is.
     async fn try_guards(&self, key: &str) -> Result<Option<Problem>, Error> {
         self.put(key, "first", Guard::Absent).await?;
-        let Some((_, first)) = self.found(key).await?.filter(|(writer, _)| writer == "first") else { return Ok(Some(Problem::Forgets)) };
+        let (writer, first) = self.found(key).await?;
+        if writer != "first" {
+            return Ok(Some(Problem::Forgets));
+        }
         let refused = self.put(key, "again", Guard::Absent).await;
-        if self.found(key).await?.is_none_or(|(writer, _)| writer != "first") {
+        if self.found(key).await?.0 != "first" {
             return refused.map(|()| Some(Problem::Replaces));
         }
         self.put(key, "second", Guard::Unchanged(first.clone())).await?;
-        if self.found(key).await?.is_none_or(|(writer, _)| writer != "second") {
+        if self.found(key).await?.0 != "second" {
             return Ok(Some(Problem::Forgets));
         }
         let refused = self.put(key, "late", Guard::Unchanged(first)).await;
-        if self.found(key).await?.is_none_or(|(writer, _)| writer != "second") {
+        if self.found(key).await?.0 != "second" {
             return refused.map(|()| Some(Problem::Overwrites));
         }
         Ok(None)
@@ -107,14 +111,18 @@ impl Connection {
     }
 
     /// Who wrote the document last, and its version.
-    async fn found(&self, key: &str) -> Result<Option<(String, ETag)>, Error> {
+    ///
+    /// # Errors
+    /// It is gone: the store began anew, or this trial took longer than a document of it lives. That says nothing of the guards.
+    async fn found(&self, key: &str) -> Result<(String, ETag), Error> {
         #[derive(Default, Deserialize)]
         struct Tried {
             writer: String,
         }
-        let Some(document) = self.get_one(key).await? else { return Ok(None) };
+        let gone = || Error::Malformed { what: "a state read", reason: "a document that was just written is gone".to_owned() };
+        let document = self.get_one(key).await?.ok_or_else(gone)?;
         let tried: Tried = serde_json::from_slice(&document.value).unwrap_or_default();
-        Ok(Some((tried.writer, document.etag)))
+        Ok((tried.writer, document.etag))
     }
 
     /// Whether the component says what it can do, and ending documents is not among it.

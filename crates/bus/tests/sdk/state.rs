@@ -107,6 +107,7 @@ async fn a_store_whose_guards_do_not_hold_is_found_out_and_nothing_is_left_of_th
     assert_eq!(trial(Some(Careless::Replaces)).await, Err(Problem::Replaces));
     assert_eq!(trial(Some(Careless::Overwrites)).await, Err(Problem::Overwrites));
     assert_eq!(trial(Some(Careless::NoVersions)).await, Err(Problem::NoVersions));
+    assert_eq!(trial(Some(Careless::KeepsForEver)).await, Err(Problem::NoTimeToLive));
 }
 
 #[tokio::test]
@@ -118,5 +119,8 @@ async fn a_store_that_cannot_be_asked_now_is_not_judged() {
         store.fitness().await.unwrap_err();
         fake.heal();
     }
+    let anew = FakeSidecar::start().await;
+    anew.careless(Careless::Loses);
+    StateStore::new(sidecar(&anew), "statestore").fitness().await.unwrap_err();
     assert_eq!(store.fitness().await.unwrap(), Ok(()));
 }

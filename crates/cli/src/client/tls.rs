@@ -12,13 +12,15 @@ use crate::error::Error;
 /// Nobody is there to vouch for an instance.
 pub(super) fn config(url: &str) -> Result<ClientConfig, Error> {
     let mut roots = RootCertStore::empty();
-    for certificate in rustls_native_certs::load_native_certs().certs {
+    let found = rustls_native_certs::load_native_certs();
+    for certificate in found.certs {
         // One that cannot be used is no reason not to trust the others.
         drop(roots.add(certificate));
     }
     if roots.is_empty() {
+        let why = found.errors.first().map(|error| format!(" ({error})")).unwrap_or_default();
         return Err(Error::usage(
-            format!("{url} cannot be trusted: this machine has no certificate authorities"),
+            format!("{url} cannot be trusted: no certificate authorities were found{why}"),
             "install them (`apt install ca-certificates`), or name a file of your own in SSL_CERT_FILE",
         ));
     }

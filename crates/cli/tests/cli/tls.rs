@@ -38,12 +38,13 @@ async fn gateway(directory: &Path) -> String {
             let Ok(mut tls) = acceptor.accept(tcp).await else { continue };
             let mut request = Vec::new();
             while !request.ends_with(b"\r\n\r\n") {
-                request.push(tls.read_u8().await.unwrap());
+                let Ok(byte) = tls.read_u8().await else { break };
+                request.push(byte);
             }
             let answer =
                 b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 12\r\nconnection: close\r\n\r\n{\"items\":[]}";
-            tls.write_all(answer).await.unwrap();
-            tls.shutdown().await.unwrap();
+            drop(tls.write_all(answer).await);
+            drop(tls.shutdown().await);
         }
     });
     format!("https://localhost:{port}")

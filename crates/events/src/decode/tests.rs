@@ -110,3 +110,17 @@ fn the_task_of_an_unreadable_request_is_still_found() {
     assert_eq!([task_of(&by_subject), task_of(&by_data)], [task, task]);
     assert_eq!(task_of(&by_source), TaskId::from_source("/x", "1"));
 }
+
+#[test]
+fn an_occasion_starts_the_task_of_its_own_identity_whatever_else_it_names() {
+    let customer = sample::task_id();
+    let fired = |id: &str| {
+        let data = json!({"schedule": "weekly", "due_at": "2026-07-01T06:00:00Z", "task_id": customer});
+        event(json!({"id": id, "source": "/cron", "type": "fte.schedule.fired", "subject": customer, "data": data}))
+    };
+    for id in ["week-27", "week-28"] {
+        let expected = TaskId::from_source("/cron", id);
+        assert_eq!(task_of(&fired(id)), expected);
+        assert!(matches!(parse_trigger(&fired(id), sample::time(0)), Ok(Trigger::Occasion { task_id, .. }) if task_id == expected));
+    }
+}

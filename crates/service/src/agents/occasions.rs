@@ -14,6 +14,8 @@ use toml::Spanned;
 
 /// Most tables.
 const OCCASIONS_MAX: usize = 200;
+/// Longest name of a schedule or a daily task.
+const NAME_BYTES_MAX: usize = 1000;
 
 /// What to do on an occasion.
 #[derive(Clone, Debug, PartialEq)]
@@ -124,6 +126,9 @@ pub(super) fn check(
             (On::DailyTaskDue, _) => "fte.daily-task.due",
             (On::ScheduleFired, _) => "fte.schedule.fired",
         };
+        if let Some(name) = table.name.as_ref().filter(|name| !(1..=NAME_BYTES_MAX).contains(&name.get_ref().len())) {
+            return wrong("name", name.span().start, format!("expected a text of 1 to {NAME_BYTES_MAX} bytes"));
+        }
         if let Some(unknown) = table.agent.as_ref().filter(|agent| !is_known(agent.get_ref())) {
             return wrong("agent", unknown.span().start, format!("expected one of {}", known()));
         }

@@ -366,6 +366,7 @@ async fn a_state_store_that_cannot_be_worked_with_ends_the_process_before_its_wo
     })
     .await;
     let ended = running.ended.await.unwrap().unwrap_err();
+    assert!(sidecar.calls(fte_testkit::Call::Write) >= 6, "it was tried twice");
     let text = chain(&ended);
     assert!(text.contains("\"statestore\" took a write that was only to make a document") && text.contains("take state.redis"), "{text}");
 }

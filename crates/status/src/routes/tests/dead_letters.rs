@@ -137,6 +137,24 @@ async fn nothing_is_decided_while_the_sidecar_cannot_be_reached_and_a_repeat_is_
 }
 
 #[tokio::test]
+async fn an_occasion_is_replayed_as_it_was_under_a_new_identity() {
+    let status = Fixture::start().await;
+    let data = json!({"schedule": "weekly", "due_at": "2026-07-01T06:00:00Z"});
+    let event = json!({"id": "27", "source": "/cron", "type": "fte.schedule.fired", "subject": "café 7", "data": data});
+    let (id, record) = letter(triggers::TOPIC, event.to_string().as_bytes());
+    receive(&status, &[&record]).await;
+    let answer = status.post(&format!("/v1/dead-letters/{id}/replay")).await.expect(200);
+    assert!(answer.get("task_id").is_none(), "whether anybody does anything is the runner's to say: {answer}");
+    let fired = status.sidecar.published()[1].json();
+    assert_eq!((&fired["type"], &fired["subject"], &fired["data"]), (&event["type"], &event["subject"], &data));
+    assert_eq!((&fired["source"], &fired["ftecause"]), (&json!("/fte/status"), &json!(id)));
+    let task = TaskId::from_source("/fte/status", fired["id"].as_str().unwrap());
+    assert_eq!(status.sidecar.published()[1].key.as_deref(), Some(&*task.to_string()));
+    assert_eq!(status.post(&format!("/v1/dead-letters/{id}/replay")).await.expect(200), answer);
+    assert_eq!(status.sidecar.published().len(), 2, "a repeat publishes nothing");
+}
+
+#[tokio::test]
 async fn two_who_replay_at_once_publish_once() {
     let status = Fixture::start().await;
     let (_, id, record) = request_letter();
