@@ -145,7 +145,31 @@ fn lines_of_the_readme(root: &Path, heading: &str) -> Vec<String> {
     let text = std::fs::read_to_string(root.join("README.md")).unwrap();
     let (_, after) = text.split_once(&format!("\n### {heading}\n")).unwrap_or_else(|| panic!("there is no {heading} in the README"));
     let block = after.split("```").nth(1).and_then(|block| block.strip_prefix("sh\n")).unwrap();
-    block.lines().map(|line| line.split(" #").next().unwrap_or_default().trim().to_owned()).collect()
+    block.lines().map(|line| without_comment(line).trim().to_owned()).collect()
+}
+
+/// As a shell reads it: what stands in quotes is no comment.
+fn without_comment(line: &str) -> &str {
+    let (mut quoted, mut before) = (None, ' ');
+    for (at, c) in line.char_indices() {
+        match quoted {
+            Some(quote) if c == quote => quoted = None,
+            None if c == '#' && before == ' ' => return &line[..at],
+            None if ['"', '\''].contains(&c) => quoted = Some(c),
+            Some(_) | None => {}
+        }
+        before = c;
+    }
+    line
+}
+
+#[test]
+fn a_line_ends_where_a_shell_ends_it() {
+    for (line, expected) in
+        [("fte up  # now", "fte up"), ("fte submit \"say #1\" # go", "fte submit \"say #1\""), ("a#b 'c # d'", "a#b 'c # d'")]
+    {
+        assert_eq!(without_comment(line).trim(), expected);
+    }
 }
 
 #[tokio::test]
