@@ -124,6 +124,10 @@ async fn the_team_of_the_examples_researches_writes_and_has_a_person_sign() {
         async move { api.post(&path, &body).await.unwrap() }
     };
     assert_eq!(reply(json!({})).await.expect_status(422).problem_code(), "invalid_reply");
+    // The record names a person.
+    for nobody in [json!({ "result": "yes" }), json!({ "result": "yes", "by": " " })] {
+        assert_eq!(reply(nobody).await.expect_status(422).problem_code(), "replier_missing");
+    }
     reply(json!({ "result": "yes", "by": "ada" })).await.expect_status(200);
     reply(json!({ "result": "yes", "by": "ada" })).await.expect_status(200);
     assert_eq!(reply(json!({ "error": "no", "by": "bob" })).await.expect_status(409).problem_code(), "replied_otherwise");
@@ -384,7 +388,7 @@ async fn who_is_called_off_calls_off_what_was_handed_off() {
     for task in ids(&tree) {
         assert_eq!(result(&api, &task).await["status"], "cancelled");
     }
-    let late = api.post(&format!("/v1/tasks/{}/reply", children[1]), &json!({ "result": 1 })).await.unwrap();
+    let late = api.post(&format!("/v1/tasks/{}/reply", children[1]), &json!({ "result": 1, "by": "ada" })).await.unwrap();
     assert_eq!(late.expect_status(409).problem_code(), "not_awaiting_reply");
     settled(&Doors::all(&api), &ids(&tree)).await;
 }
