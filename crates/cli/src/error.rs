@@ -219,6 +219,8 @@ impl Problem {
     fn advice(&self, hints: &Hints) -> Option<String> {
         let text = match self.status {
             401 => "set FTE_API_KEY to a key of this instance".to_owned(),
+            403 if self.code == "role_missing" => "use a key that has this role: FTE_API_KEY names the key".to_owned(),
+            403 if self.code == "not_an_approver" => "somebody whom the agent's `approvers` name has to decide it".to_owned(),
             403 => "use a key that may do this, and a URL whose host the instance allows (FTE_ALLOWED_HOSTS)".to_owned(),
             404 if self.code == "task_not_found" => format!("{} lists what there is", hints.command("tasks")),
             422 if self.code == "agent_unknown" => format!("{} lists them", hints.command("agents")),
@@ -260,6 +262,12 @@ mod tests {
             r#"{"code":"sidecar_down","title":"Not accepted","detail":"the sidecar does not answer"}"#,
             Exit::Unavailable,
             "error: Not accepted (503 sidecar_down)\n  why: the sidecar does not answer\n  try: again in 2 s; `fte doctor` says what is not ready",
+        );
+        check(
+            403,
+            r#"{"code":"role_missing","title":"Not allowed"}"#,
+            Exit::Refused,
+            "error: Not allowed (403 role_missing)\n  try: use a key that has this role: FTE_API_KEY names the key",
         );
         check(
             404,
