@@ -45,8 +45,12 @@ struct Team {
 
 impl Team {
     async fn start(env: &[(&str, &str)]) -> Self {
+        Self::start_of(&agents_toml(), env).await
+    }
+
+    async fn start_of(agents: &str, env: &[(&str, &str)]) -> Self {
         let dir = Dir::new();
-        let file = dir.write("agents.toml", agents_toml());
+        let file = dir.write("agents.toml", agents);
         dir.write("agent.py", AGENT);
         let args = ["--agents", file.to_str().unwrap(), "--quiet"];
         let process = FteProcess::start_with(built_binary(), dir.join("data"), args, env.iter().copied()).await;
@@ -230,6 +234,34 @@ say("result", result=[reply["handoff"], reply["result"], open(reply["artifacts"]
     assert_eq!(end["result"], json!(["one", "a", "noted\nand made"]), "{end}");
     let missing = team.done(r#"say("result", result=hand_off("b", "pass", artifacts=["nothing.md"])["error"]["code"])"#).await;
     assert_eq!(missing["result"], "artifact_unknown", "{missing}");
+}
+
+#[tokio::test]
+async fn more_than_the_others_workspace_may_hold_is_not_handed_over_whatever_kind_it_is() {
+    let small =
+        |name: &str, kind: &str, command: &str| format!("[agents.{name}]\nkind = \"{kind}\"\ncommand = {command}\ndisk = \"1MiB\"\n");
+    let program = small("program", "process", r#"["python3", "agent.py"]"#);
+    let agents = format!("{}{program}{}", agents_toml(), small("line", "command", r#"["ls", "handed"]"#));
+    let team = Team::start_of(&agents, &[]).await;
+    let handing = |to: &str, names: &str| {
+        format!(
+            r#"
+for name in ["one", "two"]:
+    open(name, "w").write(name * 200_000)
+    say("artifact", path=name)
+reply = hand_off("{to}", "say('result', result='had it')", artifacts={names})
+say("result", result=[reply["result"], reply["error"]])
+"#
+        )
+    };
+    for (to, alone) in [("program", "had it"), ("line", "one")] {
+        let end = team.done(&handing(to, r#"["one"]"#)).await;
+        assert_eq!(end["result"], json!([alone, null]), "{to}: {end}");
+        let end = team.done(&handing(to, r#"["one", "two"]"#)).await;
+        let error = &end["result"][1];
+        assert_eq!((&error["code"], &error["retryable"]), (&json!("artifact_unavailable"), &json!(false)), "{to}: {end}");
+        assert!(error["message"].as_str().unwrap().contains("1200000 bytes"), "{to}: {end}");
+    }
 }
 
 /// Reads what it was linked to, and says so with what else it was told.

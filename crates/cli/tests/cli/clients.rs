@@ -320,6 +320,8 @@ async fn artifacts_are_listed_and_one_that_is_not_what_it_should_be_is_not_saved
         format!("../up  3      text/plain  {sha256}"),
     ];
     fte(&fake.url, &["artifacts", ID]).await.check(0, &table.join("\n"));
+    let none = Fake::start([(path.as_str(), vec![json(200, r#"{"items":[]}"#)])]).await;
+    fte(&none.url, &["artifacts", ID]).await.check(0, "no artifacts");
     fte(&fake.url, &["artifacts", ID, "--json"]).await.check(0, &list);
     let here = fte_testkit::Dir::new();
     let file = here.join("got");
