@@ -25,6 +25,7 @@ answer = hear()
 if answer["type"] == "cancel":
     say("error", code="cancelled", message="told to stop", retryable=False)
 else:
+    draft = (answer.get("data") or {}).get("draft", draft)  # Whoever approved may have edited it.
     say("stage", name="publish")
     with open("note.md", "w", encoding="utf-8") as note:
         note.write(f"# {draft}\n\n{answer.get('reason') or ''}\n")

@@ -160,6 +160,9 @@ pub(crate) struct Problem {
     pub(crate) detail: String,
     #[serde(default)]
     pub(crate) errors: Vec<FieldError>,
+    /// What a task does that cannot take what was asked.
+    #[serde(default)]
+    pub(crate) task_status: Option<String>,
     /// From the `Retry-After` header.
     #[serde(skip)]
     pub(crate) retry_after_s: Option<u64>,
@@ -182,6 +185,7 @@ impl Problem {
             title: String::new(),
             detail: String::from_utf8_lossy(body).trim().chars().take(300).collect(),
             errors: Vec::new(),
+            task_status: None,
             retry_after_s: None,
         });
         problem.status = status.as_u16();
@@ -219,8 +223,13 @@ impl Problem {
     fn advice(&self, hints: &Hints) -> Option<String> {
         let text = match self.status {
             401 => "set FTE_API_KEY to a key of this instance".to_owned(),
+            403 if self.code == "role_missing" => "use a key that has this role: FTE_API_KEY names the key".to_owned(),
+            403 if self.code == "not_an_approver" => "somebody whom the agent's `approvers` name has to decide it".to_owned(),
             403 => "use a key that may do this, and a URL whose host the instance allows (FTE_ALLOWED_HOSTS)".to_owned(),
             404 if self.code == "task_not_found" => format!("{} lists what there is", hints.command("tasks")),
+            409 if self.task_status.as_deref() == Some("awaiting_handoff") => {
+                format!("it waits for a task that it handed on; {} shows which one that is", hints.command("tree ID"))
+            }
             422 if self.code == "agent_unknown" => format!("{} lists them", hints.command("agents")),
             404 if self.code.contains("letter") => format!("{} lists what there is", hints.command("dead-letters list")),
             404 | 405 if ["", "route_not_found", "method_not_allowed"].contains(&self.code.as_str()) => {
@@ -260,6 +269,18 @@ mod tests {
             r#"{"code":"sidecar_down","title":"Not accepted","detail":"the sidecar does not answer"}"#,
             Exit::Unavailable,
             "error: Not accepted (503 sidecar_down)\n  why: the sidecar does not answer\n  try: again in 2 s; `fte doctor` says what is not ready",
+        );
+        check(
+            409,
+            r#"{"code":"not_awaiting_approval","title":"Not taken","task_status":"awaiting_handoff"}"#,
+            Exit::Refused,
+            "error: Not taken (409 not_awaiting_approval)\n  try: it waits for a task that it handed on; `fte tree ID` shows which one that is",
+        );
+        check(
+            403,
+            r#"{"code":"role_missing","title":"Not allowed"}"#,
+            Exit::Refused,
+            "error: Not allowed (403 role_missing)\n  try: use a key that has this role: FTE_API_KEY names the key",
         );
         check(
             404,

@@ -28,8 +28,8 @@ type Trap = Option<(usize, Moment)>;
 struct Shared {
     to: u16,
     trap: Mutex<Trap>,
-    /// The call that was held.
-    caught: watch::Sender<Option<String>>,
+    /// The call that was held, or what was said that it cannot pass on.
+    caught: watch::Sender<Option<Result<String, String>>>,
 }
 
 /// What stands between.
@@ -43,6 +43,10 @@ impl Drop for Between {
     fn drop(&mut self) {
         if let Some(serving) = &self.serving {
             serving.abort();
+        }
+        // Where nobody has waited for a call.
+        if let Some(Err(breach)) = &*self.shared.caught.borrow() {
+            eprintln!("what stands between a service and its sidecar has broken off: {breach}");
         }
     }
 }
@@ -81,13 +85,14 @@ impl Between {
     pub(crate) async fn caught(&self) -> String {
         let mut caught = self.shared.caught.subscribe();
         let call = caught.wait_for(Option::is_some).await.unwrap().clone();
-        call.unwrap()
+        call.unwrap().unwrap_or_else(|breach| panic!("what stands between a service and its sidecar has broken off: {breach}"))
     }
 
     /// Passes everything on. What is held stays so until its connection breaks.
     pub(crate) fn let_through(&self) {
         *self.shared.trap.lock().unwrap() = None;
-        self.shared.caught.send_replace(None);
+        // A breach stays one.
+        self.shared.caught.send_if_modified(|caught| caught.take_if(|call| call.is_ok()).is_some());
     }
 }
 
@@ -97,8 +102,14 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     loop {
         let Ok((near, _)) = listener.accept().await else { continue };
         let shared = Arc::clone(&shared);
-        // A connection that breaks breaks on the other side, too.
-        connections.spawn(async move { drop(pass_on(near, &shared).await) });
+        connections.spawn(async move {
+            // A connection that breaks breaks on the other side, too.
+            if let Err(error) = pass_on(near, &shared).await
+                && error.kind() == io::ErrorKind::Unsupported
+            {
+                shared.caught.send_replace(Some(Err(error.to_string())));
+            }
+        });
         while connections.try_join_next().is_some() {}
     }
 }
@@ -146,7 +157,7 @@ impl Shared {
     async fn hold(&self, asked: &[u8], near: &mut TcpStream) -> io::Result<()> {
         self.caught.send_if_modified(|caught| {
             let first = caught.is_none();
-            caught.get_or_insert_with(|| first_line(asked));
+            caught.get_or_insert_with(|| Ok(first_line(asked)));
             first
         });
         near.read_u8().await?;
@@ -183,7 +194,7 @@ async fn read_message(from: &mut TcpStream, rest: &mut Vec<u8>) -> io::Result<Ve
             return Ok(std::mem::replace(rest, next));
         }
         if rest.len() > HEAD_BYTES_MAX {
-            return Err(io::Error::other("no head of HTTP"));
+            return Err(unsupported("no head of HTTP"));
         }
         read_more(from, rest).await?;
     }
@@ -193,9 +204,16 @@ async fn read_more(from: &mut TcpStream, into: &mut Vec<u8>) -> io::Result<()> {
     if from.read_buf(into).await? == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
 }
 
+/// What would leave who asks without an answer, and the test without a reason.
+fn unsupported(said: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, said)
+}
+
 fn length(head: &[u8]) -> io::Result<usize> {
     let head = String::from_utf8_lossy(head).to_ascii_lowercase();
-    assert!(!head.contains("transfer-encoding"), "what stands between reads lengths only: {head}");
+    if head.contains("transfer-encoding") {
+        return Err(unsupported(&format!("it reads lengths only: {head}")));
+    }
     let length = head.lines().find_map(|line| line.strip_prefix("content-length:"));
     length.map_or(Ok(0), |length| length.trim().parse().map_err(io::Error::other))
 }

@@ -45,8 +45,12 @@ struct Team {
 
 impl Team {
     async fn start(env: &[(&str, &str)]) -> Self {
+        Self::start_of(&agents_toml(), env).await
+    }
+
+    async fn start_of(agents: &str, env: &[(&str, &str)]) -> Self {
         let dir = Dir::new();
-        let file = dir.write("agents.toml", agents_toml());
+        let file = dir.write("agents.toml", agents);
         dir.write("agent.py", AGENT);
         let args = ["--agents", file.to_str().unwrap(), "--quiet"];
         let process = FteProcess::start_with(built_binary(), dir.join("data"), args, env.iter().copied()).await;
@@ -124,6 +128,10 @@ async fn the_team_of_the_examples_researches_writes_and_has_a_person_sign() {
         async move { api.post(&path, &body).await.unwrap() }
     };
     assert_eq!(reply(json!({})).await.expect_status(422).problem_code(), "invalid_reply");
+    // The record names a person.
+    for nobody in [json!({ "result": "yes" }), json!({ "result": "yes", "by": " " })] {
+        assert_eq!(reply(nobody).await.expect_status(422).problem_code(), "replier_missing");
+    }
     reply(json!({ "result": "yes", "by": "ada" })).await.expect_status(200);
     reply(json!({ "result": "yes", "by": "ada" })).await.expect_status(200);
     assert_eq!(reply(json!({ "error": "no", "by": "bob" })).await.expect_status(409).problem_code(), "replied_otherwise");
@@ -145,7 +153,31 @@ fn lines_of_the_readme(root: &Path, heading: &str) -> Vec<String> {
     let text = std::fs::read_to_string(root.join("README.md")).unwrap();
     let (_, after) = text.split_once(&format!("\n### {heading}\n")).unwrap_or_else(|| panic!("there is no {heading} in the README"));
     let block = after.split("```").nth(1).and_then(|block| block.strip_prefix("sh\n")).unwrap();
-    block.lines().map(|line| line.split(" #").next().unwrap_or_default().trim().to_owned()).collect()
+    block.lines().map(|line| without_comment(line).trim().to_owned()).collect()
+}
+
+/// As a shell reads it: what stands in quotes is no comment.
+fn without_comment(line: &str) -> &str {
+    let (mut quoted, mut before) = (None, ' ');
+    for (at, c) in line.char_indices() {
+        match quoted {
+            Some(quote) if c == quote => quoted = None,
+            None if c == '#' && before == ' ' => return &line[..at],
+            None if ['"', '\''].contains(&c) => quoted = Some(c),
+            Some(_) | None => {}
+        }
+        before = c;
+    }
+    line
+}
+
+#[test]
+fn a_line_ends_where_a_shell_ends_it() {
+    for (line, expected) in
+        [("fte up  # now", "fte up"), ("fte submit \"say #1\" # go", "fte submit \"say #1\""), ("a#b 'c # d'", "a#b 'c # d'")]
+    {
+        assert_eq!(without_comment(line).trim(), expected);
+    }
 }
 
 #[tokio::test]
@@ -202,6 +234,34 @@ say("result", result=[reply["handoff"], reply["result"], open(reply["artifacts"]
     assert_eq!(end["result"], json!(["one", "a", "noted\nand made"]), "{end}");
     let missing = team.done(r#"say("result", result=hand_off("b", "pass", artifacts=["nothing.md"])["error"]["code"])"#).await;
     assert_eq!(missing["result"], "artifact_unknown", "{missing}");
+}
+
+#[tokio::test]
+async fn more_than_the_others_workspace_may_hold_is_not_handed_over_whatever_kind_it_is() {
+    let small =
+        |name: &str, kind: &str, command: &str| format!("[agents.{name}]\nkind = \"{kind}\"\ncommand = {command}\ndisk = \"1MiB\"\n");
+    let program = small("program", "process", r#"["python3", "agent.py"]"#);
+    let agents = format!("{}{program}{}", agents_toml(), small("line", "command", r#"["ls", "handed"]"#));
+    let team = Team::start_of(&agents, &[]).await;
+    let handing = |to: &str, names: &str| {
+        format!(
+            r#"
+for name in ["one", "two"]:
+    open(name, "w").write(name * 200_000)
+    say("artifact", path=name)
+reply = hand_off("{to}", "say('result', result='had it')", artifacts={names})
+say("result", result=[reply["result"], reply["error"]])
+"#
+        )
+    };
+    for (to, alone) in [("program", "had it"), ("line", "one")] {
+        let end = team.done(&handing(to, r#"["one"]"#)).await;
+        assert_eq!(end["result"], json!([alone, null]), "{to}: {end}");
+        let end = team.done(&handing(to, r#"["one", "two"]"#)).await;
+        let error = &end["result"][1];
+        assert_eq!((&error["code"], &error["retryable"]), (&json!("artifact_unavailable"), &json!(false)), "{to}: {end}");
+        assert!(error["message"].as_str().unwrap().contains("1200000 bytes"), "{to}: {end}");
+    }
 }
 
 /// Reads what it was linked to, and says so with what else it was told.
@@ -360,7 +420,7 @@ async fn who_is_called_off_calls_off_what_was_handed_off() {
     for task in ids(&tree) {
         assert_eq!(result(&api, &task).await["status"], "cancelled");
     }
-    let late = api.post(&format!("/v1/tasks/{}/reply", children[1]), &json!({ "result": 1 })).await.unwrap();
+    let late = api.post(&format!("/v1/tasks/{}/reply", children[1]), &json!({ "result": 1, "by": "ada" })).await.unwrap();
     assert_eq!(late.expect_status(409).problem_code(), "not_awaiting_reply");
     settled(&Doors::all(&api), &ids(&tree)).await;
 }

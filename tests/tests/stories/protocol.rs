@@ -104,7 +104,7 @@ async fn what_the_examples_and_the_runner_say_fits_the_schema() {
     });
     let person = person.await;
     in_status(&api, &person, "awaiting_handoff").await;
-    api.post(&format!("/v1/tasks/{person}/reply"), &json!({ "result": "yes" })).await.unwrap().expect_status(200);
+    api.post(&format!("/v1/tasks/{person}/reply"), &json!({ "result": "yes", "by": "ada" })).await.unwrap().expect_status(200);
 
     for task in [&measured, &counted, &noted, &heard, &led] {
         let end = result(&api, task).await;

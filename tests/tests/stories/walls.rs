@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fte_testkit::{Client, Dir, FteProcess, built_binary, eventually};
+use fte_testkit::{Client, Dir, FteProcess, PATIENCE, built_binary, eventually};
 use fte_tests::tasks::{look, post, result, told};
 use serde_json::{Value, json};
 
@@ -642,6 +642,13 @@ print(json.dumps(told))
     }
 }
 
+/// What a start that is to be refused said, which has its limit: one that goes on does not end.
+async fn said_at_the_end(mut start: tokio::process::Command) -> std::process::Output {
+    start.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let ended = tokio::time::timeout(PATIENCE, start.output()).await;
+    ended.unwrap_or_else(|_| panic!("{start:?} was to be refused, and goes on")).unwrap()
+}
+
 #[tokio::test]
 async fn where_no_wall_can_be_put_up_nobody_starts_and_the_doctor_says_what_holds() {
     let here = Prison::start().await;
@@ -659,7 +666,7 @@ async fn where_no_wall_can_be_put_up_nobody_starts_and_the_doctor_says_what_hold
     }
     let dir = Dir::new();
     // In a namespace of its own there is something else in its place.
-    let script = r#"mount --bind /dev/null /usr/bin/bwrap && exec "$0" up --port 0 --sidecar-port 0 --data "$1" --agents "$2""#;
+    let script = r#"mount --bind /dev/null "$(readlink -f "$(command -v bwrap)")" && exec "$0" up --port 0 --sidecar-port 0 --data "$1" --agents "$2""#;
     let start = |agents: &str| {
         let agents = dir.write("agents.toml", agents);
         let mut fte = tokio::process::Command::new("unshare");
@@ -667,7 +674,7 @@ async fn where_no_wall_can_be_put_up_nobody_starts_and_the_doctor_says_what_hold
         fte
     };
     let walled = "[agents.sh]\nkind = \"command\"\ncommand = [\"sh\"]\n";
-    let refused = start(walled).output().await.unwrap();
+    let refused = said_at_the_end(start(walled)).await;
     let said = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(2), "{said}");
     assert!(said.contains("no sandbox can be made: bubblewrap (bwrap) is not installed") && said.contains("sandbox = \"none\""), "{said}");
@@ -706,7 +713,7 @@ async fn a_share_of_the_processors_is_held_or_nobody_starts_who_counts_on_it() {
     let script = r#"chown -R 12345:12345 "$1" && exec setpriv --reuid=12345 --regid=12345 --clear-groups -- "$2" up --port 0 --sidecar-port 0 --data "$1/data" --agents "$3""#;
     let mut fte = tokio::process::Command::new("sh");
     fte.args(["-c", script, "as-user"]).arg(dir.join("")).arg(built_binary()).arg(&agents).kill_on_drop(true);
-    let refused = fte.output().await.unwrap();
+    let refused = said_at_the_end(fte).await;
     let said = String::from_utf8_lossy(&refused.stderr);
     assert_eq!(refused.status.code(), Some(2), "{said}");
     assert!(

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use fte_testkit::{Client, Dir, FteProcess, built_binary};
-pub(crate) use fte_tests::tasks::{Dice, LOAD_PATIENCE, echo, in_status, look, post, result, setting, shown, told};
+pub(crate) use fte_tests::tasks::{Dice, LOAD_PATIENCE, echo, in_status, look, post, result, result_within, setting, shown, told};
 use serde_json::{Value, json};
 
 use crate::load::Doors;

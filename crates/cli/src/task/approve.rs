@@ -29,7 +29,7 @@ pub(crate) struct Approve {
     #[arg(long, value_name = "JSON|FILE", value_parser = input::json, conflicts_with = "reject")]
     edit: Option<Value>,
     /// Who decides [default: who is logged in]; an instance with API keys takes the key's owner instead
-    #[arg(long, visible_alias = "as", value_name = "NAME")]
+    #[arg(long, visible_aliases = ["as", "by"], value_name = "NAME")]
     approver: Option<String>,
 }
 

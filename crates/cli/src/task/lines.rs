@@ -141,7 +141,7 @@ pub(crate) fn what_to_do(task_id: &str, status: &str, agent: Option<&str>, appro
             let question = question.map_or_else(String::new, |number| format!(" --question {number}"));
             let link = approval.and_then(|approval| approval.get("link")?.as_str());
             let link = link.map_or_else(String::new, |link| format!("{link} or "));
-            Some(format!("{link}{} [--reject]", hints.line(format_args!("approve {task_id}{question}"))))
+            Some(format!("{link}{}   (or with --reject)", hints.line(format_args!("approve {task_id}{question}"))))
         }
         "awaiting_handoff" if agent == Some("human") => Some(hints.line(format_args!("reply {task_id} RESULT"))),
         _ => None,
@@ -188,15 +188,15 @@ mod tests {
         );
         check(
             r#"{"type":"fte.status.changed","time":"","data":{"status":"awaiting_approval","attempt":1,"approval":{"reason":"costs 5 USD"}}}"#,
-            "              awaiting_approval  costs 5 USD → fte approve T [--reject]",
+            "              awaiting_approval  costs 5 USD → fte approve T   (or with --reject)",
         );
         check(
             r#"{"type":"fte.status.changed","data":{"status":"awaiting_approval","approval":{"question":2}}}"#,
-            "              awaiting_approval   → fte approve T --question 2 [--reject]",
+            "              awaiting_approval   → fte approve T --question 2   (or with --reject)",
         );
         check(
             r#"{"type":"fte.status.changed","data":{"status":"awaiting_approval","approval":{"question":2,"link":"http://h/v1/approvals/T"}}}"#,
-            "              awaiting_approval   → http://h/v1/approvals/T or fte approve T --question 2 [--reject]",
+            "              awaiting_approval   → http://h/v1/approvals/T or fte approve T --question 2   (or with --reject)",
         );
         check(
             r#"{"type":"fte.status.changed","data":{"status":"queued","details":{"decision":{"question":1,"approved":true,"by":"ada"}}}}"#,
@@ -205,7 +205,7 @@ mod tests {
         let long = "x".repeat(500);
         let asked = format!(r#"{{"type":"fte.status.changed","data":{{"status":"awaiting_approval","approval":{{"reason":"{long}"}}}}}}"#);
         let line = serde_json::from_str::<Event>(&asked).unwrap().line("T", &Hints::default());
-        assert!(line.chars().count() < 250 && line.ends_with("… → fte approve T [--reject]"), "{line}");
+        assert!(line.chars().count() < 250 && line.ends_with("… → fte approve T   (or with --reject)"), "{line}");
         check(
             r#"{"type":"fte.sandbox.claimed","data":{"agent":"echo","warm":true,"waited_ms":3}}"#,
             "              sandbox claimed    agent echo, warm, waited 3 ms",

@@ -23,7 +23,7 @@ pub(crate) struct Reply {
     #[arg(long, value_name = "TEXT")]
     error: Option<String>,
     /// Who answers [default: who is logged in]; an instance with API keys takes the key's owner instead
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, visible_alias = "as", alias = "approver", value_name = "NAME")]
     by: Option<String>,
 }
 
@@ -39,7 +39,7 @@ struct Answer<'a> {
 
 impl Reply {
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
-        let by = self.by.or_else(input::logged_in);
+        let by = self.by.or_else(input::logged_in).or_else(input::own_user);
         let result = self.result.map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text)));
         let said = Answer { result, error: self.error.as_deref(), by: by.as_deref() };
         let answer = client.post(&format!("/v1/tasks/{}/reply", self.id), Some(&said), &[]).await?;

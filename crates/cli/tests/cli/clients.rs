@@ -132,7 +132,25 @@ async fn who_is_logged_in_is_the_approver_unless_another_is_named() {
     assert_eq!(approve(&["--approver", "eve"], &[("USER", "ann")]).await.as_deref(), Some("eve"));
     // Where the environment names nobody, it is whoever the command runs as.
     let own = std::process::Command::new("id").arg("-un").output().unwrap();
-    assert_eq!(approve(&[], &[]).await.as_deref(), Some(String::from_utf8(own.stdout).unwrap().trim()));
+    let own = String::from_utf8(own.stdout).unwrap();
+    assert_eq!(approve(&[], &[]).await.as_deref(), Some(own.trim()));
+    assert_eq!(approve(&["--by", "eve"], &[("USER", "ann")]).await.as_deref(), Some("eve"));
+
+    // Who replies is known by the same.
+    let route = format!("POST /v1/tasks/{ID}/reply");
+    let taken = format!(r#"{{"task_id":"{ID}"}}"#);
+    let fake = Fake::start([(&*route, vec![json(200, &taken)])]).await;
+    let reply = async |more: &[&str], env: &[(&str, &str)]| {
+        let args = [&["reply", ID, "yes"], more].concat();
+        let ran = command(&args).env("FTE_URL", &fake.url).envs(env.iter().copied()).output().await.unwrap();
+        assert!(ran.status.success(), "{ran:?}");
+        let body: serde_json::Value = serde_json::from_str(&fake.asked().last().unwrap().body).unwrap();
+        body["by"].as_str().map(str::to_owned)
+    };
+    assert_eq!(reply(&[], &[]).await.as_deref(), Some(own.trim()));
+    for option in ["--by", "--as", "--approver"] {
+        assert_eq!(reply(&[option, "eve"], &[("USER", "ann")]).await.as_deref(), Some("eve"));
+    }
 }
 
 #[tokio::test]
@@ -302,6 +320,8 @@ async fn artifacts_are_listed_and_one_that_is_not_what_it_should_be_is_not_saved
         format!("../up  3      text/plain  {sha256}"),
     ];
     fte(&fake.url, &["artifacts", ID]).await.check(0, &table.join("\n"));
+    let none = Fake::start([(path.as_str(), vec![json(200, r#"{"items":[]}"#)])]).await;
+    fte(&none.url, &["artifacts", ID]).await.check(0, "no artifacts");
     fte(&fake.url, &["artifacts", ID, "--json"]).await.check(0, &list);
     let here = fte_testkit::Dir::new();
     let file = here.join("got");

@@ -81,7 +81,7 @@ async fn what_waits_for_a_person_is_said_with_what_to_do_unless_it_shall_be_quie
             })
             .await;
             assert!(said.contains(&format!("→ {url}/v1/approvals/{id}")), "{said}");
-            assert!(said.contains(&format!("or fte approve {id} --question 1 --url {url} [--reject]")), "{said}");
+            assert!(said.contains(&format!("or fte approve {id} --question 1 --url {url}   (or with --reject)")), "{said}");
             // Once, however often it looks.
             fte(&url, &["approve", &id]).await;
             let other = fte(&url, &["submit", "another", "--require-approval"]).await.out.trim().to_owned();

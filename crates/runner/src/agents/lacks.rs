@@ -47,7 +47,7 @@ pub(super) fn of(agent: &ProgramAgent) -> Option<Lack> {
     if path.is_absolute() && path.is_file() {
         return None;
     }
-    lack(format!("there is no script {script}"), "a script stands beside agents.toml, or its path is absolute")
+    lack(format!("there is no script {script}"), "put it beside agents.toml and start FTE again, or name it with its absolute path")
 }
 
 /// `python3.12` is a `python`.

@@ -82,7 +82,13 @@ pub(super) async fn start(agent: Arc<ProgramAgent>, start: Start, shared: Arc<Sh
     let working = agent.warm.work();
     let mut program = match agent.warm.take() {
         Some(warm) => warm,
-        None => spawn(&agent, Some(&start), &shared).await?,
+        None => {
+            let handed = match lay_out(&agent, &start, &shared).await? {
+                Ok(handed) => handed,
+                Err(said) => return Ok(ended_with(said)),
+            };
+            spawn(&agent, Some(&start), handed, &shared).await?
+        }
     };
     let (said, hear) = mpsc::channel(CHANNEL);
     let (tell, told) = mpsc::channel(CHANNEL);
@@ -95,7 +101,7 @@ pub(super) async fn start(agent: Arc<ProgramAgent>, start: Start, shared: Arc<Sh
 
 /// Starts the program ahead of a task, as far as it comes without one.
 pub(super) async fn spawn_ahead(agent: &Arc<ProgramAgent>, shared: &Arc<Shared>) -> Result<Program, StartError> {
-    let mut program = spawn(agent, None, shared).await?;
+    let mut program = spawn(agent, None, None, shared).await?;
     match tokio::time::timeout(READY_MAX, program.get_ready()).await {
         Ok(()) => Ok(program),
         Err(_) => {
@@ -107,13 +113,13 @@ pub(super) async fn spawn_ahead(agent: &Arc<ProgramAgent>, shared: &Arc<Shared>)
 }
 
 /// Starts the program: for a task, or ahead of one.
-async fn spawn(agent: &Arc<ProgramAgent>, start: Option<&Start>, shared: &Arc<Shared>) -> Result<Program, StartError> {
+async fn spawn(
+    agent: &Arc<ProgramAgent>,
+    start: Option<&Start>,
+    handed: Option<Handed>,
+    shared: &Arc<Shared>,
+) -> Result<Program, StartError> {
     let secrets = secrets::fetch(&agent.name, &agent.agent.secrets, shared.secrets.as_ref()).await?;
-    // Others are told what lies there once they run; a command looks at once.
-    let handed = match start.filter(|start| matches!(agent.talk, Talk::Command) && !handed::with(start).is_empty()) {
-        Some(start) => Some(lay_out(agent, start, shared).await?),
-        None => None,
-    };
     let spawn = {
         let (agent, start, shared) = (Arc::clone(agent), start.cloned(), Arc::clone(shared));
         move || spawn_now(&agent, start.as_ref(), secrets, handed, &shared)
@@ -123,18 +129,30 @@ async fn spawn(agent: &Arc<ProgramAgent>, start: Option<&Start>, shared: &Arc<Sh
 }
 
 /// A workspace with what was handed over with the task, and what that is.
-async fn lay_out(agent: &ProgramAgent, start: &Start, shared: &Arc<Shared>) -> Result<(Workspace, Vec<Value>), StartError> {
+type Handed = (Workspace, Vec<Value>);
+
+/// What a command finds there. Others are told what lies there once they run; a command looks at once. What cannot be laid out is said as of any other kind.
+async fn lay_out(agent: &ProgramAgent, start: &Start, shared: &Arc<Shared>) -> Result<Result<Option<Handed>, Said>, StartError> {
+    if !matches!(agent.talk, Talk::Command) || handed::with(start).is_empty() {
+        return Ok(Ok(None));
+    }
     let make = {
         let (shared, task, attempt) = (Arc::clone(shared), start.task_id, start.attempt);
         move || Workspace::create(&shared.workspaces, task, attempt)
     };
     let workspace = tokio::task::spawn_blocking(make).await.map_err(io::Error::other).flatten();
     let workspace = workspace.map_err(|error| not_started(agent, &error))?;
-    match handed::lay_out(shared, Some(workspace.path()), wire::HANDED, handed::with(start)).await {
-        Ok(listed) => Ok((workspace, listed)),
-        Err(Said::Error { message, retryable, .. }) => Err(StartError { agent: agent.name.clone(), reason: message, retryable }),
-        Err(other) => Err(StartError { agent: agent.name.clone(), reason: format!("{other:?}"), retryable: true }),
-    }
+    let disk_bytes = agent.agent.sandbox.disk_bytes;
+    let listed = handed::lay_out(shared, Some(workspace.path()), wire::HANDED, handed::with(start), disk_bytes).await;
+    Ok(listed.map(|listed| Some((workspace, listed))))
+}
+
+/// The session of a program that is not started, for this is to be said instead.
+fn ended_with(word: Said) -> Session {
+    let ((said, hear), (tell, _)) = (mpsc::channel(1), mpsc::channel(1));
+    // There is room for one.
+    drop(said.try_send(word));
+    Session { said: hear, tell, guard: Box::new(()) }
 }
 
 fn not_started(agent: &ProgramAgent, error: &io::Error) -> StartError {
@@ -157,7 +175,7 @@ fn spawn_now(
     agent: &ProgramAgent,
     start: Option<&Start>,
     secrets: Variables,
-    handed: Option<(Workspace, Vec<Value>)>,
+    handed: Option<Handed>,
     shared: &Shared,
 ) -> io::Result<Program> {
     let (workspace, handed) = match (handed, start) {

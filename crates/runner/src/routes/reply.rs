@@ -3,9 +3,9 @@
 use axum::extract::State;
 use fte_events::TaskId;
 use fte_events::limits::json_bytes;
-use fte_service::Problem;
 use fte_service::extract::{Json, Path};
 use fte_service::keys::Caller;
+use fte_service::{FieldError, Problem};
 use http::StatusCode;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -30,7 +30,7 @@ pub(crate) struct ReplyRequest {
     result: Option<Value>,
     /// Why it is not done, in their words.
     error: Option<String>,
-    /// Who answers; counts only where no API keys are in force, else it is the key's owner.
+    /// Who answers: needed where no API keys are in force, else it is the key's owner whatever stands here.
     by: Option<String>,
 }
 
@@ -54,7 +54,7 @@ pub(crate) struct ReplyTaken {
         (status = 200, description = "The answer counts", body = ReplyTaken),
         (status = 404, description = "`task_not_found`"),
         (status = 409, description = "`not_awaiting_reply`, `replied_otherwise`"),
-        (status = 422, description = "`invalid_reply`"),
+        (status = 422, description = "`invalid_reply`. `replier_missing`: nobody answers without a name"),
         (status = 503, description = "`runner_unavailable`: whether it counts is not known; send the same again"),
     )
 )]
@@ -65,7 +65,6 @@ pub(crate) async fn reply(
     Json(request): Json<ReplyRequest>,
 ) -> Result<Json<ReplyTaken>, Problem> {
     let invalid = |detail: &str| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_reply", detail);
-    let by = caller.name().map(str::to_owned).or(request.by).unwrap_or_else(|| "unknown".to_owned());
     let said = match (request.result, request.error) {
         (Some(result), None) if json_bytes(&result) <= RESULT_BYTES_MAX => Ok(result),
         (Some(_), None) => return Err(invalid("The result is larger than 256 KiB: put it where the agent can get it, and say where.")),
@@ -73,6 +72,8 @@ pub(crate) async fn reply(
         (None, Some(_)) => return Err(invalid("The error must be a text of 1 to 2000 characters.")),
         (Some(_), Some(_)) | (None, None) => return Err(invalid("Say either a result or an error.")),
     };
+    let named = request.by.filter(|name| !name.trim().is_empty());
+    let Some(by) = caller.name().map(str::to_owned).or(named) else { return Err(nameless()) };
     if by.chars().count() > BY_CHARS_MAX {
         return Err(invalid("The name of who answers must be at most 200 characters."));
     }
@@ -91,4 +92,11 @@ pub(crate) async fn reply(
         }
         Err(AnswerError::Unavailable(error)) => Err(unavailable(&error)),
     }
+}
+
+/// The record names who answered.
+fn nameless() -> Problem {
+    let detail = "Nothing was answered: say who answers, as in {\"result\": \"yes\", \"by\": \"ada\"}. With the command line: fte reply --as ada. Where API keys are in force it is the key's owner.";
+    let missing = FieldError { pointer: "/by".to_owned(), detail: "it is missing or empty".to_owned() };
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "replier_missing", detail).errors(vec![missing])
 }

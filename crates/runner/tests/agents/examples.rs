@@ -76,12 +76,19 @@ async fn the_python_example_survives_being_parked() {
     // Parked: the sandbox is given back while a person decides.
     drop(session);
     desk.cleared().await;
-    let mut session = desk.host.start("writer", Start { checkpoint, ..asked }).await.unwrap();
+    let again = Start { checkpoint, ..asked };
+    let mut session = desk.host.start("writer", again.clone()).await.unwrap();
     session.tell.send(yes()).await.unwrap();
     let said = all(&mut session).await;
     assert_eq!(said[0], question);
     assert_eq!(artifact(&desk, &said), "# Note on: rain\n\nfine\n");
     assert_eq!(*result(&said), json!({"note": "Note on: rain", "approved": true}));
+
+    // What they made of it is what is published.
+    let mut session = desk.host.start("writer", again).await.unwrap();
+    let edited = Tell::Decision { approved: true, reason: None, data: Some(json!({"draft": "Note on: sun"})) };
+    session.tell.send(edited).await.unwrap();
+    assert_eq!(*result(&all(&mut session).await), json!({"note": "Note on: sun", "approved": true}));
 }
 
 #[tokio::test]
