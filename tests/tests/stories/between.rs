@@ -46,7 +46,7 @@ impl Drop for Between {
         }
         // Where nobody has waited for a call.
         if let Some(Err(breach)) = &*self.shared.caught.borrow() {
-            eprintln!("what stands between a service and its sidecar has broken off: {breach}");
+            println!("what stands between a service and its sidecar has broken off: {breach}");
         }
     }
 }
