@@ -50,7 +50,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fte_service::{Bus, Secret, Service, Settings, chain, check};
+use fte_service::{Bus, Lack, Readiness, Secret, Service, Settings, chain, check};
 
 use self::anchor::Anchors;
 pub use self::config::Config;
@@ -69,6 +69,8 @@ use self::witnessing::Witnessing;
 
 /// Its name; its app id is `fte-audit`.
 pub const NAME: &str = "audit";
+/// Between two looks whether the sidecar is there.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Why it cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -153,10 +155,19 @@ async fn start_looking(config: Config, settings: &Settings, bus: Bus, anchor_eve
     }));
     let heard = Heard::nothing();
     service.app = subscribe::subscriptions(settings, &log, &heard).router();
+    let (expecting, sidecar) = (heard.clone(), Readiness::sidecar(&bus.sidecar));
+    service.background.push(Box::pin(async move {
+        while sidecar().await.is_err() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        expecting.expected();
+        Ok(())
+    }));
+    // What the log has can be read all the same: a pod that were not ready for it would take that away, and the diagnosis too.
     service.checks.push((
         "deliveries",
         check(move || {
-            let given = heard.check();
+            let given = heard.check().map_err(Lack::that_serves);
             async { given }
         }),
     ));

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use fte_bus::{Metadata, Sidecar, SidecarConfig, chain};
 use fte_events::AgentName;
-use fte_events::handoffs::built_in_agents;
 use fte_service::agents::Agents;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -46,6 +45,10 @@ pub(crate) struct Doctor {
 
 /// Where a sidecar is when nothing says otherwise.
 const SIDECAR_URL: &str = "http://127.0.0.1:3500";
+/// What is asked of whoever has a `/health`.
+const READY: &str = "ready";
+/// The pub/sub component that the embedded sidecar has, and no `daprd`.
+const EMBEDDED: &str = "pubsub.sqlite";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -83,12 +86,20 @@ impl Finding {
 
 impl Doctor {
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
-        let agents = self.agents(&client).await?;
+        let (agents, unknown) = self.agents(&client).await?;
         let mut findings = instance(&client).await;
         let answers = findings.first().is_some_and(|finding| finding.health != Health::Bad);
         // What only shows when something is sent is known to the services afterwards.
         let probed = if self.probe && answers { probe::findings(&client, self.probe_agent.as_deref()).await } else { Vec::new() };
         let services = if answers { services::findings(&client, &agents).await } else { Vec::new() };
+        // A route or a proxy before services: each of them says for itself what it lacks, if it is one.
+        if answers && services.is_empty() && findings.iter().all(|finding| finding.check != READY) {
+            let found = format!("{} answers, but neither /health nor any /v1/services", client.base());
+            findings = vec![Finding::warning("instance", found, "is FTE at this address? FTE_URL names another")];
+        }
+        if answers || self.topics.is_some() {
+            findings.extend(unknown);
+        }
         // Services that do not say what their sidecars are leave only the look from here.
         if services.is_empty() || self.sidecar_url.is_some() {
             findings.extend(self.sidecar().await);
@@ -114,8 +125,8 @@ impl Doctor {
         }
     }
 
-    /// Whose hand-off topics there are. Where nobody says, there are those of the built-in agents.
-    async fn agents(&self, client: &Client) -> Result<Vec<AgentName>, Error> {
+    /// Whose hand-off topics there are. Where nobody says, those of no agent are looked at, and that is said.
+    async fn agents(&self, client: &Client) -> Result<(Vec<AgentName>, Option<Finding>), Error> {
         #[derive(Deserialize)]
         struct Agent {
             name: AgentName,
@@ -125,10 +136,19 @@ impl Doctor {
             items: Vec<Agent>,
         }
         if let Some(file) = &self.agents {
-            return Ok(Agents::read("--agents", file).map_err(config_error)?.agents.into_keys().collect());
+            return Ok((Agents::read("--agents", file).map_err(config_error)?.agents.into_keys().collect(), None));
         }
         let named = async { client.get("/v1/agents").await?.json::<Page>() };
-        Ok(named.await.map_or_else(|_| built_in_agents(), |page| page.items.into_iter().map(|agent| agent.name).collect()))
+        Ok(match named.await {
+            Ok(page) => (page.items.into_iter().map(|agent| agent.name).collect(), None),
+            Err(error) => {
+                let found = format!("which there are is not known, so their hand-off topics are not looked at: {}", chain(&error));
+                (
+                    Vec::new(),
+                    Some(Finding::warning("agents", found, "--agents agents.toml names them; to ask takes a key with the role read")),
+                )
+            }
+        })
     }
 
     async fn sidecar(&self) -> Vec<Finding> {
@@ -164,7 +184,6 @@ async fn instance(client: &Client) -> Vec<Finding> {
     let started = Instant::now();
     let health = match client.get("/health").await {
         Ok(answer) => answer,
-        // A route or a proxy before services: each of them says for itself what it lacks.
         Err(Error::Refused(problem)) if problem.status == StatusCode::NOT_FOUND.as_u16() => {
             return vec![Finding::ok("instance", format!("{} answers for services behind it", client.base()))];
         }
@@ -178,30 +197,28 @@ async fn instance(client: &Client) -> Vec<Finding> {
     let found = format!("{} answers in {} ms{version}", client.base(), started.elapsed().as_millis());
     let mut findings = vec![Finding::ok("instance", found)];
     findings.push(match client.get("/ready").await {
-        Ok(_) => Finding::ok("ready", "every check passes"),
+        Ok(_) => Finding::ok(READY, "every check passes"),
         Err(Error::Refused(problem)) => {
             let mut reasons: Vec<_> = problem.errors.iter().map(|error| format!("{}: {}", error.pointer, error.detail)).collect();
             if reasons.is_empty() {
                 reasons.push(if problem.detail.is_empty() { problem.title.clone() } else { problem.detail.clone() });
             }
-            Finding::bad("ready", Exit::Unavailable, reasons.join("; "), "the named part has to come back; it recovers by itself")
+            Finding::bad(READY, Exit::Unavailable, reasons.join("; "), "the named part has to come back; it recovers by itself")
         }
-        Err(error) => Finding::bad("ready", Exit::Unavailable, chain(&error), "look at the instance's log"),
+        Err(error) => Finding::bad(READY, Exit::Unavailable, chain(&error), "look at the instance's log"),
     });
     findings
 }
 
 fn metadata_findings(url: &str, metadata: &Metadata) -> Vec<Finding> {
     let Metadata { id, runtime_version, rest } = metadata;
-    let mut findings = vec![Finding::ok("sidecar", format!("{url} serves app {id}, version {runtime_version}"))];
-    if is_older_than_1_14(runtime_version) {
-        findings.push(Finding::warning(
-            "sidecar version",
-            runtime_version.clone(),
-            "services need Dapr 1.14 or later; 1.18.3 is recommended",
-        ));
-    }
     let components = rest.get("components").and_then(Value::as_array);
+    let is_embedded = components.into_iter().flatten().any(|component| component.get("type").and_then(Value::as_str) == Some(EMBEDDED));
+    let version = version(runtime_version, is_embedded);
+    let mut findings = vec![Finding::ok("sidecar", format!("{url} serves app {id}, {version}"))];
+    if is_older_than_1_14(runtime_version) {
+        findings.push(Finding::warning("sidecar version", runtime_version.clone(), "services need Dapr 1.14 or later"));
+    }
     for (kind, prefix) in [("pubsub", "pubsub."), ("statestore", "state.")] {
         let found = components.into_iter().flatten().find(|component| {
             component.get("type").and_then(Value::as_str).is_some_and(|component_type| component_type.starts_with(prefix))
@@ -217,6 +234,16 @@ fn metadata_findings(url: &str, metadata: &Metadata) -> Vec<Finding> {
         });
     }
     findings
+}
+
+/// Of a sidecar. The embedded one says which Dapr it is like.
+fn version(version: &str, is_embedded: bool) -> String {
+    match (version, is_embedded) {
+        ("", true) => "embedded".to_owned(),
+        ("", false) => "of unknown version".to_owned(),
+        (_, true) => format!("embedded, as Dapr {version}"),
+        (_, false) => format!("version {version}"),
+    }
 }
 
 fn is_older_than_1_14(version: &str) -> bool {

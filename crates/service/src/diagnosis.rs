@@ -40,7 +40,7 @@ pub struct Diagnosis {
     /// Why that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sidecar_error: Option<String>,
-    /// What keeps it from being ready, as its `/ready` says.
+    /// What it lacks, as its `/ready` says: most of it keeps it from being ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lacks: Vec<String>,
     /// What else it found at its start.
@@ -109,7 +109,7 @@ pub(crate) fn routes(service: &'static str, sidecar: Sidecar, notes: Vec<Note>, 
         get(move || {
             let (sidecar, settings, notes, readiness) = (sidecar.clone(), settings.clone(), notes.clone(), readiness.clone());
             async move {
-                let lacks = readiness.states().await.into_iter().filter(|state| !state.ready).map(lack).collect();
+                let lacks = readiness.states().await.into_iter().filter(|state| !state.ready || state.detail.is_some()).map(lack).collect();
                 Json(Diagnosis { lacks, notes, ..diagnose(service, &sidecar, &settings).await })
             }
         }),

@@ -42,7 +42,7 @@ pub use denials::Denials;
 pub use env::{ConfigError, Env, MapEnv, ProcessEnv, Setting, parse_duration};
 pub use fte_bus::chain;
 pub use page::{Page, decode_cursor, encode_cursor};
-pub use probes::{Check, CheckState, Readiness, check};
+pub use probes::{Check, CheckState, Lack, Readiness, check};
 pub use problem::{FieldError, Problem};
 pub use run::{Error, Service, ServiceError, run};
 pub use server::{Limits, Phase, Serving, serve};

@@ -4,6 +4,7 @@
 //! checks each time, side by side and each for a bounded time, and says which one is missing. It is closed while draining. Until it was open once nothing is
 //! amiss: then the log has no warning of it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -28,14 +29,44 @@ use crate::problem::Problem;
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Whether something that is needed is there; the error says what is missing.
-pub type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+pub type Check = Arc<dyn Fn() -> BoxFuture<'static, Result<(), Lack>> + Send + Sync>;
+
+/// What is missing. A plain text is something without which nothing can be served.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lack {
+    detail: String,
+    serves: bool,
+}
+
+impl Lack {
+    /// Something to tell whoever looks, without which what is there can be served all the same: it keeps nobody away.
+    pub fn that_serves(detail: impl Into<String>) -> Self {
+        Self { detail: detail.into(), serves: true }
+    }
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl From<String> for Lack {
+    fn from(detail: String) -> Self {
+        Self { detail, serves: false }
+    }
+}
 
 /// Makes a check from an async closure.
-pub fn check<F>(check: impl Fn() -> F + Send + Sync + 'static) -> Check
+pub fn check<F, E>(check: impl Fn() -> F + Send + Sync + 'static) -> Check
 where
-    F: Future<Output = Result<(), String>> + Send + 'static,
+    F: Future<Output = Result<(), E>> + Send + 'static,
+    E: Into<Lack>,
 {
-    Arc::new(move || Box::pin(check()))
+    Arc::new(move || {
+        let checked = check();
+        Box::pin(async move { checked.await.map_err(Into::into) })
+    })
 }
 
 /// What must be there for a listener to be ready; cheap to clone.
@@ -82,8 +113,9 @@ impl Readiness {
     pub async fn states(&self) -> Vec<CheckState> {
         let mut states = join_all(self.checks.iter().map(|(name, check)| async move {
             let outcome = tokio::time::timeout(CHECK_TIMEOUT, check()).await;
-            let outcome = outcome.unwrap_or_else(|_| Err(format!("no answer within {} s", CHECK_TIMEOUT.as_secs())));
-            CheckState { name: name.clone(), ready: outcome.is_ok(), detail: outcome.err() }
+            let outcome = outcome.unwrap_or_else(|_| Err(format!("no answer within {} s", CHECK_TIMEOUT.as_secs()).into()));
+            let lack = outcome.err();
+            CheckState { name: name.clone(), ready: lack.as_ref().is_none_or(|lack| lack.serves), detail: lack.map(|lack| lack.detail) }
         }))
         .await;
         if self.draining.load(Ordering::Relaxed) {

@@ -30,8 +30,7 @@ async fn one_post_gives_one_result_and_a_whole_trail(store: Store) {
     let front = Front::of(&world).await;
     let described = world.infrastructure.data("described");
     std::fs::write(&described, world.infrastructure.ask(&["kafka-topics", "--describe"])).unwrap();
-    let found = front.doctor(&["--topics", described.to_str().unwrap()]).await;
-    assert_eq!(found.bad(), []);
+    let found = front.finds_nothing_wrong(&["--topics", described.to_str().unwrap()]).await;
     assert!(found.passed);
     for check in ["instance", "intake", "runner", "status", "audit", "probe task", "probe trail"] {
         assert!(found.well().contains(&check), "{check} of {:?}", found.well());

@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use fte_testkit::{Daemon, built_binary, eventually};
+use fte_testkit::{Daemon, built_binary, eventually, eventually_within};
 use fte_tests::infrastructure::root;
 use fte_tests::ports::free_port;
 use serde_json::Value;
 
-use crate::world::World;
+use crate::world::{START_PATIENCE, World};
 
 pub(crate) struct Front {
     _nginx: Daemon,
@@ -48,6 +48,20 @@ impl Front {
         let findings = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
         println!("doctor: {}", String::from_utf8_lossy(&output.stdout));
         Findings { findings, passed: output.status.success() }
+    }
+
+    /// Waits until it finds this, which may take the broker a moment; what is bad is told otherwise.
+    pub(crate) async fn doctor_finds(&self, arguments: &[&str], is_found: impl Fn(&Findings) -> bool) -> Findings {
+        eventually_within(START_PATIENCE, || async {
+            let found = self.doctor(arguments).await;
+            if is_found(&found) { Ok(found) } else { Err(format!("{:#?}", found.bad())) }
+        })
+        .await
+    }
+
+    /// Waits until it finds nothing wrong.
+    pub(crate) async fn finds_nothing_wrong(&self, arguments: &[&str]) -> Findings {
+        self.doctor_finds(arguments, |found| found.bad().is_empty()).await
     }
 }
 

@@ -156,5 +156,10 @@ async fn odd_headers_hold_up_no_topic() {
             if events["items"].as_array().unwrap().len() >= 5 { Ok(()) } else { Err(events.to_string()) }
         })
         .await;
+        eventually_within(START_PATIENCE, || async {
+            let entries = look(&doors.audit, &format!("/v1/audit/entries?task_id={other}")).await?;
+            if entries["items"].as_array().unwrap().len() >= 5 { Ok(()) } else { Err(entries.to_string()) }
+        })
+        .await;
     }
 }

@@ -7,7 +7,7 @@ use fte_service::diagnosis::{Component, Diagnosis, SidecarSeen};
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Finding, chain, is_older_than_1_14};
+use super::{EMBEDDED, Finding, chain, is_older_than_1_14, version};
 use crate::client::Client;
 use crate::error::{Error, Exit};
 
@@ -52,8 +52,8 @@ fn judge(diagnosis: &Diagnosis, agents: &[AgentName], answer_took: Duration, fin
         ));
         return;
     };
-    let version = if sidecar.version.is_empty() { "of unknown version" } else { &sidecar.version };
-    findings.push(Finding::ok(service, format!("its sidecar {version} at {sidecar_url} serves {}", sidecar.app_id)));
+    let version = version(&sidecar.version, is_embedded(sidecar));
+    findings.push(Finding::ok(service, format!("its sidecar ({version}) at {sidecar_url} serves {}", sidecar.app_id)));
     if sidecar.app_id != format!("fte-{service}") {
         let advice = "its app id is its consumer group, and scopes name it: use the catalogue's";
         findings.push(Finding::bad(service, Exit::Failed, format!("its app id is {}, not fte-{service}", sidecar.app_id), advice));
@@ -76,6 +76,10 @@ fn judge(diagnosis: &Diagnosis, agents: &[AgentName], answer_took: Duration, fin
             None => Finding::ok(service, found),
         }
     }));
+}
+
+fn is_embedded(sidecar: &SidecarSeen) -> bool {
+    sidecar.components.iter().any(|component| component.kind == EMBEDDED)
 }
 
 /// How far two clocks are apart at least, when the answer took this long.
@@ -131,7 +135,7 @@ fn lacks(diagnosis: &Diagnosis, findings: &mut Vec<Finding>) {
 
 fn tokens(diagnosis: &Diagnosis, sidecar: &SidecarSeen, findings: &mut Vec<Finding>) {
     // The embedded sidecar of one process is nobody else's.
-    let alone = sidecar.components.iter().any(|component| component.kind == "pubsub.sqlite");
+    let alone = is_embedded(sidecar);
     let missing: Vec<&str> = [(diagnosis.sends_api_token, "DAPR_API_TOKEN"), (diagnosis.asks_for_app_token, "APP_API_TOKEN")]
         .into_iter()
         .filter_map(|(is_set, name)| (!is_set).then_some(name))

@@ -247,6 +247,7 @@ async fn doctor_finds_what_is_wrong_and_says_what_to_do() {
     let api = Fake::start([
         ("GET /health", vec![json(200, r#"{"status":"up","version":"0.1.0"}"#)]),
         ("GET /ready", vec![json(200, "{}"), problem(503, "not_ready", "Not ready")]),
+        ("GET /v1/agents", vec![json(200, r#"{"items":[]}"#), problem(403, "forbidden", "Forbidden")]),
         ("POST /v1/tasks", vec![json(202, ACCEPTED)]),
         (&*format!("GET /v1/tasks/{ID}/result?wait=30s"), vec![json(200, r#"{"status":"completed"}"#)]),
         // It is not all there at once.
@@ -287,7 +288,55 @@ async fn doctor_finds_what_is_wrong_and_says_what_to_do() {
     let ran = fte(&api.url, &["doctor", "--sidecar-url", "http://127.0.0.1:1"]).await;
     assert_eq!(ran.code, 5, "{ran:?}");
     assert!(ran.out.contains("BAD      ready") && ran.out.contains("BAD      sidecar") && ran.out.contains("→"), "{}", ran.out);
-    assert!(ran.err.contains("2 of 3 checks failed"), "{}", ran.err);
+    assert!(ran.out.contains("warning  agents") && ran.out.contains("not looked at"), "{}", ran.out);
+    assert!(ran.err.contains("2 of 4 checks failed"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn doctor_does_not_take_any_server_for_an_instance() {
+    let fake = Fake::start([]).await;
+    let ran = fte(&fake.url, &["doctor", "--json", "--sidecar-url", "http://127.0.0.1:1"]).await;
+    let findings = ran.json();
+    assert_eq!((&findings[0]["check"], &findings[0]["health"]), (&"instance".into(), &"warning".into()), "{findings}");
+}
+
+#[tokio::test]
+async fn doctor_says_of_a_probe_whose_agent_waits_to_name_another_and_cancels_it() {
+    let cancel = format!("POST /v1/tasks/{ID}/cancel");
+    let fake = Fake::start([
+        ("GET /health", vec![json(200, "{}")]),
+        ("GET /ready", vec![json(200, "{}")]),
+        ("GET /v1/agents", vec![json(200, r#"{"items":[]}"#)]),
+        ("POST /v1/tasks", vec![json(202, ACCEPTED)]),
+        (&*format!("GET /v1/tasks/{ID}/result?wait=30s"), vec![json(202, "{}")]),
+        (&*format!("GET /v1/tasks/{ID}"), vec![json(200, r#"{"status":"awaiting_handoff"}"#)]),
+        (&*cancel, vec![json(202, "{}")]),
+    ])
+    .await;
+    let ran = fte(&fake.url, &["doctor", "--probe", "--sidecar-url", "http://127.0.0.1:1"]).await;
+    assert!(
+        ran.out.contains("BAD      probe task") && ran.out.contains("--probe-agent") && !ran.out.contains("probe trail"),
+        "{}",
+        ran.out
+    );
+    assert!(fake.asked().iter().any(|asked| asked.route == cancel), "{:?}", fake.asked());
+}
+
+#[tokio::test]
+async fn doctor_names_who_was_not_given_the_probe_though_the_audit_log_does_not_answer() {
+    let fake = Fake::start([
+        ("GET /health", vec![json(200, "{}")]),
+        ("GET /ready", vec![json(200, "{}")]),
+        ("GET /v1/agents", vec![json(200, r#"{"items":[]}"#)]),
+        ("POST /v1/tasks", vec![json(202, ACCEPTED)]),
+        (&*format!("GET /v1/tasks/{ID}/result?wait=30s"), vec![json(200, r#"{"status":"completed"}"#)]),
+        (&*format!("GET /v1/audit/tasks/{ID}"), vec![problem(500, "internal", "It broke")]),
+        (&*format!("GET /v1/tasks/{ID}/events?limit=1000"), vec![json(200, r#"{"items":[{"type":"fte.task.requested"}]}"#)]),
+    ])
+    .await;
+    let ran = fte(&fake.url, &["doctor", "--probe", "--sidecar-url", "http://127.0.0.1:1"]).await;
+    assert!(ran.out.contains("BAD      probe trail") && ran.out.contains("It broke"), "{}", ran.out);
+    assert!(ran.out.contains("BAD      runner") && !ran.out.contains("BAD      audit"), "{}", ran.out);
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::Problem;
 use crate::env::MapEnv;
+use crate::probes::Lack;
 use crate::settings::Ports;
 
 struct Running {
@@ -65,6 +66,19 @@ async fn what_a_service_lacks_stands_in_its_diagnosis() {
         service
     })
     .await;
+    let diagnosis: Value = running.api.get("/v1/services/test").await.unwrap().expect_status(200).json();
+    assert_eq!(diagnosis["lacks"], json!(["test/deliveries: nothing comes"]));
+}
+
+#[tokio::test]
+async fn what_it_can_serve_without_stands_in_its_diagnosis_and_keeps_nobody_away() {
+    let sidecar = FakeSidecar::start().await;
+    let running = start(settings(&sidecar, &[]), |mut service| {
+        service.checks.push(("deliveries", check(|| async { Err(Lack::that_serves("nothing comes")) })));
+        service
+    })
+    .await;
+    running.api.get("/ready").await.unwrap().expect_status(200);
     let diagnosis: Value = running.api.get("/v1/services/test").await.unwrap().expect_status(200).json();
     assert_eq!(diagnosis["lacks"], json!(["test/deliveries: nothing comes"]));
 }

@@ -19,7 +19,7 @@ async fn a_full_disk_is_a_retry_never_a_dead_letter_and_shows_as_not_ready() {
     status.options.pages_max.store(1, Ordering::Relaxed);
     let requests: Vec<Value> = (0..64).map(|_| request()).collect();
     assert_eq!(status.deliver("fte.triggers.inbound", requests.clone()).await, [false; 64]);
-    assert!(ready().await.unwrap_err().contains("full"));
+    assert!(ready().await.unwrap_err().to_string().contains("full"));
     assert!(status.sidecar.published().is_empty());
 
     status.options.pages_max.store(0, Ordering::Relaxed);
