@@ -63,6 +63,9 @@ async fn no_log_says_a_secret() {
         secrets.extend(own.filter(|(name, _)| name.ends_with("PASSWORD")).map(|(_, secret)| secret.to_owned()));
     }
     assert_eq!(secrets.len(), 4 + 2 + 4);
+    // They are looked for where something is said: of Kafka, which was away.
+    let intake = world.pair("intake");
+    assert!(format!("{}{}", intake.service.log(), intake.daprd.log()).contains("kafka"), "nothing is said of Kafka");
     for pair in &world.pairs {
         for (whose, log) in [("service", pair.service.log()), ("sidecar", pair.daprd.log())] {
             assert!(!log.is_empty(), "the {whose} of {} says nothing", pair.id);

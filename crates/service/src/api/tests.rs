@@ -189,7 +189,7 @@ async fn a_trace_goes_through_to_the_handler_and_back() {
 
 #[tokio::test]
 async fn health_is_the_process_and_readiness_names_what_is_missing() {
-    let good = check(async || Ok(()));
+    let good = check(async || Ok::<(), String>(()));
     let bad = check(async || Err("nobody listens".to_owned()));
     let api = api_with(vec![("intake/sidecar".to_owned(), good), ("audit/store".to_owned(), bad)]);
     let health = send(api.clone(), request(Method::GET, "/health", &[], "")).await;
@@ -206,7 +206,7 @@ async fn health_is_the_process_and_readiness_names_what_is_missing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_check_that_hangs_is_not_waited_for() {
-    let api = api_with(vec![("audit/store".to_owned(), check(std::future::pending))]);
+    let api = api_with(vec![("audit/store".to_owned(), check(std::future::pending::<Result<(), String>>))]);
     let ready = send(api, request(Method::GET, "/ready", &[], "")).await;
     assert_eq!((ready.status, &ready.json()["checks"][0]["detail"]), (503, &json!("no answer within 2 s")));
 }
