@@ -78,7 +78,7 @@ async fn work_that_is_handed_on_comes_back_once_though_the_runner_is_killed_mean
     world.pair("runner").kill_service_and_restart().await;
     world.ready().await;
     eventually_within(START_PATIENCE, || async {
-        let answer = doors.runner.post(&format!("/v1/tasks/{asked}/reply"), &json!({ "result": "signed" })).await;
+        let answer = doors.runner.post(&format!("/v1/tasks/{asked}/reply"), &json!({ "result": "signed", "by": "ada" })).await;
         let answer = answer.map_err(|error| error.to_string())?;
         if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
     })
