@@ -139,7 +139,7 @@ async fn nobody_can_say_a_thing_to_what_is_not_there_also_once_it_is_cancelled()
     let task = fte_events::TaskId::now().to_string();
     for _ in 0..2 {
         assert_eq!(decide(&fte, &task, true).await.expect_status(404).problem_code(), "task_not_found");
-        for (path, body) in [("reply", json!({ "result": 1 })), ("messages", json!({ "text": "hello" }))] {
+        for (path, body) in [("reply", json!({ "result": 1, "by": "ada" })), ("messages", json!({ "text": "hello" }))] {
             let answer = fte.api().post(&format!("/v1/tasks/{task}/{path}"), &body).await.unwrap();
             assert_eq!(answer.expect_status(404).problem_code(), "task_not_found", "{path}");
         }
