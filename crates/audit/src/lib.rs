@@ -69,8 +69,6 @@ use self::witnessing::Witnessing;
 
 /// Its name; its app id is `fte-audit`.
 pub const NAME: &str = "audit";
-/// Between two looks whether the sidecar is there.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Why it cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -155,11 +153,9 @@ async fn start_looking(config: Config, settings: &Settings, bus: Bus, anchor_eve
     }));
     let heard = Heard::nothing();
     service.app = subscribe::subscriptions(settings, &log, &heard).router();
-    let (expecting, sidecar) = (heard.clone(), Readiness::sidecar(&bus.sidecar));
+    let (expecting, sidecar) = (heard.clone(), bus.sidecar.clone());
     service.background.push(Box::pin(async move {
-        while sidecar().await.is_err() {
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
+        Readiness::sidecar_is_there(&sidecar).await;
         expecting.expected();
         Ok(())
     }));

@@ -25,6 +25,8 @@ use crate::chain;
 use crate::metrics;
 use crate::problem::Problem;
 
+/// Between two looks at whether the sidecar is there.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Longest wait for one check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -102,6 +104,13 @@ impl Readiness {
             let sidecar = sidecar.clone();
             async move { sidecar.outbound_ready().await.map_err(|error| chain(&error)) }
         })
+    }
+
+    /// Waits until the sidecar is up and can be called.
+    pub async fn sidecar_is_there(sidecar: &fte_bus::Sidecar) {
+        while sidecar.outbound_ready().await.is_err() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
     /// Not ready any more, for good.

@@ -3,8 +3,7 @@
 //! The end, in order: readiness closes; each service's `stop` runs; the listeners drain; background work is dropped; what is still open is cut.
 //! All of it together takes at most the drain time, and half of that for `stop`.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -24,12 +23,12 @@ use crate::configured::Configured;
 use crate::denials::Denials;
 use crate::diagnosis;
 use crate::metrics;
-use crate::probes::{Check, Readiness, check};
+use crate::probes::{Check, Lack, Readiness, check};
 use crate::server::{Limits, serve};
 use crate::settings::Settings;
 
-/// Between two looks at whether the sidecar is there.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Between two trials of the state store.
+const TRY_EVERY: Duration = Duration::from_millis(500);
 
 /// Why a service's background work ended.
 pub type ServiceError = Box<dyn std::error::Error + Send + Sync>;
@@ -97,36 +96,40 @@ impl Service {
     /// in the same way, ends the process, with what to do: whatever was written to it would be a promise that nobody keeps. The routes do not wait for that, but the
     /// service is not ready before the store was asked; one that is away then is no reason, since what does not need it can be done.
     pub fn on_state(&mut self, bus: &Bus, work: impl Future<Output = Result<(), ServiceError>> + Send + 'static) {
-        let (store, sidecar, was_asked) = (bus.state.clone(), Readiness::sidecar(&bus.sidecar), Arc::new(AtomicBool::new(false)));
-        let asked = Arc::clone(&was_asked);
+        let (store, sidecar) = (bus.state.clone(), bus.sidecar.clone());
+        let lack = Arc::new(Mutex::new(Some(Lack::from("it was not tried yet whether the state store can be worked with".to_owned()))));
+        let lacks = Arc::clone(&lack);
         self.checks.push((
             "statestore",
             check(move || {
-                let asked = asked.load(Ordering::Relaxed);
-                async move { if asked { Ok(()) } else { Err("it was not tried yet whether the state store can be worked with".to_owned()) } }
+                let lack = lacks.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                async move { lack.map_or(Ok(()), Err) }
             }),
         ));
+        let now_lacks = move |now: Option<Lack>| *lack.lock().unwrap_or_else(PoisonError::into_inner) = now;
         self.background.push(Box::pin(async move {
             let (mut judged, mut said) = (None, String::new());
             loop {
-                until_ready(&sidecar).await;
-                match store.fitness().await {
+                Readiness::sidecar_is_there(&sidecar).await;
+                let away = match store.fitness().await {
                     Ok(Ok(())) => break,
                     // Once may have been a store that began anew just then.
                     Ok(Err(unfit)) if judged.as_ref() == Some(&unfit) => return Err(unfit.into()),
-                    Ok(Err(unfit)) => judged = Some(unfit),
-                    Err(error) => {
-                        let error = chain(&error);
-                        if error != said {
-                            tracing::warn!(error, "the state store cannot be tried yet; nothing that rests on it begins");
-                            said = error;
-                        }
+                    Ok(Err(unfit)) => {
+                        let found = unfit.to_string();
+                        judged = Some(unfit);
+                        found
                     }
+                    Err(error) => chain(&error),
+                };
+                if away != said {
+                    tracing::warn!(error = away, "the state store cannot be worked with yet; nothing that rests on it begins");
+                    said.clone_from(&away);
                 }
-                was_asked.store(true, Ordering::Relaxed);
-                tokio::time::sleep(LOOK_EVERY).await;
+                now_lacks(Some(Lack::that_serves(away)));
+                tokio::time::sleep(TRY_EVERY).await;
             }
-            was_asked.store(true, Ordering::Relaxed);
+            now_lacks(None);
             work.await
         }));
     }
@@ -155,7 +158,7 @@ pub async fn run(
         let readiness = Readiness::new(checks);
         servings.push(serve(listener, app_router(service.app, &readiness), Limits::app()));
         readinesses.push(readiness.clone());
-        background.spawn(record_start(Readiness::sidecar(&service.sidecar), service.trail.clone(), Arc::clone(&settings.configured)));
+        background.spawn(record_start(service.sidecar.clone(), service.trail.clone(), Arc::clone(&settings.configured)));
         trails.push(service.trail);
         routes.push(service.api);
         routes.push(diagnosis::routes(name, service.sidecar, service.notes, readiness, settings));
@@ -221,16 +224,10 @@ async fn first_failure(background: &mut JoinSet<Result<(), Error>>) -> Error {
 }
 
 /// Records the start once the sidecar is there: before that nobody could be told, which is no news.
-async fn record_start(sidecar: Check, trail: AuditTrail, configured: Arc<Configured>) -> Result<(), Error> {
-    until_ready(&sidecar).await;
+async fn record_start(sidecar: Sidecar, trail: AuditTrail, configured: Arc<Configured>) -> Result<(), Error> {
+    Readiness::sidecar_is_there(&sidecar).await;
     trail.started(&configured);
     Ok(())
-}
-
-async fn until_ready(sidecar: &Check) {
-    while sidecar().await.is_err() {
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
 }
 
 async fn upkeep() -> Result<(), Error> {

@@ -405,7 +405,12 @@ async fn work_on_the_state_store_begins_once_it_was_tried_and_one_that_is_away_d
     let not_ready: Value = running.api.get("/ready").await.unwrap().expect_status(503).json();
     assert!(not_ready["checks"].to_string().contains("test/statestore"), "{not_ready}");
     drop(held);
-    eventually(|| async { if running.api.get("/ready").await.unwrap().status == 200 { Ok(()) } else { Err("not ready") } }).await;
+    let ready = eventually(|| async {
+        let answer = running.api.get("/ready").await.unwrap();
+        if answer.status == 200 { Ok(answer.text()) } else { Err("not ready") }
+    })
+    .await;
+    assert!(ready.contains("the test refuses this call"), "what is amiss is said all the same: {ready}");
     tokio::time::timeout(Duration::ZERO, begun.notified()).await.expect_err("it cannot be worked with yet");
     sidecar.heal();
     begun.notified().await;
