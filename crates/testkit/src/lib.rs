@@ -14,6 +14,7 @@ mod process;
 mod s3;
 mod sidecar;
 mod sse;
+mod tls;
 
 pub use app::{Answer, FakeApp, Received};
 pub use client::{Client, ClientError, Response};
@@ -27,3 +28,4 @@ pub use process::{FteProcess, Ready, built_binary};
 pub use s3::S3Server;
 pub use sidecar::{Call, Careless, FakeSidecar, Fault, Held, Published};
 pub use sse::{SseEvent, SseStream};
+pub use tls::TlsServer;

@@ -1,74 +1,29 @@
 //! An agent that runs elsewhere hears of it when its task is over here, however that came about, and keeps its work when the runner dies.
 
-use std::sync::{Arc, Mutex};
+use std::io;
+use std::time::Duration;
 
-use fte_testkit::{Answer, FakeApp, PATIENCE, in_time};
+use fte_testkit::{Answer, FakeApp, PATIENCE, eventually_within, in_time};
 use fte_tests::tasks::result_within;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
-use tokio::time::{Duration, Instant, sleep};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
+use crate::far::{Asked, Far, read_request};
 use crate::world::Fte;
 
-/// An agent that accepts every task and is never done. It remembers the first lines of the requests.
-struct Far {
-    url: String,
-    asked: Arc<Mutex<Vec<String>>>,
-    serving: JoinHandle<()>,
+/// Waits until it was asked so often.
+async fn asked(far: &Far, method: &str, times: usize) {
+    let enough = || async { if far.asked.count(method) >= times { Ok(()) } else { Err(far.asked.all()) } };
+    eventually_within(Duration::from_secs(60), enough).await;
 }
 
-impl Drop for Far {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
-}
-
-impl Far {
-    async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let asked: Arc<Mutex<Vec<String>>> = Arc::default();
-        let seen = Arc::clone(&asked);
-        let serving = tokio::spawn(async move {
-            while let Ok((tcp, _)) = listener.accept().await {
-                tokio::spawn(answer(tcp, Arc::clone(&seen)));
-            }
-        });
-        Self { url, asked, serving }
-    }
-
-    fn count(&self, method: &str) -> usize {
-        self.asked.lock().unwrap().iter().filter(|line| line.starts_with(method)).count()
-    }
-
-    /// Waits until it was asked so often.
-    async fn asked(&self, method: &str, times: usize) {
-        let end = Instant::now() + Duration::from_secs(60);
-        while self.count(method) < times {
-            assert!(Instant::now() < end, "waited in vain for {method}: {:?}", self.asked.lock().unwrap());
-            sleep(Duration::from_millis(10)).await;
-        }
-    }
-}
-
-async fn answer(mut tcp: TcpStream, seen: Arc<Mutex<Vec<String>>>) {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        match tcp.read_u8().await {
-            Ok(byte) => head.push(byte),
-            Err(_) => return,
-        }
-    }
-    let head = String::from_utf8(head).unwrap();
-    let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
-    let mut body = vec![0; length.unwrap_or(0)];
-    tcp.read_exact(&mut body).await.unwrap();
-    seen.lock().unwrap().push(head.lines().next().unwrap_or_default().to_owned());
+/// An agent that accepts every task and is never done.
+async fn answer(mut tcp: TcpStream, asked: Asked) -> io::Result<()> {
+    let (head, _) = read_request(&mut tcp).await?;
+    asked.note(head.lines().next().unwrap_or_default().to_owned());
     let accepted = "HTTP/1.1 202 Accepted\r\nlocation: /jobs/1\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-    // Who asked may be gone.
-    drop(tcp.write_all(accepted.as_bytes()).await);
+    tcp.write_all(accepted.as_bytes()).await
 }
 
 fn agents(far: &Far, timeout: &str) -> String {
@@ -78,16 +33,16 @@ fn agents(far: &Far, timeout: &str) -> String {
 #[tokio::test]
 async fn an_agent_elsewhere_hears_that_its_time_is_over() {
     in_time(Duration::from_secs(3), async |timeout| {
-        let far = Far::start().await;
+        let far = Far::start(answer).await;
         let fte = Fte::with_agents(&agents(&far, &format!("{}s", timeout.as_secs())), &[]).await;
         let task = fte.post(json!({ "task": "for ever" })).await;
         let ended = result_within(timeout + PATIENCE, &fte.api(), &task).await;
         assert_eq!((&ended["status"], &ended["error"]["code"]), (&json!("timed_out"), &json!("agent_timeout")), "{ended}");
         // Who does not know where the work is cannot call it off.
-        if far.count("GET /jobs/1 ") == 0 {
+        if far.asked.count("GET /jobs/1 ") == 0 {
             return Err("its time was over before it was known where to ask");
         }
-        far.asked("DELETE /jobs/1 ", 1).await;
+        asked(&far, "DELETE /jobs/1 ", 1).await;
         Ok(())
     })
     .await;
@@ -95,19 +50,19 @@ async fn an_agent_elsewhere_hears_that_its_time_is_over() {
 
 #[tokio::test]
 async fn an_agent_elsewhere_keeps_its_work_when_the_runner_dies_and_hears_of_a_cancel() {
-    let far = Far::start().await;
+    let far = Far::start(answer).await;
     let mut fte = Fte::with_agents(&agents(&far, "10m"), &[]).await;
     let task = fte.post(json!({ "task": "for ever" })).await;
     // Asked again and again: the place where to ask is written down by then.
-    far.asked("GET /jobs/1 ", 3).await;
+    asked(&far, "GET /jobs/1 ", 3).await;
     fte.process.kill().await;
     fte.process.restart().await;
-    let before = far.count("GET /jobs/1 ");
-    far.asked("GET /jobs/1 ", before + 2).await;
-    assert_eq!((far.count("POST "), far.count("DELETE ")), (1, 0));
+    let before = far.asked.count("GET /jobs/1 ");
+    asked(&far, "GET /jobs/1 ", before + 2).await;
+    assert_eq!((far.asked.count("POST "), far.asked.count("DELETE ")), (1, 0));
     fte.api().post(&format!("/v1/tasks/{task}/cancel"), &json!({})).await.unwrap().expect_status(202);
     assert_eq!(fte.result(&task).await["status"], "cancelled");
-    far.asked("DELETE /jobs/1 ", 1).await;
+    asked(&far, "DELETE /jobs/1 ", 1).await;
 }
 
 /// An agent elsewhere that speaks A2A: asks a person before it is done with "ask", and is never done with anything else.

@@ -1,16 +1,14 @@
 //! Agents of the protocols of others at their worst, through the whole program: they crash, hang, lie and never end, and each task has one result all the same,
 //! each sandbox is given back, and who was asked to stop has heard of it.
 
-use std::sync::{Arc, Mutex};
-
 use fte_testkit::{Dir, FteProcess, PATIENCE, built_binary, eventually, in_time};
 use fte_tests::tasks::result_within;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::net::TcpStream;
 use tokio::time::Duration;
 
+use crate::far::{Asked, Far, read_request};
 use crate::load::Doors;
 use crate::trail::{actions, settled};
 use crate::world::{Fte, in_status, post, result, told};
@@ -118,55 +116,15 @@ async fn an_agent_that_hangs_is_given_up_after_its_time() {
     .await;
 }
 
-/// An agent elsewhere that speaks A2A badly, as its task says. It remembers what was called.
-struct Far {
-    url: String,
-    called: Arc<Mutex<Vec<String>>>,
-    serving: JoinHandle<()>,
-}
-
-impl Drop for Far {
-    fn drop(&mut self) {
-        self.serving.abort();
-    }
-}
-
-impl Far {
-    async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let called: Arc<Mutex<Vec<String>>> = Arc::default();
-        let seen = Arc::clone(&called);
-        let serving = tokio::spawn(async move {
-            while let Ok((tcp, _)) = listener.accept().await {
-                let seen = Arc::clone(&seen);
-                // Who asked may be gone.
-                tokio::spawn(async move { drop(answer(tcp, &seen).await) });
-            }
-        });
-        Self { url, called, serving }
-    }
-
-    fn count(&self, call: &str) -> usize {
-        self.called.lock().unwrap().iter().filter(|called| *called == call).count()
-    }
-}
-
 /// A task of it is called as its text says.
 fn state(task: &str, state: &str) -> Value {
     let message = json!({ "messageId": state, "role": "ROLE_AGENT", "parts": [{ "text": format!("it is {state}") }] });
     json!({ "id": task, "contextId": "c", "status": { "state": format!("TASK_STATE_{state}"), "message": message } })
 }
 
-async fn answer(mut tcp: TcpStream, seen: &Mutex<Vec<String>>) -> std::io::Result<()> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(tcp.read_u8().await?);
-    }
-    let head = String::from_utf8(head).unwrap();
-    let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
-    let mut body = vec![0; length.unwrap_or(0)];
-    tcp.read_exact(&mut body).await?;
+/// An agent elsewhere that speaks A2A badly, as its task says.
+async fn answer(mut tcp: TcpStream, asked: Asked) -> std::io::Result<()> {
+    let (head, body) = read_request(&mut tcp).await?;
     if head.starts_with("GET ") {
         let interface = json!({ "url": "/rpc", "protocolBinding": "JSONRPC", "protocolVersion": "1.0" });
         let card = json!({ "name": "far", "version": "1", "capabilities": { "streaming": true }, "supportedInterfaces": [interface] });
@@ -176,7 +134,7 @@ async fn answer(mut tcp: TcpStream, seen: &Mutex<Vec<String>>) -> std::io::Resul
     let method = call["method"].as_str().unwrap_or_default();
     let text = call["params"]["message"]["parts"][0]["text"].as_str();
     let task = text.or_else(|| call["params"]["id"].as_str()).unwrap_or_default().to_owned();
-    seen.lock().unwrap().push(format!("{method} {task}"));
+    asked.note(format!("{method} {task}"));
     let rpc = |result: Value| json!({ "jsonrpc": "2.0", "id": call["id"], "result": result }).to_string();
     let event = |result: Value| format!("data: {}\n\n", rpc(result));
     match (method, task.as_str()) {
@@ -206,7 +164,7 @@ async fn say(tcp: &mut TcpStream, media: &str, body: &str) -> std::io::Result<()
 
 #[tokio::test]
 async fn an_agent_elsewhere_that_breaks_off_lies_or_fails_has_one_result_and_a_cancel_reaches_it() {
-    let far = Far::start().await;
+    let far = Far::start(answer).await;
     let agents = format!("[agents.far]\nkind = \"http\"\nurl = \"{}\"\nattempts = 1\n", far.url);
     let fte = Fte::with_agents(&agents, &[]).await;
     let mut tasks = Vec::new();
@@ -217,13 +175,13 @@ async fn an_agent_elsewhere_that_breaks_off_lies_or_fails_has_one_result_and_a_c
         tasks.push(task);
     }
     // The one whose stream broke was asked what became of it, and not begun again.
-    assert_eq!((far.count("SendStreamingMessage breaks"), far.count("GetTask breaks")), (1, 1), "{:?}", far.called.lock().unwrap());
+    assert_eq!((far.asked.count("SendStreamingMessage breaks"), far.asked.count("GetTask breaks")), (1, 1), "{:?}", far.asked.all());
 
     let long = fte.post(json!({ "task": "long" })).await;
     told(&fte.api(), &long, |event| event["data"].to_string().contains("it is WORKING")).await;
     fte.api().post(&format!("/v1/tasks/{long}/cancel"), &json!({})).await.unwrap().expect_status(202);
     assert_eq!(fte.result(&long).await["status"], "cancelled");
-    eventually(|| async { if far.count("CancelTask long") == 1 { Ok(()) } else { Err("not cancelled there") } }).await;
+    eventually(|| async { if far.asked.count("CancelTask long") == 1 { Ok(()) } else { Err("not cancelled there") } }).await;
     tasks.push(long);
     settled(&fte.doors(), &tasks).await;
 }
@@ -231,7 +189,7 @@ async fn an_agent_elsewhere_that_breaks_off_lies_or_fails_has_one_result_and_a_c
 #[tokio::test]
 async fn an_agent_elsewhere_that_never_ends_is_given_up_and_told_so() {
     in_time(Duration::from_secs(3), async |time| {
-        let far = Far::start().await;
+        let far = Far::start(answer).await;
         let agents = format!("[agents.far]\nkind = \"http\"\nurl = \"{}\"\nattempts = 1\ntimeout = \"{}s\"\n", far.url, time.as_secs());
         let fte = Fte::with_agents(&agents, &[]).await;
         let task = fte.post(json!({ "task": "never" })).await;
@@ -243,7 +201,7 @@ async fn an_agent_elsewhere_that_never_ends_is_given_up_and_told_so() {
         if !events.to_string().contains("it is WORKING") {
             return Err("its time was over before it began");
         }
-        eventually(|| async { if far.count("CancelTask never") == 1 { Ok(()) } else { Err("not cancelled there") } }).await;
+        eventually(|| async { if far.asked.count("CancelTask never") == 1 { Ok(()) } else { Err("not cancelled there") } }).await;
         Ok(())
     })
     .await;

@@ -19,6 +19,7 @@ mod disk;
 mod duplicates;
 mod elsewhere;
 mod erasure;
+mod far;
 mod faults;
 mod frozen;
 mod handoffs;

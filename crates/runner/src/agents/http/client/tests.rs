@@ -1,12 +1,10 @@
 use std::path::Path;
-use std::process::Command;
 
 use fte_service::MapEnv;
 use fte_service::agents::{AgentKind, Agents};
+use fte_testkit::TlsServer;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
 
 use super::*;
 
@@ -53,42 +51,6 @@ fn a_refusal_is_quoted_by_its_words() {
     assert!(detail("x".repeat(100_000).as_bytes()).len() < QUOTE_BYTES_MAX + 10);
 }
 
-/// A certificate for localhost and the authority that signed it, made by `openssl`.
-fn certificates(directory: &Path) -> (CertificateDer<'static>, CertificateDer<'static>, PrivateKeyDer<'static>) {
-    let script = "set -e
-        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=authority -days 2 -keyout ca.key -out ca.pem
-        openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost -keyout key.pem -out request.pem
-        echo subjectAltName=DNS:localhost > names
-        openssl x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out cert.pem";
-    let made = Command::new("sh").args(["-c", script]).current_dir(directory).output().expect("sh");
-    assert!(made.status.success(), "this test needs openssl: {}", String::from_utf8_lossy(&made.stderr));
-    let read = |name: &str| CertificateDer::from_pem_file(directory.join(name)).unwrap();
-    (read("ca.pem"), read("cert.pem"), PrivateKeyDer::from_pem_file(directory.join("key.pem")).unwrap())
-}
-
-/// Answers one request over TLS; its address.
-async fn secure_server(cert: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> String {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = config.with_no_client_auth().with_single_cert(vec![cert], key).unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("localhost:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((tcp, _)) = listener.accept().await {
-            // A client that does not trust us ends here.
-            let Ok(mut tls) = acceptor.accept(tcp).await else { continue };
-            let mut request = Vec::new();
-            while !request.ends_with(b"\r\n\r\n") {
-                request.push(tls.read_u8().await.unwrap());
-            }
-            tls.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await.unwrap();
-            tls.flush().await.unwrap();
-        }
-    });
-    format!("https://localhost:{port}")
-}
-
 async fn ask(client: &Client, url: &str) -> Result<Vec<u8>, Trouble> {
     let url: Uri = url.parse().unwrap();
     let ask = Ask { method: Method::GET, url: &url, headers: Vec::new(), body: None, accept: "*/*", within: client.limits.answer };
@@ -98,8 +60,9 @@ async fn ask(client: &Client, url: &str) -> Result<Vec<u8>, Trouble> {
 #[tokio::test]
 async fn https_is_spoken_with_who_is_trusted_only() {
     let directory = tempfile::tempdir().unwrap();
-    let (authority, cert, key) = certificates(directory.path());
-    let url = secure_server(cert, key).await;
+    let server = TlsServer::start(directory.path(), b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").await;
+    let url = server.url().to_owned();
+    let authority = CertificateDer::from_pem_file(directory.path().join("ca.pem")).unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(authority).unwrap();
     let trusting = client(&url, "{}", &MapEnv::of([]), roots).unwrap();
