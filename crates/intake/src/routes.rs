@@ -106,12 +106,12 @@ impl IntoResponse for AcceptedTask {
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 200 visible ASCII characters, such as a UUID")),
     responses(
         (status = 202, description = "Accepted", body = AcceptedTask, headers(("Location" = String, description = "The task"))),
-        (status = 400, description = "Not JSON, or a bad key", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "The key stands for another body", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "Too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "Not sent as JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Some fields are wrong", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not accepted now; try again: `task_not_accepted`, or `pool_full` where its agent's queue is full", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "Not JSON, or a bad key"),
+        (status = 409, description = "The key stands for another body"),
+        (status = 413, description = "Too large"),
+        (status = 415, description = "Not sent as JSON"),
+        (status = 422, description = "Some fields are wrong"),
+        (status = 503, description = "Not accepted now; try again: `task_not_accepted`, or `pool_full` where its agent's queue is full"),
     )
 )]
 async fn create_task(

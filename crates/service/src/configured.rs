@@ -14,7 +14,9 @@ use crate::settings::{ENV_AGENTS, ENV_API_KEYS_FILE};
 /// Variables of ours begin with this. Those of the sidecar are not counted: `dapr run` takes other ports each time.
 const PREFIX: &str = "FTE_";
 /// Variables that end so hold a secret.
-const SECRET: [&str; 5] = ["_TOKEN", "_SECRET", "_PASSWORD", "_API_KEY", "_DATABASE_URL"];
+const SECRET_ENDS: [&str; 5] = ["_TOKEN", "_SECRET", "_PASSWORD", "_API_KEY", "_DATABASE_URL"];
+/// Variables that begin so hold one, by whatever name: where a secret store is the environment, these are it.
+const SECRET_BEGINS: &str = "FTE_SECRET_";
 /// Variables that name a file which says more than its path.
 const FILES: [&str; 2] = [ENV_AGENTS, ENV_API_KEYS_FILE];
 
@@ -38,8 +40,8 @@ impl Configured {
             .filter(|name| name.starts_with(PREFIX))
             .filter_map(|name| env.get(&name).map(|value| (name, value)))
             .map(|(name, value)| {
-                let open = !SECRET.iter().any(|end| name.ends_with(end));
-                (name, open.then_some(value))
+                let is_secret = name.starts_with(SECRET_BEGINS) || SECRET_ENDS.iter().any(|end| name.ends_with(end));
+                (name, (!is_secret).then_some(value))
             })
             .collect();
         let file = |name: &'static str| Some((name, digest(&std::fs::read(env.get(name)?).ok()?)));
@@ -74,6 +76,13 @@ mod tests {
         assert_ne!(one.sha256, of([("FTE_DATA", "b"), ("FTE_STATUS_DATABASE_URL", "postgres://ada:hunter2@db"), ("HOME", "x")]).sha256);
         assert_ne!(one.sha256, Configured::of(&MapEnv::of([("FTE_DATA", "a")])).sha256);
         assert!(!one.to_json().to_string().contains("hunter"));
+    }
+
+    #[test]
+    fn what_stands_in_the_environment_for_a_secret_store_is_in_no_digest() {
+        let of = |dsn: &str| Configured::of(&MapEnv::of([("FTE_DATA", "a"), ("FTE_SECRET_POSTGRES", dsn)]));
+        assert_eq!(of("postgres://ada:hunter2@db"), of("postgres://ada:hunter3@db"));
+        assert_eq!(of("postgres://ada:hunter2@db").set, ["FTE_DATA", "FTE_SECRET_POSTGRES"]);
     }
 
     #[test]

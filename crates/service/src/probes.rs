@@ -152,7 +152,7 @@ async fn health() -> Response {
     tag = "probes",
     responses(
         (status = 200, description = "Each check, as it is now"),
-        (status = 503, description = "Something is missing: `checks` says what", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Something is missing: `checks` says what"),
     )
 )]
 async fn ready(State(readiness): State<Readiness>) -> Response {

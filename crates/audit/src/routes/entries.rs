@@ -135,7 +135,7 @@ pub(crate) struct AuditEntries {
 /// List audit entries in the order in which they were logged.
 #[utoipa::path(
     get, path = "/v1/audit/entries", tag = "audit", params(Filters),
-    responses((status = 200, body = AuditEntries), (status = 400, body = Problem), (status = 503, body = Problem)),
+    responses((status = 200, body = AuditEntries), (status = 400), (status = 503, body = Problem)),
 )]
 pub(crate) async fn list(
     State(Reading { log, reads }): State<Reading>,
@@ -158,8 +158,8 @@ pub(crate) async fn list(
 #[utoipa::path(
     get, path = "/v1/audit/entries/{shard}/{index}", tag = "audit",
     params(("shard" = u16, Path, description = "The shard: a year"), ("index" = u64, Path, description = "The place in it, from 0")),
-    responses((status = 200, body = AuditEntry), (status = 304, description = "It is as it was"), (status = 400, body = Problem),
-        (status = 404, body = Problem), (status = 410, body = Problem), (status = 503, body = Problem)),
+    responses((status = 200, body = AuditEntry), (status = 304, description = "It is as it was"), (status = 400),
+        (status = 404), (status = 410, body = Problem), (status = 503, body = Problem)),
 )]
 pub(crate) async fn one(
     State(Reading { log, reads }): State<Reading>,
@@ -190,8 +190,8 @@ async fn seen(app: &App, caller: &Caller, at: Position) -> Result<Entry, Problem
 #[utoipa::path(
     get, path = "/v1/audit/entries/{shard}/{index}/proof", tag = "audit",
     params(("shard" = u16, Path, description = "The shard: a year"), ("index" = u64, Path, description = "The place in it, from 0")),
-    responses((status = 200, body = String, content_type = "text/plain"), (status = 400, body = Problem), (status = 404, body = Problem),
-        (status = 410, body = Problem), (status = 503, body = Problem)),
+    responses((status = 200, body = String, content_type = "text/plain"), (status = 400), (status = 404, body = Problem),
+        (status = 410), (status = 503, body = Problem)),
 )]
 pub(crate) async fn proof(State(app): State<App>, caller: Caller, Path((shard, index)): Path<(u16, u64)>) -> Result<Response, Problem> {
     let at = Position { shard, index };

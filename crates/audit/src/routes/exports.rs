@@ -77,10 +77,10 @@ pub(crate) struct AuditExportUnderWay {
     responses(
         (status = 201, description = "It can be fetched", body = AuditExport),
         (status = 202, description = "It is being made", body = AuditExportUnderWay),
-        (status = 400, body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No entry matches: `nothing_to_export`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "No filters, or too much matches: `export_too_large`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not now, as another is being made: `export_busy`; try again", body = Problem, content_type = "application/problem+json"),
+        (status = 400),
+        (status = 404, description = "No entry matches: `nothing_to_export`"),
+        (status = 422, description = "No filters, or too much matches: `export_too_large`"),
+        (status = 503, description = "Not now, as another is being made: `export_busy`; try again"),
     )
 )]
 async fn make(State(exports): State<Exports>, caller: Caller, headers: HeaderMap, JsonBytes(body): JsonBytes) -> Result<Response, Problem> {
@@ -108,8 +108,8 @@ async fn make(State(exports): State<Exports>, caller: Caller, headers: HeaderMap
     params(("id" = Uuid, Path, description = "The export")),
     responses(
         (status = 200, description = "The archive", content_type = "application/x-tar"),
-        (status = 404, description = "There is none, or it is not kept any more: `export_unknown`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "It is being made: `export_under_way`", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is none, or it is not kept any more: `export_unknown`"),
+        (status = 503, description = "It is being made: `export_under_way`"),
     )
 )]
 async fn archive(State(exports): State<Exports>, caller: Caller, Path(id): Path<Uuid>) -> Result<Response, Problem> {

@@ -49,7 +49,7 @@ pub(crate) struct AuditGaps {
 /// Actions that were published, by their numbers, and have not arrived in the log.
 #[utoipa::path(
     get, path = "/v1/audit/gaps", tag = "audit",
-    responses((status = 200, body = AuditGaps), (status = 400, body = Problem), (status = 503, body = Problem)),
+    responses((status = 200, body = AuditGaps), (status = 400), (status = 503, body = Problem)),
 )]
 pub(crate) async fn list(State(app): State<App>, Query(Nothing {}): Query<Nothing>) -> Result<Json<AuditGaps>, Problem> {
     let gaps = app.gaps().await.map_err(|error| unreadable(&error))?;

@@ -84,11 +84,11 @@ pub(crate) struct NewHold {
     params(("ref" = String, Path, description = "user:ada, customer:c-17, task:ID or key:NAME"), Whose),
     responses(
         (status = 200, description = "The keys are gone", body = ErasureView),
-        (status = 400, description = "It names nobody: `invalid_subject`", body = Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Of another tenant, or a key, by who administers one tenant: `tenant_foreign`", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such key: `key_unknown`", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "A legal hold forbids it: `legal_hold`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not now; try again", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "It names nobody: `invalid_subject`"),
+        (status = 403, description = "Of another tenant, or a key, by who administers one tenant: `tenant_foreign`"),
+        (status = 404, description = "There is no such key: `key_unknown`"),
+        (status = 409, description = "A legal hold forbids it: `legal_hold`"),
+        (status = 503, description = "Not now; try again"),
     )
 )]
 async fn erase(
@@ -124,8 +124,8 @@ async fn list(State(desk): State<Desk>, caller: Caller) -> Result<Json<Holds>, P
     request_body = NewHold,
     responses(
         (status = 201, description = "It is in force", body = Hold),
-        (status = 409, description = "There are too many: `too_many_holds`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "No hold: `invalid_hold`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "There are too many: `too_many_holds`"),
+        (status = 422, description = "No hold: `invalid_hold`"),
     )
 )]
 async fn place(State(desk): State<Desk>, caller: Caller, JsonBytes(body): JsonBytes) -> Result<(StatusCode, Json<Hold>), Problem> {
@@ -166,7 +166,7 @@ async fn place(State(desk): State<Desk>, caller: Caller, JsonBytes(body): JsonBy
     params(("id" = Uuid, Path, description = "The hold")),
     responses(
         (status = 204, description = "It is lifted"),
-        (status = 404, description = "There is none: `hold_unknown`", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is none: `hold_unknown`"),
     )
 )]
 async fn lift(State(desk): State<Desk>, caller: Caller, Path(id): Path<Uuid>) -> Result<StatusCode, Problem> {

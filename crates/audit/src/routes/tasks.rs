@@ -55,7 +55,7 @@ pub(crate) struct AuditTask {
 /// A task's whole history, and whether it is complete. A task less than 10 s old that is not known yet is waited for, up to 2 s.
 #[utoipa::path(
     get, path = "/v1/audit/tasks/{id}", tag = "audit", params(("id" = String, Path, description = "The task"), Part),
-    responses((status = 200, body = AuditTask), (status = 400, body = Problem), (status = 404, body = Problem), (status = 503, body = Problem)),
+    responses((status = 200, body = AuditTask), (status = 400), (status = 404, body = Problem), (status = 503, body = Problem)),
 )]
 pub(crate) async fn history(
     State(Reading { log, reads }): State<Reading>,

@@ -32,8 +32,8 @@ fn not_found(path: &str) -> Problem {
 #[utoipa::path(
     get, path = "/v1/audit/log/{shard}/{*path}", tag = "audit",
     params(("shard" = u16, Path, description = "The shard: a year"), ("path" = String, Path, description = "The file, as in C2SP tlog-tiles")),
-    responses((status = 200, description = "The file", content_type = "application/octet-stream"), (status = 400, body = Problem),
-        (status = 403, body = Problem), (status = 404, body = Problem), (status = 410, body = Problem), (status = 503, body = Problem)),
+    responses((status = 200, description = "The file", content_type = "application/octet-stream"), (status = 400),
+        (status = 403), (status = 404, body = Problem), (status = 410, body = Problem), (status = 503, body = Problem)),
 )]
 pub(crate) async fn file(State(app): State<App>, caller: Caller, Path((shard, path)): Path<(u16, String)>) -> Result<Response, Problem> {
     if path == "checkpoint" {
@@ -71,7 +71,7 @@ pub(crate) async fn file(State(app): State<App>, caller: Caller, Path((shard, pa
 #[utoipa::path(
     get, path = "/v1/audit/log/{shard}/witnessed", tag = "audit",
     params(("shard" = u16, Path, description = "The shard: a year")),
-    responses((status = 200, description = "A signed note", content_type = "text/plain"), (status = 404, body = Problem)),
+    responses((status = 200, description = "A signed note", content_type = "text/plain"), (status = 404)),
 )]
 pub(crate) async fn witnessed(State(witnessed): State<Witnessed>, Path(shard): Path<u16>) -> Result<Response, Problem> {
     let note = witnessed.note(shard).ok_or_else(|| {
@@ -109,8 +109,8 @@ pub(crate) struct AuditConsistency {
 /// With `from`, `to` and `shard` it is the same for ever, and may be kept.
 #[utoipa::path(
     get, path = "/v1/audit/consistency", tag = "audit", params(Sizes),
-    responses((status = 200, body = AuditConsistency), (status = 400, body = Problem), (status = 404, body = Problem),
-        (status = 410, body = Problem), (status = 503, body = Problem)),
+    responses((status = 200, body = AuditConsistency), (status = 400), (status = 404, body = Problem),
+        (status = 410), (status = 503, body = Problem)),
 )]
 pub(crate) async fn consistency(State(app): State<App>, Query(sizes): Query<Sizes>) -> Result<Response, Problem> {
     let published = app.checkpoint(sizes.shard).await.map_err(|error| unreadable(&error))?;

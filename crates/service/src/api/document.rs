@@ -1,13 +1,14 @@
 //! The OpenAPI document: what the routes say of themselves, and what is true of all of them.
 
 use http::{HeaderMap, Method};
-use utoipa::openapi::content::ContentBuilder;
+use utoipa::{PartialSchema as _, ToSchema as _};
+use utoipa::openapi::content::{Content, ContentBuilder};
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{Info, InfoBuilder, License, OpenApi, Ref, ResponseBuilder};
+use utoipa::openapi::{Info, InfoBuilder, License, OpenApi, Ref, RefOr, ResponseBuilder};
 
 use crate::keys::{Access, access};
-use crate::problem::PROBLEM_JSON;
+use crate::problem::{PROBLEM_JSON, Problem};
 
 /// The name of the API key among the ways to say who calls.
 const API_KEY: &str = "api_key";
@@ -25,10 +26,15 @@ pub(super) fn complete(document: &mut OpenApi) {
     document.paths.paths =
         std::mem::take(&mut document.paths.paths).into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
     let key = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An API key, as `fte keys new` makes them")).build();
-    document.components.get_or_insert_default().add_security_scheme(API_KEY, SecurityScheme::Http(key));
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme(API_KEY, SecurityScheme::Http(key));
+    let mut schemas = vec![(Problem::name().into_owned(), Problem::schema())];
+    Problem::schemas(&mut schemas);
+    components.schemas.extend(schemas);
     for (path, item) in &mut document.paths.paths {
         for (method, operation) in operations(item) {
             operation.operation_id = Some(operation_id(&method, path));
+            tells_problems(operation);
             if access(&method, Some(path), &HeaderMap::new()) != Access::Open {
                 refuses(operation);
             }
@@ -49,10 +55,25 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operati
         .filter_map(|(method, operation)| Some((method, operation.as_mut()?)))
 }
 
+/// Every error that says nothing of its body is a problem.
+fn tells_problems(operation: &mut Operation) {
+    for (status, response) in &mut operation.responses.responses {
+        if let RefOr::T(response) = response
+            && status.starts_with(['4', '5'])
+            && response.content.is_empty()
+        {
+            response.content.insert(PROBLEM_JSON.to_owned(), problem());
+        }
+    }
+}
+
+fn problem() -> Content {
+    ContentBuilder::new().schema(Some(Ref::from_schema_name(&*Problem::name()))).build()
+}
+
 fn refuses(operation: &mut Operation) {
     for (status, what) in REFUSALS {
-        let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
-        let response = ResponseBuilder::new().description(what).content(PROBLEM_JSON, problem).build();
+        let response = ResponseBuilder::new().description(what).content(PROBLEM_JSON, problem()).build();
         operation.responses.responses.entry(status.to_owned()).or_insert_with(|| response.into());
     }
     // Without keys in force nobody has to show one.

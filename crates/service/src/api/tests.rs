@@ -16,7 +16,7 @@ struct Order {
 }
 
 /// An order.
-#[utoipa::path(get, path = "/v1/orders/{id}", responses((status = 404, body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(get, path = "/v1/orders/{id}", responses((status = 404)))]
 async fn order(Path(_id): Path<u32>) -> Problem {
     let errors = vec![FieldError { pointer: "/id".to_owned(), detail: "unknown".to_owned() }];
     Problem::new(StatusCode::NOT_FOUND, "order_not_found", "No such order.").errors(errors)

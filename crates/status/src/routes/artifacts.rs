@@ -34,9 +34,9 @@ const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resour
     get, path = "/v1/tasks/{id}/artifacts", tag = "tasks", params(("id" = String, Path, description = "The task")),
     responses(
         (status = 200, description = "Its artifacts: all of them, at most 1000", body = Page<ArtifactView>),
-        (status = 400, description = "`invalid_path`", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "`task_not_found`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`too_many_waiters`, `status_unavailable`", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "`invalid_path`"),
+        (status = 404, description = "`task_not_found`"),
+        (status = 503, description = "`too_many_waiters`, `status_unavailable`"),
     )
 )]
 pub(crate) async fn list(State(app): State<AppState>, caller: Caller, Path(id): Path<TaskId>) -> Result<Json<Page<ArtifactView>>, Problem> {
@@ -59,11 +59,11 @@ pub(crate) async fn list(State(app): State<AppState>, caller: Caller, Path(id): 
         (status = 200, description = "The bytes", content_type = "application/octet-stream", body = Vec<u8>),
         (status = 206, description = "The bytes of the range", content_type = "application/octet-stream", body = Vec<u8>),
         (status = 304, description = "It is known already"),
-        (status = 400, description = "`invalid_path`", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "`invalid_path`"),
         (status = 404, description = "`task_not_found`, `artifact_not_found` (the task made none of this name), `artifact_missing` (it is not in the store any more)",
             body = Problem, content_type = "application/problem+json"),
-        (status = 416, description = "`range_not_satisfiable`", body = Problem, content_type = "application/problem+json"),
-        (status = 500, description = "`artifact_damaged`", body = Problem, content_type = "application/problem+json"),
+        (status = 416, description = "`range_not_satisfiable`"),
+        (status = 500, description = "`artifact_damaged`"),
         (status = 503, description = "`artifacts_unavailable`, `too_many_downloads`, `too_many_waiters`, `status_unavailable`",
             body = Problem, content_type = "application/problem+json"),
     )

@@ -112,8 +112,8 @@ pub(crate) struct Parameters {
     get, path = "/v1/dead-letters", tag = "dead letters", params(Parameters),
     responses(
         (status = 200, description = "A page of letters", body = Page<LetterView>),
-        (status = 400, description = "`invalid_query`, `invalid_cursor`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`status_unavailable`", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "`invalid_query`, `invalid_cursor`"),
+        (status = 503, description = "`status_unavailable`"),
     )
 )]
 pub(crate) async fn list(
@@ -140,8 +140,8 @@ pub(crate) async fn list(
     get, path = "/v1/dead-letters/{id}", tag = "dead letters", params(("id" = String, Path, description = "The letter")),
     responses(
         (status = 200, description = "The letter", body = LetterView),
-        (status = 404, description = "`letter_not_found`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`status_unavailable`", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "`letter_not_found`"),
+        (status = 503, description = "`status_unavailable`"),
     )
 )]
 pub(crate) async fn get(State(app): State<AppState>, caller: Caller, Path(id): Path<String>) -> Result<Json<LetterView>, Problem> {
@@ -156,9 +156,9 @@ pub(crate) async fn get(State(app): State<AppState>, caller: Caller, Path(id): P
     post, path = "/v1/dead-letters/{id}/replay", tag = "dead letters", params(("id" = String, Path, description = "The letter")),
     responses(
         (status = 200, description = "The event is published", body = LetterDecided),
-        (status = 404, description = "`letter_not_found`", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`letter_discarded`, `letter_not_replayable`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`sidecar_unavailable`, `status_unavailable`: safe to repeat", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "`letter_not_found`"),
+        (status = 409, description = "`letter_discarded`, `letter_not_replayable`"),
+        (status = 503, description = "`sidecar_unavailable`, `status_unavailable`: safe to repeat"),
     )
 )]
 pub(crate) async fn replay(State(app): State<AppState>, caller: Caller, Path(id): Path<String>) -> Result<Json<LetterDecided>, Problem> {
@@ -176,9 +176,9 @@ pub(crate) async fn replay(State(app): State<AppState>, caller: Caller, Path(id)
     post, path = "/v1/dead-letters/{id}/discard", tag = "dead letters", params(("id" = String, Path, description = "The letter")),
     responses(
         (status = 200, description = "The letter is discarded", body = LetterDecided),
-        (status = 404, description = "`letter_not_found`", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`letter_replayed`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`sidecar_unavailable`, `status_unavailable`: safe to repeat", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "`letter_not_found`"),
+        (status = 409, description = "`letter_replayed`"),
+        (status = 503, description = "`sidecar_unavailable`, `status_unavailable`: safe to repeat"),
     )
 )]
 pub(crate) async fn discard(State(app): State<AppState>, caller: Caller, Path(id): Path<String>) -> Result<Json<LetterDecided>, Problem> {

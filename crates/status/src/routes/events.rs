@@ -50,11 +50,11 @@ pub(crate) struct Parameters {
     ),
     responses(
         (status = 200, description = "The events", content((Page<Value> = "application/json"), (String = "text/event-stream"))),
-        (status = 400, description = "`invalid_query`, `invalid_path`", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "`task_not_found`, `event_not_found` (of `after`)", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "`invalid_query`, `invalid_path`"),
+        (status = 404, description = "`task_not_found`, `event_not_found` (of `after`)"),
         (status = 410, description = "`event_gone`: the task has no such last event, so the stream cannot go on after it",
             body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`too_many_waiters`, `status_unavailable`", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "`too_many_waiters`, `status_unavailable`"),
     )
 )]
 pub(crate) async fn list_or_stream(

@@ -40,10 +40,10 @@ pub(crate) struct Parameters {
     params(("Last-Event-ID" = Option<String>, Header, description = "The last event that was seen"), Parameters),
     responses(
         (status = 200, description = "The stream", body = String, content_type = "text/event-stream"),
-        (status = 400, description = "`invalid_query`", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "`invalid_query`"),
         (status = 410, description = "`event_gone`: the last event is not known here, so the stream cannot go on after it",
             body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`too_many_waiters`, `status_unavailable`", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "`too_many_waiters`, `status_unavailable`"),
     )
 )]
 pub(crate) async fn stream(

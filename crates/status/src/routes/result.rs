@@ -35,9 +35,9 @@ pub(crate) struct Parameters {
     responses(
         (status = 200, description = "The task has ended", body = TaskResult),
         (status = 202, description = "The task has not ended", body = TaskView),
-        (status = 400, description = "`invalid_query`, `invalid_path`", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "`task_not_found`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`too_many_waiters`, `status_unavailable`", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "`invalid_query`, `invalid_path`"),
+        (status = 404, description = "`task_not_found`"),
+        (status = 503, description = "`too_many_waiters`, `status_unavailable`"),
     )
 )]
 pub(crate) async fn get(

@@ -37,8 +37,8 @@ pub(crate) struct Parameters {
     get, path = "/v1/tasks", tag = "tasks", params(Parameters),
     responses(
         (status = 200, description = "A page of tasks", body = Page<TaskView>),
-        (status = 400, description = "`invalid_query`, `invalid_cursor`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`status_unavailable`", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "`invalid_query`, `invalid_cursor`"),
+        (status = 503, description = "`status_unavailable`"),
     )
 )]
 pub(crate) async fn list(
@@ -68,9 +68,9 @@ pub(crate) async fn list(
     get, path = "/v1/tasks/{id}", tag = "tasks", params(("id" = String, Path, description = "The task")),
     responses(
         (status = 200, description = "The task", body = TaskView),
-        (status = 400, description = "`invalid_path`", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "`task_not_found`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`too_many_waiters`, `status_unavailable`", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "`invalid_path`"),
+        (status = 404, description = "`task_not_found`"),
+        (status = 503, description = "`too_many_waiters`, `status_unavailable`"),
     )
 )]
 pub(crate) async fn get(State(app): State<AppState>, caller: Caller, Path(id): Path<TaskId>) -> Result<Json<TaskView>, Problem> {

@@ -24,9 +24,9 @@ const GAP_MAX: u32 = 3;
     get, path = "/v1/tasks/{id}/tree", tag = "tasks", params(("id" = String, Path, description = "The task")),
     responses(
         (status = 200, description = "The task with its children", body = TreeView),
-        (status = 400, description = "`invalid_path`", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "`task_not_found`", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "`too_many_waiters`, `status_unavailable`", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "`invalid_path`"),
+        (status = 404, description = "`task_not_found`"),
+        (status = 503, description = "`too_many_waiters`, `status_unavailable`"),
     )
 )]
 pub(crate) async fn get(State(app): State<AppState>, caller: Caller, Path(id): Path<TaskId>) -> Result<Json<TreeView>, Problem> {
