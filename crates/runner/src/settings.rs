@@ -76,6 +76,8 @@ pub struct Settings {
     pub retry_wait_max: Duration,
     /// Least time between two writes of an agent's reports.
     pub report_every: Duration,
+    /// Longest event that can be published: what a broker takes by default, less what a sidecar adds to it.
+    pub event_bytes_max: usize,
     /// How long a task's document stays after its end: longer than a trigger can be redelivered.
     pub keep_ended: Duration,
     /// Names what only one process can hold at a time (a locked data directory, a pod's name): a predecessor of the same name is dead.
@@ -104,6 +106,7 @@ impl Default for Settings {
             retry_wait: Duration::from_secs(1),
             retry_wait_max: Duration::from_secs(30),
             report_every: Duration::from_millis(250),
+            event_bytes_max: 1_000_000,
             keep_ended: Duration::from_secs(8 * 24 * 3600),
             seat: None,
         }

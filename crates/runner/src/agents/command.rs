@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::limits::clip;
 use super::program::Happening;
-use super::session::{Conversation, Gone, ProgramAgent, Variables, disk_full, error, flood, result_too_large, silent};
+use super::session::{Conversation, Gone, ProgramAgent, Variables, disk_full, error, flood, result, result_too_large, silent};
 use super::wire;
 use crate::ports::{Said, Start, Tell};
 
@@ -72,7 +72,7 @@ pub(super) async fn talk(conversation: &mut Conversation) -> Result<Said, Gone> 
         error(code, clip(words, MESSAGE_BYTES_MAX), retryable)
     };
     Ok(match status.code() {
-        Some(0) => Said::Result(value(&output)),
+        Some(0) => result(value(&output), shared),
         _ if cancelled => failed("cancelled", false),
         _ if program.out_of_memory() => failed("memory_exceeded", false),
         Some(_) => failed("exit_status", false),

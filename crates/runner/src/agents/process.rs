@@ -11,7 +11,7 @@ use super::handed;
 use super::limits::{NAME_BYTES_MAX, TEXT_BYTES_MAX, clip};
 use super::lines::Lines;
 use super::program::Happening;
-use super::session::{Conversation, Gone, disk_full, error, flood, result_too_large, say, silent};
+use super::session::{self, Conversation, Gone, disk_full, error, flood, say, silent};
 use super::wire::{self, BadLine, Level, Message};
 use crate::document::MESSAGES_MAX;
 use crate::ports::{Said, Tell};
@@ -202,8 +202,7 @@ async fn hear(conversation: &Conversation, line: &[u8], number: u64, artifacts: 
                 Err(bad) => Heard::Wrong(quoted(&bad, line, number)),
             });
         }
-        Message::Result { result } if too_large(json_bytes(&result)) => return Ok(Heard::Last(result_too_large(shared))),
-        Message::Result { result } => return Ok(Heard::Last(Said::Result(result))),
+        Message::Result { result } => return Ok(Heard::Last(session::result(result, shared))),
         Message::Error { code, message, retryable } => {
             return Ok(Heard::Last(error(&clip(code, NAME_BYTES_MAX), clip(message, TEXT_BYTES_MAX), retryable)));
         }

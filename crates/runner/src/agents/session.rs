@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fte_events::limits::json_bytes;
 use fte_service::agents::{Agent, Permissions};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -263,6 +264,11 @@ pub(super) fn flood(talk: Talk, shared: &Shared) -> Said {
     let limit = output_bytes_max(talk, &shared.limits);
     let message = format!("the agent wrote more than {limit} bytes; large output travels as an artifact");
     error("output_too_large", message, false)
+}
+
+/// A result, if it is within its limit as it will be published: a control character of a text has six bytes in JSON.
+pub(super) fn result(value: Value, shared: &Shared) -> Said {
+    if json_bytes(&value) > shared.limits.data_bytes_max { result_too_large(shared) } else { Said::Result(value) }
 }
 
 /// A result past its limit.

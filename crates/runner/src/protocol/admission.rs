@@ -315,8 +315,7 @@ pub(super) fn budget_end(why: String) -> End {
 }
 
 pub(super) fn refused_end(error: &PortError) -> End {
-    let message =
-        format!("the task has become too large for the state store: {error}; give its agent less to keep, or the store a higher limit");
+    let message = format!("the task has become too large: {error}; give its agent less to keep, or the state store a higher limit");
     End::error(ResultKind::Failed, "state_refused", message)
 }
 

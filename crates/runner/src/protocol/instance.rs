@@ -155,6 +155,11 @@ impl Instance {
         if guard == Guard::Absent {
             doc.born.clone_from(&doc.stamp);
         }
+        if let Some(bytes) = doc.outbox.iter().map(|event| event.body.get().len()).find(|bytes| *bytes > self.settings.event_bytes_max) {
+            // Written down, it would be sent for ever and never taken.
+            let reason = format!("one of its events has {bytes} bytes, and at most {} can be published", self.settings.event_bytes_max);
+            return (Err(PortError { what: "writing a task", reason, refused: true }), doc);
+        }
         let value = match serde_json::to_vec(&doc) {
             Ok(value) => value.into(),
             Err(error) => return (Err(PortError::new("writing a task", error.to_string())), doc),

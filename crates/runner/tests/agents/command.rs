@@ -62,6 +62,8 @@ async fn a_failure_is_told_with_the_last_words() {
 #[tokio::test]
 async fn output_past_a_limit_is_an_error() {
     expect_error(&shell("cat /dev/zero").last("t").await, "result_too_large", false);
+    // Within the limit as it is written, and six times as long in JSON.
+    expect_error(&shell("head -c 200000 /dev/zero").last("t").await, "result_too_large", false);
     let limits = Limits { output_bytes_max: 1 << 20, ..Limits::default() };
     let desk = Desk::with(script(AgentKind::Command, "cat /dev/zero >&2"), limits);
     expect_error(&desk.last("t").await, "output_too_large", false);

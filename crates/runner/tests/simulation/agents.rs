@@ -10,7 +10,7 @@ use crate::coverage::Met;
 use crate::executor::Task;
 use crate::people::edit_of;
 use crate::ports::pause;
-use crate::scenario::{DENIED, MS, S, Step, wall};
+use crate::scenario::{DENIED, EVENT_BYTES_MAX, MS, S, Step, wall};
 use crate::world::{Agent, Sim, World};
 
 /// Ends the agent when dropped.
@@ -221,6 +221,10 @@ impl Actor {
             }
             Step::FailUntil(..) | Step::CrashUntil(_) => Next::Step,
             Step::Hang => std::future::pending().await,
+            Step::TooMuch => {
+                self.say(Said::Result(Value::from("x".repeat(EVENT_BYTES_MAX)))).await;
+                Next::Over
+            }
             Step::Chatter(count) => {
                 for n in 0..*count {
                     if matches!(self.action(at, n).await, Next::Over) {

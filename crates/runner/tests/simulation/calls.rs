@@ -6,7 +6,7 @@ use fte_runner::ports::{Document, Guard, Message, PortError, Save, Saved};
 use jiff::Timestamp;
 
 use crate::coverage::Met;
-use crate::scenario::{MS, Micros, S};
+use crate::scenario::{EVENT_BYTES_MAX, MS, Micros, S};
 use crate::world::{Happening, World};
 
 /// What is asked of the world.
@@ -93,6 +93,11 @@ impl World {
         let rates = &self.scenario.rates;
         let (fail, lose, late) = if self.calm { (0, 0, 0) } else { (rates.fail, rates.lose_answer, rates.late_effect) };
         let refused = matches!(&request, Request::Save(save) if self.is_refused(save));
+        if let Request::Send(messages) = &request
+            && let Some(too_long) = messages.iter().find(|message| message.body.len() > EVENT_BYTES_MAX)
+        {
+            self.violate(|| format!("an event of {} bytes is sent, which no broker takes", too_long.body.len()));
+        }
         let parts = if matches!(&request, Request::GetMany(keys) if keys.len() > 1) { 2 } else { 1 };
         let mut fails = true;
         let mut effects_left = parts;

@@ -167,6 +167,8 @@ pub(crate) enum Step {
     Await,
     /// Says more at once than an outbox holds.
     Chatter(u32),
+    /// Ends with a result that no broker takes.
+    TooMuch,
 }
 
 impl Step {
@@ -290,6 +292,9 @@ impl Rates {
     }
 }
 
+/// Longest event that the broker takes.
+pub(crate) const EVENT_BYTES_MAX: usize = 20_000;
+
 fn settings(rng: &mut Rng) -> Settings {
     let mut agents = BTreeMap::new();
     for agent in AGENTS.into_iter().chain([HELPER]) {
@@ -325,6 +330,7 @@ fn settings(rng: &mut Rng) -> Settings {
         approval_ttl: Duration::from_secs(40),
         handoff_stay: Duration::from_millis(*rng.pick(&[0, 500, 5000])),
         handoff_ttl: Duration::from_secs(*rng.pick(&[5, 40, 40])),
+        event_bytes_max: EVENT_BYTES_MAX,
         ..Settings::default()
     }
 }
@@ -446,6 +452,7 @@ fn some_script(rng: &mut Rng, depth: usize) -> Vec<Step> {
         4 => Step::CrashUntil(u32::try_from(rng.between(1, 2)).unwrap_or(1)),
         5 => Step::CrashUntil(9),
         6 => Step::Hang,
+        9 if rng.chance(300_000) => Step::TooMuch,
         7 if depth == 0 => Step::Cost(BUDGET_USD * 2.0),
         _ => return script,
     };
@@ -484,6 +491,7 @@ pub(crate) fn expected(script: &[Step], (answers, expires_approved): (Answers, b
                 }
                 Step::AskAndCrash(_, until) | Step::CrashUntil(until) if attempt <= *until => continue 'tries,
                 Step::Hang => return ResultKind::TimedOut,
+                Step::TooMuch => return ResultKind::Failed,
                 _ => {}
             }
         }

@@ -62,7 +62,7 @@ fn tells_problems(operation: &mut Operation) {
             && status.starts_with(['4', '5'])
             && response.content.is_empty()
         {
-            response.content.insert(PROBLEM_JSON.to_owned(), problem());
+            response.content.insert(PROBLEM_JSON.to_owned(), RefOr::T(problem()));
         }
     }
 }

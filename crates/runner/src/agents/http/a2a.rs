@@ -21,7 +21,7 @@ use super::content::{self, file_name};
 use super::trouble::Trouble;
 use super::{Break, Call, Letter, Running, Stop};
 use crate::agents::limits::{TEXT_BYTES_MAX, clip};
-use crate::agents::session::{error, result_too_large};
+use crate::agents::session::{self, error};
 use crate::agents::{handed, wire};
 use crate::ports::{Said, Start};
 
@@ -412,10 +412,7 @@ async fn ended(call: &mut Call, follow: &mut Follow) -> Result<Said, Break> {
 }
 
 fn result(call: &Call, value: Option<Value>) -> Said {
-    match value {
-        Some(value) if json_bytes(&value) > call.shared.limits.data_bytes_max => result_too_large(&call.shared),
-        value => Said::Result(value.unwrap_or(Value::Null)),
-    }
+    session::result(value.unwrap_or(Value::Null), &call.shared)
 }
 
 fn clean(call: &Call, text: String) -> String {

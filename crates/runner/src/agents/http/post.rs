@@ -14,7 +14,7 @@ use super::address::follow;
 use super::client::{Answer, Ask, Meter};
 use super::trouble::Trouble;
 use super::{Break, Call, HttpAgent, Running, Stop};
-use crate::agents::session::result_too_large;
+use crate::agents::session::{self, result_too_large};
 use crate::agents::{handed, wire};
 use crate::ports::{Said, Start};
 
@@ -178,8 +178,8 @@ async fn result(call: &mut Call, answer: Answer) -> Result<Said, Break> {
     }
     if is_json {
         let value = json::from_slice(&body, json::DEPTH_MAX).map_err(|error| Trouble::Bad(format!("{media} that is no JSON: {error}")))?;
-        return Ok(Said::Result(value));
+        return Ok(session::result(value, &call.shared));
     }
     let text = String::from_utf8(body).map_err(|_| Trouble::Bad(format!("a result is JSON or text, this is {media}")))?;
-    Ok(Said::Result(Value::String(text)))
+    Ok(session::result(Value::String(text), &call.shared))
 }
