@@ -12,6 +12,12 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 /// Seven years with their leap days.
 const SEVEN_YEARS_MS: u64 = 2_557 * DAY_MS;
 
+/// A fourteenth of what is kept, and a week at most.
+const fn segment_ms(retention_ms: u64) -> u64 {
+    let part = retention_ms / 14;
+    if part < 7 * DAY_MS { part } else { 7 * DAY_MS }
+}
+
 /// A topic. It serialises as `fte topics --format json` shows it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Topic {
@@ -21,6 +27,9 @@ pub struct Topic {
     pub partitions: u32,
     /// How long events are kept, in milliseconds.
     pub retention_ms: u64,
+    /// How long one file of a partition is written to, in milliseconds. A broker deletes whole files, so an event may be there for so much longer; by default
+    /// that is a week, and a request would outlive what is remembered of the task that it began.
+    pub segment_ms: u64,
     /// The services that publish on it.
     pub publishers: &'static [&'static str],
     /// The services that subscribe to it.
@@ -75,6 +84,7 @@ pub static TOPICS: &[Topic] = &[
         name: Cow::Borrowed(triggers::TOPIC),
         partitions: 12,
         retention_ms: 7 * DAY_MS,
+        segment_ms: segment_ms(7 * DAY_MS),
         // `status` replays dead letters; `audit` asks all to forget somebody.
         publishers: &["intake", "runner", "status", "audit"],
         subscribers: &["runner", "status", "audit"],
@@ -93,6 +103,7 @@ pub static TOPICS: &[Topic] = &[
         name: Cow::Borrowed(sandbox::TOPIC),
         partitions: 12,
         retention_ms: 30 * DAY_MS,
+        segment_ms: segment_ms(30 * DAY_MS),
         publishers: &["runner"],
         subscribers: &["status", "audit"],
         types: &[
@@ -107,6 +118,7 @@ pub static TOPICS: &[Topic] = &[
         name: Cow::Borrowed(status::TOPIC),
         partitions: 12,
         retention_ms: 30 * DAY_MS,
+        segment_ms: segment_ms(30 * DAY_MS),
         publishers: &["runner"],
         subscribers: &["status", "audit"],
         types: &[EventType::of::<status::StatusChanged>("fte.status.changed")],
@@ -116,6 +128,7 @@ pub static TOPICS: &[Topic] = &[
         name: Cow::Borrowed(results::TOPIC),
         partitions: 12,
         retention_ms: 90 * DAY_MS,
+        segment_ms: segment_ms(90 * DAY_MS),
         publishers: &["runner"],
         // The runner for the replies to hand-offs.
         subscribers: &["status", "audit", "runner"],
@@ -133,6 +146,7 @@ pub static TOPICS: &[Topic] = &[
         name: Cow::Borrowed(audit::TOPIC),
         partitions: 12,
         retention_ms: SEVEN_YEARS_MS,
+        segment_ms: segment_ms(SEVEN_YEARS_MS),
         publishers: &["intake", "runner", "status", "audit"],
         subscribers: &["audit"],
         types: &[EventType::of::<audit::ActionRecorded>("fte.action.recorded")],
@@ -142,6 +156,7 @@ pub static TOPICS: &[Topic] = &[
         name: Cow::Borrowed("fte.handoffs.{agent}"),
         partitions: 3,
         retention_ms: 7 * DAY_MS,
+        segment_ms: segment_ms(7 * DAY_MS),
         // `status` replays dead letters.
         publishers: &["runner", "status"],
         subscribers: &["runner", "status", "audit"],
@@ -161,6 +176,7 @@ const fn dead_letters_of(name: &'static str, publishers: &'static [&'static str]
         name: Cow::Borrowed(name),
         partitions: 12,
         retention_ms: 90 * DAY_MS,
+        segment_ms: segment_ms(90 * DAY_MS),
         publishers,
         subscribers: &["status", "audit"],
         types: const { &[EventType::of::<dead_letters::DeadLettered>("fte.event.dead-lettered")] },
@@ -262,7 +278,7 @@ mod tests {
     fn topics_in_json_have_the_promised_shape() {
         let json = serde_json::to_value(&TOPICS[1]).unwrap();
         let expected = serde_json::json!({"name": "fte.sandbox.lifecycle", "partitions": 12, "retention_ms": 2_592_000_000_u64,
-            "publishers": ["runner"], "subscribers": ["status", "audit"]});
+            "segment_ms": 185_142_857, "publishers": ["runner"], "subscribers": ["status", "audit"]});
         assert_eq!(json, expected);
     }
 }

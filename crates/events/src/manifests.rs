@@ -10,12 +10,12 @@ use crate::catalogue::Topic;
 /// A shell script that creates the topics, and is safe to run again. The cluster is `$BOOTSTRAP`, by default `localhost:9092`.
 pub fn kafka_topics(topics: &[Topic]) -> String {
     let mut script = String::from("#!/bin/sh\nset -eu\n: \"${BOOTSTRAP:=localhost:9092}\"\n");
-    for Topic { name, partitions, retention_ms, .. } in topics {
+    for Topic { name, partitions, retention_ms, segment_ms, .. } in topics {
         // Writing to a String cannot fail.
         let _ = writeln!(
             script,
             "kafka-topics.sh --bootstrap-server \"$BOOTSTRAP\" --create --if-not-exists --topic '{name}' \
-             --partitions {partitions} --config retention.ms={retention_ms} --config cleanup.policy=delete"
+             --partitions {partitions} --config retention.ms={retention_ms} --config segment.ms={segment_ms} --config cleanup.policy=delete"
         );
     }
     script
@@ -24,7 +24,7 @@ pub fn kafka_topics(topics: &[Topic]) -> String {
 /// Strimzi resources for the topics, for the Kafka cluster named `cluster`.
 pub fn strimzi(topics: &[Topic], cluster: &str) -> String {
     let mut yaml = String::new();
-    for Topic { name, partitions, retention_ms, .. } in topics {
+    for Topic { name, partitions, retention_ms, segment_ms, .. } in topics {
         // Writing to a String cannot fail. The API is `v1`, of Strimzi 0.49 and later: 1.0 has no other.
         let _ = write!(
             yaml,
@@ -32,7 +32,8 @@ pub fn strimzi(topics: &[Topic], cluster: &str) -> String {
              apiVersion: kafka.strimzi.io/v1\n\
              kind: KafkaTopic\n\
              metadata:\n  name: {name}\n  labels:\n    strimzi.io/cluster: {cluster}\n\
-             spec:\n  partitions: {partitions}\n  config:\n    retention.ms: {retention_ms}\n    cleanup.policy: delete\n"
+             spec:\n  partitions: {partitions}\n  config:\n    retention.ms: {retention_ms}\n    segment.ms: {segment_ms}\n    \
+             cleanup.policy: delete\n"
         );
     }
     yaml
@@ -48,7 +49,7 @@ mod tests {
         let topics = topics(&["writer".parse().unwrap()]);
         let script = kafka_topics(&topics);
         assert_eq!(script.lines().count(), 3 + topics.len());
-        assert!(script.contains("--topic 'fte.handoffs.writer' --partitions 3 --config retention.ms=604800000 "), "{script}");
+        assert!(script.contains("--topic 'fte.handoffs.writer' --partitions 3 --config retention.ms=604800000 --config segment.ms=43200000 "), "{script}");
     }
 
     #[test]
@@ -58,7 +59,7 @@ mod tests {
         assert_eq!(yaml.matches("kind: KafkaTopic").count(), topics.len());
         assert!(yaml.contains(
             "  name: fte.audit.actions\n  labels:\n    strimzi.io/cluster: kafka\nspec:\n  partitions: 12\n  config:\n    \
-             retention.ms: 220924800000\n"
+             retention.ms: 220924800000\n    segment.ms: 604800000\n"
         ));
     }
 }

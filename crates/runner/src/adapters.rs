@@ -12,8 +12,6 @@ use crate::ports::{Outlet, Pending, PortError, Store, Timers, World};
 
 /// A timer fires again this often until it is deleted.
 const TIMER_EVERY: Duration = Duration::from_secs(30);
-/// The sidecar forgets a timer this long after it was due.
-const TIMER_TTL: Duration = Duration::from_secs(8 * 24 * 3600);
 
 fn failed(what: &'static str) -> impl Fn(Error) -> PortError {
     move |error| PortError { what, reason: fte_service::chain(&error), refused: error.is_too_large() }
@@ -58,8 +56,8 @@ impl Timers for SidecarTimers {
     fn schedule(&self, name: String, due: Timestamp) -> Pending<Result<(), PortError>> {
         let jobs = self.0.clone();
         Box::pin(async move {
-            let until_due = Duration::try_from(due.duration_since(Timestamp::now())).unwrap_or_default();
-            let job = Job { due, every: Some(TIMER_EVERY), ttl: Some(until_due + TIMER_TTL) };
+            // For as long as it takes: whoever is to hear it may be away for weeks, and deletes it when nothing hangs on it any more.
+            let job = Job { due, every: Some(TIMER_EVERY), ttl: None };
             jobs.schedule(&name, &job).await.map_err(failed("making a timer"))
         })
     }

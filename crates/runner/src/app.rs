@@ -12,6 +12,7 @@ use fte_service::agents::{Agents, Occasions};
 use fte_service::{Bus, Secret, Settings};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use crate::asked;
 use crate::document::{Parent, SERVICE};
@@ -93,7 +94,7 @@ async fn handoff(runner: &Runner, event: &RawEvent) -> Outcome {
     match event.event_type.as_str() {
         "fte.handoff.requested" => match event.decode::<HandoffRequested>() {
             Ok(handoff) => outcome(runner.deliver(handed_off(event, handoff)).await),
-            Err(error) => Outcome::reject(error),
+            Err(error) => refuse(runner, event, error).await,
         },
         "fte.handoff.withdrawn" => match event.decode::<HandoffWithdrawn>() {
             Ok(handoff) => runner.withdrawn(handoff, tenant()).await.map_or_else(Outcome::retry, |()| Outcome::Done),
@@ -101,6 +102,18 @@ async fn handoff(runner: &Runner, event: &RawEvent) -> Outcome {
         },
         _ => Outcome::Done,
     }
+}
+
+/// Who waits for a request that cannot be read, if that much of it can.
+fn parent_of(event: &RawEvent) -> Option<Parent> {
+    #[derive(serde::Deserialize)]
+    struct Waiting {
+        parent_task_id: TaskId,
+        handoff_id: Uuid,
+        from_agent: AgentName,
+    }
+    let Waiting { parent_task_id: task_id, handoff_id, from_agent: from } = event.decode().ok()?;
+    Some(Parent { task_id, handoff_id, from, ancestors: Vec::new(), depth: 1, reason: None, artifacts: Vec::new() })
 }
 
 /// The child's request.
@@ -166,15 +179,18 @@ async fn handle(runner: &Runner, occasions: &Occasions, event: &RawEvent) -> Out
         }
         // Nobody is to do anything on this occasion; the audit has recorded the event.
         Ok(Trigger::Occasion { .. } | Trigger::Unknown) => Outcome::Done,
-        Err(error) if is_request(event) => {
-            // Whoever waits for the task must get an end to it before its request is put aside.
-            let refusal = ("request_unreadable", format!("the request could not be read: {}", fte_service::chain(&error)));
-            match runner.deliver(incoming(event, task_of(event), 0, None, Some(refusal))).await {
-                Admitted::Done => Outcome::reject(error),
-                Admitted::Retry(reason) => Outcome::retry(NotNow(reason)),
-            }
-        }
+        Err(error) if is_request(event) => refuse(runner, event, error).await,
         Err(error) => Outcome::reject(error),
+    }
+}
+
+/// Puts a request aside that cannot be read. Whoever waits for its task must get an end to it before.
+async fn refuse(runner: &Runner, event: &RawEvent, error: impl std::error::Error + Send + Sync + 'static) -> Outcome {
+    let refusal = ("request_unreadable", format!("the request could not be read: {}", fte_service::chain(&error)));
+    let parent = parent_of(event).map(Box::new);
+    match runner.deliver(Incoming { parent, ..incoming(event, task_of(event), 0, None, Some(refusal)) }).await {
+        Admitted::Done => Outcome::reject(error),
+        Admitted::Retry(reason) => Outcome::retry(NotNow(reason)),
     }
 }
 

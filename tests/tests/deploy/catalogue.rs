@@ -17,7 +17,7 @@ fn the_charts_list_of_topics_is_the_catalogue() {
             let in_use = |services: &'static [&'static str]| if topic.later { &[][..] } else { services };
             json!({
                 "name": topic.name, "partitions": topic.partitions, "retention_ms": topic.retention_ms,
-                "publishers": in_use(topic.publishers), "subscribers": in_use(topic.subscribers),
+                "segment_ms": topic.segment_ms, "publishers": in_use(topic.publishers), "subscribers": in_use(topic.subscribers),
             })
         })
         .collect();

@@ -25,18 +25,18 @@ async fn the_script_of_fte_topics_makes_each_with_its_partitions_and_retention()
     let field = |line: &str, name: &str| {
         line.split('\t').find_map(|part| part.trim().strip_prefix(name)).unwrap_or_else(|| panic!("no {name} in {line}")).trim().to_owned()
     };
-    let found: BTreeMap<String, (String, String)> = described
+    let found: BTreeMap<String, [String; 3]> = described
         .lines()
         .filter(|line| line.contains("TopicId:"))
         .map(|line| {
             let configs = field(line, "Configs:");
-            let retention = configs.split(',').find_map(|config| config.strip_prefix("retention.ms=")).unwrap_or("the broker's").to_owned();
-            (field(line, "Topic:"), (field(line, "PartitionCount:"), retention))
+            let config = |name: &str| configs.split(',').find_map(|config| config.strip_prefix(name)).unwrap_or("the broker's").to_owned();
+            (field(line, "Topic:"), [field(line, "PartitionCount:"), config("retention.ms="), config("segment.ms=")])
         })
         .collect();
     let expected: BTreeMap<_, _> = catalogue::topics(&built_in_agents())
         .into_iter()
-        .map(|topic| (topic.name.into_owned(), (topic.partitions.to_string(), topic.retention_ms.to_string())))
+        .map(|topic| (topic.name.into_owned(), [topic.partitions.to_string(), topic.retention_ms.to_string(), topic.segment_ms.to_string()]))
         .collect();
     assert_eq!(found, expected);
 

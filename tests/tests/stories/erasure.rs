@@ -170,3 +170,42 @@ async fn p13_erasing_a_person_leaves_the_log_whole_and_nothing_of_theirs_readabl
     let verified = Command::new(built_binary()).args(["audit", "verify"]).arg(&audit).arg("--no-memory").output().unwrap();
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
 }
+
+/// The runner's state through the sidecar, by its key.
+async fn state(fte: &Fte, key: &str) -> Value {
+    let found = fte.process.sidecar().get(&format!("/v1.0/state/statestore/{key}")).await.unwrap();
+    if found.body.is_empty() { Value::Null } else { found.json() }
+}
+
+/// A task that ended long ago has said all it had to say: its result is not said again when it is forgotten, for nobody was to read it any more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_result_of_a_forgotten_task_is_not_published_anew() {
+    let fte = Fte::start().await;
+    let hers = fte.post(echo(SECRET)).await;
+    fte.result(&hers).await;
+    // Nobody is responsible for it any more.
+    eventually(|| async {
+        let list = state(&fte, "runners").await;
+        for runner in list["instances"].as_array().into_iter().flatten() {
+            let lease = state(&fte, &format!("runner/{}", runner.as_str().unwrap())).await;
+            if lease["entries"].as_array().is_none_or(|entries| entries.contains(&json!(hers))) {
+                return Err(lease.to_string());
+            }
+        }
+        if list["instances"].as_array().is_some_and(|runners| !runners.is_empty()) { Ok(()) } else { Err(list.to_string()) }
+    })
+    .await;
+    let published = async || {
+        let metrics = fte.api().get("/metrics").await.unwrap().text();
+        let line = metrics.lines().find(|line| line.starts_with(r#"kf_messages_produced_total{topic="fte.results.completed"}"#));
+        line.map_or_else(|| panic!("{metrics}"), |line| line.rsplit(' ').next().unwrap().to_owned())
+    };
+    assert_eq!(published().await, "1");
+    fte.publish("fte.triggers.inbound", &request("erasure-1", &[&hers])).await;
+    eventually(|| async {
+        let document = state(&fte, &format!("task/{hers}")).await;
+        if document["erased"] == true && document["outbox"].as_array().is_none_or(Vec::is_empty) { Ok(()) } else { Err(document.to_string()) }
+    })
+    .await;
+    assert_eq!(published().await, "1");
+}

@@ -23,6 +23,7 @@ struct Seen {
     partitions: Option<u64>,
     replication: Option<u64>,
     retention_ms: Option<i64>,
+    segment_ms: Option<u64>,
     in_sync: Option<u64>,
 }
 
@@ -61,6 +62,7 @@ fn strimzi(json: &Value) -> BTreeMap<String, Seen> {
             partitions: whole(&spec["partitions"]),
             replication: whole(&spec["replicas"]),
             retention_ms: number(&config["retention.ms"]),
+            segment_ms: whole(&config["segment.ms"]),
             in_sync: whole(&config["min.insync.replicas"]),
         };
         Some((name, seen))
@@ -99,6 +101,8 @@ fn configs(line: &str, seen: &mut Seen) {
     for part in line.split(|c: char| c.is_whitespace() || c == ',') {
         if let Some(value) = part.strip_prefix("retention.ms=") {
             seen.retention_ms = value.parse().ok().or(seen.retention_ms);
+        } else if let Some(value) = part.strip_prefix("segment.ms=") {
+            seen.segment_ms = value.parse().ok().or(seen.segment_ms);
         } else if let Some(value) = part.strip_prefix("min.insync.replicas=") {
             seen.in_sync = value.parse().ok().or(seen.in_sync);
         }
@@ -124,6 +128,11 @@ fn compare(seen: &BTreeMap<String, Seen>, agents: &[AgentName]) -> Vec<Finding> 
     findings
 }
 
+/// Whether what is on it begins tasks.
+fn starts_work(topic: &Topic) -> bool {
+    topic.name == fte_events::triggers::TOPIC || topic.name.starts_with(fte_events::handoffs::TOPIC_PREFIX)
+}
+
 fn judge(topic: &Topic, seen: &Seen, findings: &mut Vec<Finding>) {
     let name = &topic.name;
     if seen.partitions.is_some_and(|count| count < u64::from(topic.partitions)) {
@@ -136,6 +145,13 @@ fn judge(topic: &Topic, seen: &Seen, findings: &mut Vec<Finding>) {
         let found = format!("{name} keeps events for {} ms, not {wanted}", seen.retention_ms.unwrap_or(0));
         let advice = format!("events could go before they are read: `kafka-configs --alter --add-config retention.ms={wanted}`");
         findings.push(Finding::bad(CHECK, Exit::Failed, found, advice));
+    }
+    // A text that says how long events are kept says this, too, if it is not the broker's default: a week.
+    let longer = seen.segment_ms.map_or(seen.retention_ms.is_some(), |segment| segment > topic.segment_ms);
+    if longer && starts_work(topic) {
+        let found = format!("{name} is kept in files of more than {} ms each, so that a request may come again when its task is forgotten", topic.segment_ms);
+        let advice = format!("after a long absence done tasks could be done again: `kafka-configs --alter --add-config segment.ms={}`", topic.segment_ms);
+        findings.push(Finding::warning(CHECK, found, advice));
     }
     if seen.replication.is_some_and(|copies| copies < REPLICATION_MIN) || seen.in_sync.is_some_and(|copies| copies < IN_SYNC_MIN) {
         let count = |count: Option<u64>| count.map_or_else(|| "?".to_owned(), |count| count.to_string());
@@ -153,10 +169,11 @@ mod tests {
         let due = fte_events::topics(&agents()).into_iter().filter(|topic| !topic.later);
         due.map(|topic| {
             format!(
-                "Topic: {0}\tTopicId: abc\tPartitionCount: {1}\tReplicationFactor: 3\tConfigs: min.insync.replicas=2,retention.ms={2}\n\tTopic: {0}\tPartition: 0\tLeader: 1\n",
+                "Topic: {0}\tTopicId: abc\tPartitionCount: {1}\tReplicationFactor: 3\tConfigs: min.insync.replicas=2,retention.ms={2},segment.ms={3}\n\tTopic: {0}\tPartition: 0\tLeader: 1\n",
                 topic.name,
                 topic.partitions,
-                if retention.is_empty() { topic.retention_ms.to_string() } else { retention.to_owned() }
+                if retention.is_empty() { topic.retention_ms.to_string() } else { retention.to_owned() },
+                topic.segment_ms,
             )
         })
         .collect()
@@ -186,6 +203,9 @@ mod tests {
         let found = bad(&text);
         assert!(found.len() == 2 && found[0].contains("1 partitions") && found[1].contains("replication 1"), "{found:?}");
         assert!(bad(&described("1000")).iter().all(|found| found.contains("keeps events for 1000 ms")));
+        // The broker's default, which is a week: only what begins tasks may not be there for so long.
+        let found = bad(&described("").lines().map(|line| line.split(",segment.ms").next().unwrap().to_owned() + "\n").collect::<String>());
+        assert!(found.len() == 3 && found.iter().all(|found| found.contains("files of more than 43200000 ms each")), "{found:?}");
         let lacks: String =
             described("").lines().filter(|line| !line.contains("fte.handoffs.writer")).map(|line| format!("{line}\n")).collect();
         assert_eq!(bad(&lacks), ["not on the broker: fte.handoffs.writer"]);
@@ -197,8 +217,8 @@ mod tests {
     fn kafka_configs_and_strimzi_are_read_too() {
         let configs = "Dynamic configs for topic fte.triggers.inbound are:\n  retention.ms=5 sensitive=false synonyms={DYNAMIC_TOPIC_CONFIG:retention.ms=5}\n";
         assert_eq!(parse(configs)["fte.triggers.inbound"].retention_ms, Some(5));
-        let strimzi = r#"{"items":[{"metadata":{"name":"fte-triggers-inbound"},"spec":{"topicName":"fte.triggers.inbound","partitions":12,"replicas":3,"config":{"retention.ms":604800000,"min.insync.replicas":"2"}}}]}"#;
-        let expected = Seen { partitions: Some(12), replication: Some(3), retention_ms: Some(604_800_000), in_sync: Some(2) };
+        let strimzi = r#"{"items":[{"metadata":{"name":"fte-triggers-inbound"},"spec":{"topicName":"fte.triggers.inbound","partitions":12,"replicas":3,"config":{"retention.ms":604800000,"segment.ms":43200000,"min.insync.replicas":"2"}}}]}"#;
+        let expected = Seen { partitions: Some(12), replication: Some(3), retention_ms: Some(604_800_000), segment_ms: Some(43_200_000), in_sync: Some(2) };
         assert_eq!(parse(strimzi)["fte.triggers.inbound"], expected);
     }
 }

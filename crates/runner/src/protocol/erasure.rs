@@ -6,7 +6,8 @@
 //! it back.
 //!
 //! Whoever sees the end of the outbox of an erased task strips it: its driver, whoever moved it on, who takes over, and the erasure itself. Each sends the
-//! outbox that it has just read before it writes without it, so that nothing is lost whoever has written since.
+//! outbox that it has just read before it writes without it, so that nothing is lost whoever has written since. Only what nobody is responsible for any
+//! more is out, and is not said again: what is personal in it nobody can read any more, and would stand on the topics anew.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use fte_events::{ActionOutcome, Actor, ActorType, ResultKind, TaskId};
 
 use super::change::{Plan, change};
 use super::instance::{Instance, RETRY};
-use super::outbox;
+use super::{outbox, peers};
 use crate::document::{End, TaskDoc};
 use crate::ports::{Guard, PortError, Saved};
 
@@ -80,7 +81,10 @@ async fn strip(instance: &Arc<Instance>, task: TaskId) -> Result<(), PortError> 
         if !doc.ended() || doc.is_stripped() {
             return Ok(());
         }
-        outbox::send(&instance.ports, &doc).await?;
+        // Read after the document, which had ended by then: whoever ended it lists it until its outbox is out.
+        if peers::is_listed(instance, task).await? {
+            outbox::send(&instance.ports, &doc).await?;
+        }
         debug_assert!(matches!(guard, Guard::Unchanged(_)), "it was read");
         if instance.save(doc.stripped(), guard).await.0? == Saved::Written {
             return Ok(());

@@ -15,7 +15,7 @@ use super::index::{LeaseDoc, key as lease_key};
 use super::instance::{Instance, RETRY};
 use super::{erasure, outbox, timers};
 use crate::document::{InstanceId, TaskDoc};
-use crate::ports::{ETag, Guard, PortError, Save, Saved};
+use crate::ports::{Document, ETag, Guard, PortError, Save, Saved};
 
 /// The document that lists the instances.
 const LIST_KEY: &str = "runners";
@@ -61,6 +61,15 @@ async fn change_list(instance: &Instance, change: impl Fn(&mut Vec<InstanceId>) 
             return Ok(());
         }
     }
+}
+
+/// Whether any instance, dead or alive, is responsible for a task. One whose index cannot be read may be.
+pub(super) async fn is_listed(instance: &Instance, task: TaskId) -> Result<bool, PortError> {
+    let Some(found) = instance.ports.store.get(LIST_KEY.to_owned()).await? else { return Ok(false) };
+    let Ok(list) = serde_json::from_slice::<List>(&found.value) else { return Ok(true) };
+    let leases = instance.ports.store.get_many(list.instances.iter().map(lease_key).collect()).await?;
+    let lists = |lease: Document| serde_json::from_slice::<LeaseDoc>(&lease.value).map_or(true, |lease| lease.entries.contains(&task));
+    Ok(leases.into_iter().flatten().any(lists))
 }
 
 /// Watches the peers for as long as this instance lives, and takes over those that are dead.
@@ -150,6 +159,7 @@ async fn try_take_over(instance: &Arc<Instance>, dead: &InstanceId, last_seen: O
     if let Some(error) = failure {
         return Err(error);
     }
+    let_go(instance, dead).await?;
     let strike = |list: &mut Vec<InstanceId>| {
         let before = list.len();
         list.retain(|listed| listed != dead);
@@ -173,14 +183,23 @@ async fn fence(instance: &Instance, dead: &InstanceId, last_seen: Option<ETag>) 
     lease.fenced_by = Some(instance.id.clone());
     lease.beat += 1;
     let value = serde_json::to_vec(&lease).map_err(parse)?;
-    let ttl = Some(instance.settings.keep_ended);
-    let save = Save { key: lease_key(dead), value: value.into(), guard: Guard::Unchanged(found.etag), ttl };
+    // For good: what its index names may take longer to move than anything else is kept.
+    let save = Save { key: lease_key(dead), value: value.into(), guard: Guard::Unchanged(found.etag), ttl: None };
     match instance.ports.store.save(save).await? {
         Saved::Written => Ok(Some(lease.entries)),
         // Its own last beat may still have been on its way.
         Saved::Conflict if *dead == instance.id => Box::pin(fence(instance, dead, None)).await,
         Saved::Conflict => Ok(None),
     }
+}
+
+/// Once nothing hangs on the dead instance's document any more it goes by itself, late enough for one that was frozen to find that it is fenced.
+async fn let_go(instance: &Instance, dead: &InstanceId) -> Result<(), PortError> {
+    let Some(found) = instance.ports.store.get(lease_key(dead)).await? else { return Ok(()) };
+    let ttl = Some(instance.settings.keep_ended);
+    let save = Save { key: lease_key(dead), value: found.value, guard: Guard::Unchanged(found.etag), ttl };
+    // A conflict is another peer's, which has come to the same end.
+    instance.ports.store.save(save).await.map(drop)
 }
 
 /// One task of the dead instance: written so that its last owner can write no more, and sent on its way.

@@ -131,11 +131,28 @@ impl Runner {
         if self.stopping.is_on() {
             return Admitted::Retry("the runner is stopping".to_owned());
         }
-        let Some(instance) = self.live_instance().await else { return Admitted::Retry("the runner is starting, or stopping".to_owned()) };
-        let admitted = self.to_its_end(async move { admission::admit(&instance, incoming).await });
-        match select(Box::pin(admitted), self.ports.world.sleep(DELIVERY_MAX)).await {
-            Either::Left((admitted, _)) => admitted.unwrap_or_else(|| Admitted::Retry("the runner is gone".to_owned())),
-            Either::Right(_) => Admitted::Retry("the state store takes too long".to_owned()),
+        let admitted = self.delivered("taking the task", async move |instance| Ok(admission::admit(&instance, incoming).await)).await;
+        admitted.unwrap_or_else(|error| Admitted::Retry(error.to_string()))
+    }
+
+    /// Handles what was delivered, or fired: by the instance that lives, or the next one, and answered in time. What is not done by then goes on, and is
+    /// done by when it is delivered again.
+    async fn delivered<T: Send + 'static, F>(
+        &self,
+        what: &'static str,
+        handle: impl FnOnce(Arc<Instance>) -> F + Send,
+    ) -> Result<T, PortError>
+    where
+        F: Future<Output = Result<T, PortError>> + Send + 'static,
+    {
+        let handled = async {
+            let starting = || PortError::new(what, "the runner is starting, or stopping");
+            let instance = self.live_instance().await.ok_or_else(starting)?;
+            self.to_its_end(handle(instance)).await.ok_or_else(|| PortError::new(what, "the runner is gone"))?
+        };
+        match select(Box::pin(handled), self.ports.world.sleep(DELIVERY_MAX)).await {
+            Either::Left((handled, _)) => handled,
+            Either::Right(_) => Err(PortError::new(what, "the sidecar takes too long")),
         }
     }
 
@@ -153,9 +170,7 @@ impl Runner {
     /// A timer fired. While the runner starts it is held: whoever fires tries only a few times, and comes again late after that.
     pub async fn timer(&self, name: &str) -> Result<(), PortError> {
         let name = name.to_owned();
-        let starting = || PortError::new("firing a timer", "the runner is starting, or stopping");
-        let instance = self.live_instance().await.ok_or_else(starting)?;
-        self.to_its_end(async move { timers::timer_fired(&instance, &name).await }).await.ok_or_else(gone)?
+        self.delivered("firing a timer", async move |instance| timers::timer_fired(&instance, &name).await).await
     }
 
     /// A person decides.
@@ -174,9 +189,7 @@ impl Runner {
 
     /// Forgets a task of a tenant: it is called off unless it has ended, and then nothing of it is kept. To repeat it is safe.
     pub async fn erase(&self, task: TaskId, tenant: String) -> Result<(), PortError> {
-        let instance =
-            self.live_instance().await.ok_or_else(|| PortError::new("forgetting a task", "the runner is starting, or stopping"))?;
-        self.to_its_end(async move { erasure::erase(&instance, task, &tenant).await }).await.ok_or_else(gone)?
+        self.delivered("forgetting a task", async move |instance| erasure::erase(&instance, task, &tenant).await).await
     }
 
     /// A task has ended that may have been handed off.
@@ -184,16 +197,12 @@ impl Runner {
         if result.parent_task_id.is_none() {
             return Ok(Replied::Ignored);
         }
-        let starting = || PortError::new("taking a reply", "the runner is starting, or stopping");
-        let instance = self.live_instance().await.ok_or_else(starting)?;
-        self.to_its_end(async move { handoffs::replied(&instance, result).await }).await.ok_or_else(gone)?
+        self.delivered("taking a reply", async move |instance| handoffs::replied(&instance, result).await).await
     }
 
     /// Nobody waits any more for what was handed off.
     pub async fn withdrawn(&self, event: HandoffWithdrawn, tenant: String) -> Result<(), PortError> {
-        let starting = || PortError::new("taking a hand-off back", "the runner is starting, or stopping");
-        let instance = self.live_instance().await.ok_or_else(starting)?;
-        self.to_its_end(async move { handoffs::withdrawn(&instance, &event, tenant).await }).await.ok_or_else(gone)?
+        self.delivered("taking a hand-off back", async move |instance| handoffs::withdrawn(&instance, &event, tenant).await).await
     }
 
     /// A person answers what was handed to them.

@@ -573,7 +573,11 @@ impl World {
         let (owner, was_fenced, struck) = (before.process, before.fenced, before.struck);
         let gone: Vec<TaskId> = before.entries.iter().filter(|entry| !lease.entries.contains(entry)).copied().collect();
         if was_fenced {
-            self.violate(|| format!("instance {instance} was written again after it was fenced"));
+            if !fenced || lease.entries != before.entries {
+                self.violate(|| format!("instance {instance} was changed after it was fenced"));
+            }
+            // From now on it goes by itself.
+            return self.check_given_up(&instance);
         }
         if !fenced && owner != process {
             self.violate(|| format!("p{process} wrote the lease of p{owner}"));
@@ -624,14 +628,22 @@ impl World {
             .map(|(id, _)| id.clone())
             .collect();
         for instance in struck {
-            if let Some(lease) = self.leases.get_mut(&instance) {
-                lease.struck = true;
-            }
-            let owns = |task: &usize| self.tasks[*task].doc.as_ref().is_some_and(|doc| doc.owner.as_deref() == Some(&instance));
-            let owned = (0..self.tasks.len()).filter(owns).find(|task| !self.broker.awaits_trigger(*task));
-            if let Some(id) = owned.map(|task| self.tasks[task].plan.id) {
-                self.violate(|| format!("instance {instance} was struck off the list and still owns task {id}"));
-            }
+            self.check_given_up(&instance);
+        }
+    }
+
+    /// Nobody looks after a dead instance's tasks any more.
+    fn check_given_up(&mut self, instance: &str) {
+        let Some(lease) = self.leases.get_mut(instance) else { return };
+        lease.struck = true;
+        let entries = lease.entries.clone();
+        let owns = |task: &usize| self.tasks[*task].doc.as_ref().is_some_and(|doc| doc.owner.as_deref() == Some(instance));
+        let owned = (0..self.tasks.len()).filter(owns).find(|task| !self.broker.awaits_trigger(*task));
+        if let Some(id) = owned.map(|task| self.tasks[task].plan.id) {
+            self.violate(|| format!("instance {instance} was given up and still owns task {id}"));
+        }
+        for id in entries {
+            self.check_let_go(instance, id);
         }
     }
 
