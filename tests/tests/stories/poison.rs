@@ -34,6 +34,28 @@ async fn a_request_that_cannot_be_read_fails_visibly_and_the_next_one_flows() {
     assert!(letter["error"]["message"].as_str().unwrap().contains("task"), "{letter}");
 }
 
+/// Whoever handed it off would wait for a day.
+#[tokio::test]
+async fn a_hand_off_that_cannot_be_read_fails_for_who_waits_for_it() {
+    let fte = Fte::start().await;
+    let [task, parent] = [(); 2].map(|()| fte_events::TaskId::now().to_string());
+    let poison = json!({
+        "specversion": "1.0", "id": "poison-handoff", "source": "/outside", "type": "fte.handoff.requested", "subject": task,
+        "data": { "handoff_id": "01980000-0000-8000-8000-000000000001", "parent_task_id": parent, "task_id": task, "from_agent": "demo",
+            "to_agent": "echo", "task": { "not": "a text" }, "depth": 1 }
+    });
+    fte.publish("fte.handoffs.echo", &poison).await;
+    let result = fte.result(&task).await;
+    assert_eq!((&result["status"], &result["error"]["code"]), (&json!("failed"), &json!("request_unreadable")));
+    assert_eq!(result["parent_task_id"], parent.as_str(), "{result}");
+    eventually(|| async {
+        let found = letters(&fte).await;
+        let by_runner = |letter: &Value| letter["consumer"] == "fte-runner" && letter["original_topic"] == "fte.handoffs.echo";
+        if found.iter().any(by_runner) { Ok(()) } else { Err(found) }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_request_from_the_bus_keeps_the_same_limits_as_one_from_the_api() {
     let fte = Fte::start().await;

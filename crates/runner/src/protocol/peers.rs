@@ -208,7 +208,11 @@ async fn take_task(instance: &Arc<Instance>, dead: &InstanceId, task: TaskId) ->
     loop {
         let (mut doc, guard) = match instance.load(task).await? {
             Some((doc, guard)) => (doc, guard),
-            None => (TaskDoc::blank(task), Guard::Absent),
+            None => {
+                // Listed before it was written, as a rule; or away for longer than an ended task is kept.
+                tracing::warn!(%task, instance = %dead.0, "a task that a dead runner was responsible for has no document");
+                (TaskDoc::blank(task), Guard::Absent)
+            }
         };
         let now = instance.ports.world.now();
         match &doc.owner {

@@ -184,7 +184,6 @@ impl Run {
             Happening::Send(task, n, tries) => world.send(&sim, task, n, tries),
             Happening::Cancel(task, tries) => world.cancel(&sim, task, tries),
             Happening::Reply(task, done, tries) => world.reply_of_person(&sim, task, done, tries),
-            Happening::Expire(key, write) => world.store.expire(&key, write),
             Happening::Calm => calm(&mut world),
             Happening::Look => {}
         }

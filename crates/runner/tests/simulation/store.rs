@@ -6,18 +6,8 @@ use bytes::Bytes;
 use fte_runner::ports::{Document, ETag, Guard, Save, Saved};
 
 use crate::coverage::Met;
-use crate::scenario::{Micros, S, Sabotage};
-use crate::world::{Happening, World};
-
-/// How the leases' keys begin.
-const LEASE: &str = "runner/";
-/// How long a fenced lease with a time to live is kept.
-const KEPT: Micros = 5 * S;
-
-/// Whether a lease is a dead one's.
-fn fenced(lease: &[u8]) -> bool {
-    serde_json::from_slice::<serde_json::Value>(lease).is_ok_and(|lease| !lease["fenced_by"].is_null())
-}
+use crate::scenario::Sabotage;
+use crate::world::World;
 
 #[derive(Default)]
 pub(crate) struct Store {
@@ -34,13 +24,6 @@ impl Store {
     pub(crate) fn get_sabotaged(&self, key: &str, sabotage: Option<Sabotage>) -> Option<Document> {
         let is_lost = sabotage == Some(Sabotage::LoseKeys) && key.starts_with("lock/");
         if is_lost { None } else { self.get(key) }
-    }
-
-    /// Forgets what nobody has written since.
-    pub(crate) fn expire(&mut self, key: &str, write: u64) {
-        if self.rows.get(key).is_some_and(|(_, etag)| *etag == write) {
-            self.rows.remove(key);
-        }
     }
 
     fn put(&mut self, key: &str, value: Bytes) {
@@ -64,12 +47,10 @@ impl World {
             return Saved::Written;
         }
         self.store.put(&save.key, save.value.clone());
-        // Eight days are short here, where they are over before a takeover may be. A store that inserts what is gone gives life to who was forgotten.
-        if save.ttl.is_some() && save.key.starts_with(LEASE) && fenced(&save.value) && !self.scenario.stale_inserts {
-            let write = self.store.writes;
-            self.after(KEPT, Happening::Expire(save.key.clone(), write));
-        }
         self.check_write(process, &save.key, &save.value);
+        if save.ttl.is_some() {
+            self.check_expiring(&save.value);
+        }
         Saved::Written
     }
 }

@@ -52,8 +52,6 @@ pub(crate) enum Happening {
     Cancel(usize, u32),
     /// A person answers what was handed to them; how often it was tried.
     Reply(usize, bool, u32),
-    /// The store forgets a row, unless it was written since.
-    Expire(String, u64),
     /// Faults end.
     Calm,
     /// Somebody looks whether everything is done.
