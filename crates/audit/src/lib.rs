@@ -8,10 +8,22 @@
 //! * Entries are numbered without a gap in the order in which they were logged, and no route changes or removes one.
 //!
 //! * What is in the log cannot be changed unnoticed by who cannot sign: entries are leaves of a Merkle tree whose root is signed twice a second, in the
-//!   formats of C2SP ([`leaf`], [`engine`]).
+//!   formats of C2SP (`leaf`, `engine`).
 //!
-//! The way of an event: [`subscribe`] takes its bytes as they are on the topic, [`reading`] reads them, [`entry`] gives it its identity,
-//! [`engine`] writes it with all that is waiting, and [`routes`] shows it; [`history`] says whether a task's is whole.
+//! The way of an event: `subscribe` takes its bytes as they are on the topic, `reading` reads them, `entry` gives it its identity,
+//! `engine` writes it with all that is waiting, and `routes` shows it; `history` says whether a task's is whole.
+//!
+//! | where | what |
+//! |---|---|
+//! | `engine`, `log` | the log on a disk: one writer, its index, tiles and checkpoints; and the seam that everything else sees it through |
+//! | `entry`, `leaf`, `mark`, `canonical` | what an entry is, in memory and in bytes; what makes two events the same |
+//! | `subscribe`, `reading`, `heard` | from a delivery to an entry; whether deliveries come at all |
+//! | `routes`, `history`, `desk`, `notes`, `reads` | what people ask for; what they decide about; what the service itself has to say, and that contents were read |
+//! | `subjects`, `contents`, `holds` | the keys that seal what is personal, and their destruction: by an erasure, by age; what stops it |
+//! | `signing`, `rotation`, `trust` | the log's own keys, their succession, and which of them one believes |
+//! | `verify`, `export`, `exports` | the verifier, which shares no code with the writer; evidence for strangers, and the service's making of it |
+//! | `witness`, `witnessing`, `anchor` | somebody else's witness; showing checkpoints to witnesses; saying them on a topic |
+//! | `archive`, `retention` | a year's copy to write-once storage; its end after seven years |
 
 pub mod anchor;
 pub mod archive;
