@@ -44,6 +44,7 @@ const KNOWN: &[&str] = &[
     "FTE_CONTEXT_FILE",
     "FTE_DATA",
     "FTE_DRAIN_MS_MAX",
+    "FTE_HANDOFF_FILE",
     "FTE_INTAKE_ACCEPT_MS_MAX",
     "FTE_LOG",
     "FTE_LOG_FORMAT",
@@ -149,5 +150,14 @@ mod tests {
         let unknown: Vec<_> = found.iter().filter(|name| !KNOWN.contains(&name.as_str())).collect();
         assert!(unknown.is_empty(), "{unknown:?} are to be added to the list");
         assert!(KNOWN.is_sorted(), "names are found best in order");
+    }
+
+    #[test]
+    fn every_variable_has_one_row_in_the_documentation() {
+        let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md")).unwrap();
+        let firsts = text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        let mut named: Vec<&str> = firsts.filter(|name| name.starts_with(PREFIX)).collect();
+        named.sort_unstable();
+        assert_eq!(named, KNOWN);
     }
 }
