@@ -110,7 +110,7 @@ impl Doctor {
         }
         findings.extend(probed);
         if output.json {
-            output.json_line(&findings)?;
+            output.json_items(&findings)?;
         } else {
             for finding in &findings {
                 output.line(line(finding))?;

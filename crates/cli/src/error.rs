@@ -196,6 +196,11 @@ impl Problem {
         problem
     }
 
+    /// Whether whoever answered does not have this route: a service by itself has but its own.
+    pub(crate) fn is_of_a_part(&self) -> bool {
+        [404, 405].contains(&self.status) && ["", "route_not_found", "method_not_allowed"].contains(&self.code.as_str())
+    }
+
     fn headline(&self) -> String {
         let Self { title, status, code, .. } = self;
         if code.is_empty() { format!("{title} ({status})") } else { format!("{title} ({status} {code})") }
@@ -232,7 +237,7 @@ impl Problem {
             }
             422 if self.code == "agent_unknown" => format!("{} lists them", hints.command("agents")),
             404 if self.code.contains("letter") => format!("{} lists what there is", hints.command("dead-letters list")),
-            404 | 405 if ["", "route_not_found", "method_not_allowed"].contains(&self.code.as_str()) => {
+            _ if self.is_of_a_part() => {
                 "this address serves only a part of FTE, as each of its services does by itself, or another program: see FTE_URL".to_owned()
             }
             408 | 429 | 502 | 503 | 504 => {

@@ -174,7 +174,7 @@ async fn what_is_delivered_is_listed_to_the_byte_and_once() {
     assert_eq!(first["task_id"], task.to_string());
     assert_eq!(first["topic"], "fte.triggers.inbound");
     assert_eq!((&first["partition"], &first["offset"]), (&json!(3), &json!(0)));
-    assert_eq!(first["time"], "2026-07-01T10:00:00Z");
+    assert_eq!(first["time"], "2026-07-01T10:00:00.000Z");
     assert_eq!(first["kind"], "event");
     assert_eq!(first["event"]["data"]["requester"]["id"], "ada");
     assert!(first["logged_time"].as_str().unwrap().ends_with('Z'));

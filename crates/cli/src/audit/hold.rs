@@ -112,13 +112,17 @@ async fn list(client: Client, output: Output) -> Result<(), Error> {
         return output.answer(&answer.body);
     }
     let Listed { items } = answer.json()?;
+    if items.is_empty() {
+        output.note("no holds");
+        return Ok(());
+    }
     output.table(HEADER, items.iter().map(row))
 }
 
 fn row(hold: &Value) -> [String; 5] {
     let text = |name: &str| hold[name].as_str().unwrap_or_default().to_owned();
     let time = |name: &str| {
-        hold[name].as_i64().and_then(|ms| Timestamp::from_millisecond(ms).ok()).map_or_else(String::new, |time| time.to_string())
+        hold[name].as_i64().and_then(|ms| Timestamp::from_millisecond(ms).ok()).map_or_else(String::new, fte_bus::time::text)
     };
     let covers = match hold["covers"].as_str().unwrap_or_default() {
         "subject" => format!("{} of {}", text("subject"), text("tenant")),

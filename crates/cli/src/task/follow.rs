@@ -58,13 +58,13 @@ impl Ended {
     }
 }
 
-/// Calls `each` with every event and its JSON text until the task has ended, or `limit` is over.
+/// Calls `each` with all events, some at a time, until the task has ended, or `limit` is over.
 pub(super) async fn follow(
     client: &Client,
     task_id: &str,
     limit: Option<Duration>,
     (known, order): (Known, Order),
-    each: impl FnMut(&Event, &[u8]) -> Result<(), Error>,
+    each: impl FnMut(&[Told]) -> Result<(), Error>,
 ) -> Result<Ended, Error> {
     let mut following = Following {
         path: format!("/v1/tasks/{}/events", escaped(task_id)),
@@ -97,7 +97,7 @@ struct Following<F> {
     is_terminal: bool,
 }
 
-impl<F: FnMut(&Event, &[u8]) -> Result<(), Error>> Following<F> {
+impl<F: FnMut(&[Told]) -> Result<(), Error>> Following<F> {
     async fn run(&mut self, client: &Client) -> Result<Ended, Error> {
         let mut away_since: Option<Instant> = None;
         let mut pause = Duration::from_millis(100);
@@ -139,7 +139,7 @@ impl<F: FnMut(&Event, &[u8]) -> Result<(), Error>> Following<F> {
     async fn read(&mut self, mut stream: Incoming) -> Result<u64, Error> {
         let mut frames = Frames::default();
         let mut count = 0;
-        let mut held: Vec<Held> = Vec::new();
+        let mut held: Vec<Told> = Vec::new();
         let mut until = None;
         loop {
             let silence = Instant::now() + SILENCE_MAX;
@@ -164,7 +164,7 @@ impl<F: FnMut(&Event, &[u8]) -> Result<(), Error>> Following<F> {
                 // Events without JSON are not of the task: a server may add its own words to a stream.
                 let Ok(event) = serde_json::from_slice::<Event>(frame.data) else { continue };
                 count += 1;
-                held.push(Held { event, json: frame.data.to_vec() });
+                held.push(Told { event, json: frame.data.to_vec() });
             }
             if self.order == Order::AsSent || held.len() >= TOGETHER_EVENTS_MAX {
                 until = None;
@@ -176,15 +176,14 @@ impl<F: FnMut(&Event, &[u8]) -> Result<(), Error>> Following<F> {
     }
 
     /// Hands on what was held.
-    fn show(&mut self, held: &mut Vec<Held>) -> Result<(), Error> {
+    fn show(&mut self, held: &mut Vec<Told>) -> Result<(), Error> {
         if self.order == Order::ByTime {
             // Stable: equal times stay as sent.
-            held.sort_by_key(|held| held.event.at());
+            held.sort_by_key(|told| told.event.at());
         }
-        for Held { event, json } in held.drain(..) {
-            (self.each)(&event, &json)?;
-            let is_terminal = event.status().and_then(|status| status.parse::<fte_events::Status>().ok()).is_some_and(|s| s.is_terminal());
-            self.is_terminal |= is_terminal;
+        (self.each)(held)?;
+        for Told { event, .. } in held.drain(..) {
+            self.is_terminal |= event.is_terminal();
             if event.is_result() {
                 let status = event.data.get("status").and_then(serde_json::Value::as_str).unwrap_or("?").to_owned();
                 self.result = Some(Ended { status, data: event.data });
@@ -194,8 +193,9 @@ impl<F: FnMut(&Event, &[u8]) -> Result<(), Error>> Following<F> {
     }
 }
 
-/// An event that was read and not yet shown.
-struct Held {
-    event: Event,
-    json: Vec<u8>,
+/// An event, and its JSON text.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) event: Event,
+    pub(super) json: Vec<u8>,
 }

@@ -53,5 +53,5 @@ fn row(task: Task, standings: &HashMap<String, String>) -> [String; 6] {
         (Some(stage), Some(pct)) => format!("{stage} {pct} %"),
     };
     let (agent, updated_at) = (task.agent.unwrap_or_default(), task.updated_at.unwrap_or_default());
-    [task.task_id, task.status, agent, shortened(&stage, 40), updated_at, shortened(task.task.as_deref().unwrap_or_default(), 40)]
+    [task.task_id, task.status, agent, shortened(&stage, 40), updated_at, shortened(task.task.as_str().unwrap_or_default(), 40)]
 }

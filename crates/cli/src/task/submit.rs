@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::follow::{Known, Order, follow};
-use super::lines::result_text;
+use super::lines::{Story, result_text};
+use super::teller::Teller;
 use crate::client::Client;
 use crate::error::Error;
+use crate::hints::Hints;
 use crate::input;
 use crate::output::{Output, printable};
 
@@ -93,16 +95,23 @@ impl Submit {
                 .map_err(|_| Error::usage("the idempotency key has characters that no header can carry", "use letters and digits"))?;
             headers.push((HeaderName::from_static("idempotency-key"), value));
         }
+        let teller = if self.wait { Some(Teller::of(&client).await) } else { None };
+        let watching = match &teller {
+            Some(Teller::There(url)) if !client.has_key() => client.at(url)?,
+            Some(Teller::There(_) | Teller::Unknown) => return Err(nobody_tells(&client)),
+            Some(Teller::Here) | None => client.clone(),
+        };
         let answer = client.post("/v1/tasks", Some(&request), &headers).await?;
         let accepted: Accepted = answer.json()?;
         let id = printable(&accepted.task_id);
         if !self.wait {
-            output.note(format!("accepted; follow it with {}", client.hints().command(format_args!("watch {id}"))));
+            output.note(format!("accepted; {}", how_to_follow(&client, &id).await));
             return if output.json { output.answer(&answer.body) } else { output.line(&id) };
         }
         output.note(format!("task {id}"));
-        let ended = follow(&client, &accepted.task_id, self.timeout, (Known::Accepted, Order::ByTime), |event, _| {
-            output.note(event.line(&id, client.hints()));
+        let mut story = Story::new(&id, client.hints());
+        let ended = follow(&watching, &accepted.task_id, self.timeout, (Known::Accepted, Order::ByTime), |told| {
+            story.lines(told.iter().map(|told| &told.event)).iter().for_each(|line| output.note(line));
             Ok(())
         })
         .await?;
@@ -125,4 +134,23 @@ impl Submit {
             .map_err(|error| Error::usage(format!("standard input cannot be read: {error}"), "give the task as UTF-8 text"))?;
         Ok(text.trim_end().to_owned())
     }
+}
+
+async fn how_to_follow(client: &Client, id: &str) -> String {
+    let watch = format_args!("watch {id}");
+    match Teller::of(client).await {
+        Teller::Here => format!("follow it with {}", client.hints().command(watch)),
+        Teller::There(url) => format!("follow it with {}", Hints::new(Some(url)).command(watch)),
+        Teller::Unknown => {
+            let watch = Hints::new(Some("URL".to_owned())).command(watch);
+            format!("{} only takes tasks: {watch} follows it, with the URL of the service status, or of a proxy before all services", client.base())
+        }
+    }
+}
+
+fn nobody_tells(client: &Client) -> Error {
+    Error::usage(
+        format!("{} only takes tasks, and --wait asks for what becomes of them, too", client.base()),
+        "name the URL of a proxy before all services; or leave --wait out, and follow the task at the service status",
+    )
 }

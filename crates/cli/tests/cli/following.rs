@@ -1,6 +1,6 @@
 //! Following a task: through cuts, in the order of time, to an exit code that says how it ended.
 
-use crate::fake::{Fake, json, problem, stream};
+use crate::fake::{Fake, Reply, json, problem, stream};
 use crate::run::fte;
 
 const ID: &str = "01980000-0000-7000-8000-000000000001";
@@ -16,12 +16,17 @@ fn events() -> String {
     format!("GET /v1/tasks/{ID}/events")
 }
 
+/// It shows tasks, and does not only take them.
+fn tells() -> (&'static str, Vec<Reply>) {
+    ("GET /v1/tasks?limit=1", vec![json(200, "{}")])
+}
+
 #[tokio::test]
 async fn submit_and_wait_succeeds_only_when_the_task_completed() {
     let good = stream(&[(1, RUNNING), (2, RESULT), (3, COMPLETED)]);
     let bad = stream(&[(1, RUNNING), (2, FAILURE), (3, FAILED)]);
     let events = events();
-    let fake = Fake::start([("POST /v1/tasks", vec![json(202, ACCEPTED)]), (&*events, vec![good.clone(), good, bad])]).await;
+    let fake = Fake::start([("POST /v1/tasks", vec![json(202, ACCEPTED)]), tells(), (&*events, vec![good.clone(), good, bad])]).await;
     let ran = fte(&fake.url, &["submit", "hi", "--wait"]).await;
     ran.check(0, "hello");
     assert!(ran.err.contains("09:15:02.100  running            agent echo"), "{}", ran.err);
@@ -37,7 +42,7 @@ async fn submit_waits_for_whoever_has_not_heard_of_its_task_yet_and_watch_does_n
     let unheard = || problem(404, "task_not_found", "Task not found");
     let events = events();
     let parts = vec![unheard(), problem(503, "starting", "Not yet"), unheard(), stream(&[(1, RESULT), (2, COMPLETED)])];
-    let fake = Fake::start([("POST /v1/tasks", vec![json(202, ACCEPTED)]), (&*events, parts)]).await;
+    let fake = Fake::start([("POST /v1/tasks", vec![json(202, ACCEPTED)]), tells(), (&*events, parts)]).await;
     fte(&fake.url, &["submit", "hi", "--wait"]).await.check(0, "hello");
     let fake = Fake::start([(&*events, vec![unheard(), stream(&[(1, RESULT), (2, COMPLETED)])])]).await;
     assert_eq!(fte(&fake.url, &["watch", ID]).await.code, 3);
@@ -46,7 +51,8 @@ async fn submit_waits_for_whoever_has_not_heard_of_its_task_yet_and_watch_does_n
 #[tokio::test]
 async fn a_wait_that_is_over_is_incomplete() {
     let events = events();
-    let fake = Fake::start([("POST /v1/tasks", vec![json(202, ACCEPTED)]), (&*events, vec![stream(&[(1, RUNNING)]), stream(&[])])]).await;
+    let parts = vec![stream(&[(1, RUNNING)]), stream(&[])];
+    let fake = Fake::start([("POST /v1/tasks", vec![json(202, ACCEPTED)]), tells(), (&*events, parts)]).await;
     let ran = fte(&fake.url, &["submit", "hi", "--wait", "--timeout", "500ms"]).await;
     ran.check(6, "");
     assert!(ran.err.contains(&format!("fte watch {ID}")), "{}", ran.err);
@@ -72,8 +78,7 @@ async fn watch_shows_lines_and_ends_with_the_result() {
     let fake = Fake::start([(&*events, vec![stream(&[(1, RUNNING), (2, RESULT), (3, COMPLETED)])])]).await;
     let lines = [
         "09:15:02.100  running            agent echo",
-        "09:15:03.000  result             completed, in 9 ms",
-        "09:15:03.000  completed",
+        "09:15:03.000  completed          in 9 ms",
         "hello",
     ];
     fte(&fake.url, &["watch", ID]).await.check(0, &lines.join("\n"));
@@ -99,7 +104,7 @@ async fn events_are_shown_in_the_order_of_their_times_and_as_sent_where_those_ar
     let fake = Fake::start([(&*events, vec![stream(&sent)])]).await;
     let ran = fte(&fake.url, &["watch", ID]).await;
     let words: Vec<_> = ran.out.lines().map(|line| line.get(14..).unwrap_or(line).split("  ").next().unwrap()).collect();
-    assert_eq!(words, ["requested", "running", "sandbox claimed", "result", "completed", "sandbox released", "hello"], "{}", ran.out);
+    assert_eq!(words, ["requested", "running", "sandbox claimed", "completed", "sandbox released", "hello"], "{}", ran.out);
     // For programs everything is as it was sent.
     fte(&fake.url, &["watch", ID, "--json"]).await.check(0, &sent.map(|(_, event)| event).join("\n"));
 }
