@@ -25,13 +25,13 @@ const TASK_BYTES_MAX: u64 = 1 << 20;
 pub(crate) struct Submit {
     /// What to do; `-` reads it from standard input
     task: String,
-    /// Who does it; the instance has a default
+    /// Who does it, as `fte agents` lists them [default: the instance's]
     #[arg(long, value_name = "NAME")]
     agent: Option<String>,
     /// Wait for the result and print it; 0 only when the task completed
     #[arg(long)]
     wait: bool,
-    /// Stop waiting after this (exit code 6); the task goes on
+    /// Stop waiting after this, as 30s or 15m (exit code 6); the task goes on
     #[arg(long, requires = "wait", value_name = "DURATION", value_parser = input::duration)]
     timeout: Option<Duration>,
     /// A person has to approve before it starts
@@ -46,10 +46,10 @@ pub(crate) struct Submit {
     /// P1 before P2 before P3
     #[arg(long, ignore_case = true, value_parser = ["P1", "P2", "P3"])]
     priority: Option<String>,
-    /// It times out after this: RFC 3339, or a duration from now
+    /// It times out after this: 2026-01-31T09:00:00Z, or a duration from now like 2h
     #[arg(long, value_name = "TIME", value_parser = input::time_ahead)]
     deadline: Option<Timestamp>,
-    /// It starts only after this
+    /// It starts only after this, as 30s or 15m
     #[arg(long, value_name = "DURATION", value_parser = input::duration)]
     delay: Option<Duration>,
 }

@@ -19,7 +19,7 @@ pub(crate) struct Watch {
     /// The task's id
     #[arg(value_parser = input::task_id)]
     id: TaskId,
-    /// Stop watching after this (exit code 6); the task goes on
+    /// Stop watching after this, as 30s or 15m (exit code 6); the task goes on
     #[arg(long, value_name = "DURATION", value_parser = input::duration)]
     timeout: Option<Duration>,
 }

@@ -306,6 +306,8 @@ async fn doctor_finds_what_is_wrong_and_says_what_to_do() {
     assert_eq!(ran.code, 5, "{ran:?}");
     assert!(ran.out.contains("BAD      ready") && ran.out.contains("BAD      sidecar") && ran.out.contains("→"), "{}", ran.out);
     assert!(ran.out.contains("warning  agents") && ran.out.contains("not looked at"), "{}", ran.out);
+    assert_eq!(ran.out.matches("http://127.0.0.1:1 ").count(), 1, "an address is named once: {}", ran.out);
+    assert!(ran.out.contains("Connection refused") && !ran.out.contains("tcp connect error"), "{}", ran.out);
     assert!(ran.err.contains("2 of 4 checks failed"), "{}", ran.err);
 }
 
