@@ -210,7 +210,8 @@ impl Problem {
         if !self.detail.is_empty() && self.detail != self.title {
             let _ = write!(text, "\n  why: {}", self.detail);
         }
-        for FieldError { pointer, detail } in &self.errors {
+        // One wrong field may be all that there is to say, and be said already.
+        for FieldError { pointer, detail } in self.errors.iter().filter(|error| error.detail.is_empty() || !self.detail.contains(&error.detail)) {
             let place = if pointer.is_empty() { "the body" } else { pointer };
             let _ = write!(text, "\n  why: {place}: {detail}");
         }
@@ -236,6 +237,7 @@ impl Problem {
                 format!("it waits for a task that it handed on; {} shows which one that is", hints.command("tree ID"))
             }
             422 if self.code == "agent_unknown" => format!("{} lists them", hints.command("agents")),
+            404 if self.code.contains("hold") => format!("{} lists what there is", hints.command("audit hold list")),
             404 if self.code.contains("letter") => format!("{} lists what there is", hints.command("dead-letters list")),
             _ if self.is_of_a_part() => {
                 "this address serves only a part of FTE, as each of its services does by itself, or another program: see FTE_URL".to_owned()
@@ -268,6 +270,12 @@ mod tests {
             r#"{"code":"invalid_body","title":"The body is not a task","detail":"1 field is wrong","errors":[{"pointer":"/task","detail":"is empty"}]}"#,
             Exit::Refused,
             "error: The body is not a task (422 invalid_body)\n  why: 1 field is wrong\n  why: /task: is empty",
+        );
+        check(
+            422,
+            r#"{"code":"agent_unknown","title":"Agent unknown","detail":"There is no such agent; there are: echo.","errors":[{"pointer":"/agent","detail":"there are: echo"}]}"#,
+            Exit::Refused,
+            "error: Agent unknown (422 agent_unknown)\n  why: There is no such agent; there are: echo.\n  try: `fte agents` lists them",
         );
         check(
             503,

@@ -12,7 +12,7 @@ pub(crate) fn task_id(text: &str) -> Result<TaskId, String> {
     let text = text.trim();
     text.parse().map_err(|_| {
         let is_part = (1..36).contains(&text.len()) && text.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
-        let what = if is_part { "this is a part of one, and all of it is needed: " } else { "" };
+        let what = if is_part { "it is cut short: " } else { "" };
         format!("{what}a task id looks like 01980000-0000-7000-8000-000000000001; `fte submit` prints it, and `fte tasks` lists it")
     })
 }

@@ -54,7 +54,7 @@ async fn every_time_that_anybody_is_answered_has_one_form() {
     settled(&fte.doors(), &[task.clone(), waiting.clone()]).await;
 
     // Something that nobody can read.
-    let event = json!({"specversion": "1.0", "id": "bad", "source": "/test", "type": "fte.task.requested", "data": {"task": 7}});
+    let event = json!({"specversion": "1.0", "id": "bad", "source": "/test", "type": "fte.task.requested", "time": written, "data": {"task": 7}});
     fte.publish("fte.triggers.inbound", &event).await;
     let letters = fte_testkit::eventually(|| async {
         let letters = look(&api, "/v1/dead-letters").await?;
@@ -83,7 +83,11 @@ async fn every_time_that_anybody_is_answered_has_one_form() {
         format!("/v1/audit/tasks/{task}"),
     ];
     for path in paths {
-        let answer = look(&api, &path).await.unwrap();
+        let mut answer = look(&api, &path).await.unwrap();
+        // What the log notes of an export is as it was digested.
+        if let Some(items) = answer["items"].as_array_mut().filter(|_| path.contains("/audit/entries")) {
+            items.retain(|item| item["source"] != "/fte/audit");
+        }
         answers.push((path, answer));
     }
     let mut found = Vec::new();

@@ -116,7 +116,7 @@ fn what(entry: &Entry, ended: Option<&Ended>) -> String {
             joined(", ", [labelled("agent", "/agent"), ended.map_or_else(|| at("/reason"), |ended| Some(ended.status.clone()))])
         }
         (_, Some(kind)) if kind.starts_with("fte.result.") => {
-            let duration = data.get("duration_ms").and_then(Value::as_u64).map(|ms| format!("in {}", took(ms)));
+            let duration = data.get("duration_ms").and_then(Value::as_u64).filter(|ms| *ms > 0).map(|ms| format!("in {}", took(ms)));
             joined(", ", [at("/status"), code, duration])
         }
         _ => String::new(),

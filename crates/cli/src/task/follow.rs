@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use jiff::Timestamp;
 
 use super::lines::Event;
 use crate::client::{Client, escaped};
@@ -29,7 +30,7 @@ const TOGETHER_EVENTS_MAX: usize = 256;
 pub(super) enum Order {
     /// As the server sent them.
     AsSent,
-    /// By their times where they come together; as sent where those are equal.
+    /// By their times where they come together; where those are equal, each behind what it follows from.
     ByTime,
 }
 
@@ -73,6 +74,7 @@ pub(super) async fn follow(
         each,
         last_id: None,
         result: None,
+        ended_at: None,
         is_terminal: false,
     };
     let run = following.run(client);
@@ -94,6 +96,7 @@ struct Following<F> {
     each: F,
     last_id: Option<String>,
     result: Option<Ended>,
+    ended_at: Option<Timestamp>,
     is_terminal: bool,
 }
 
@@ -178,8 +181,9 @@ impl<F: FnMut(&[Told]) -> Result<(), Error>> Following<F> {
     /// Hands on what was held.
     fn show(&mut self, held: &mut Vec<Told>) -> Result<(), Error> {
         if self.order == Order::ByTime {
-            // Stable: equal times stay as sent.
-            held.sort_by_key(|told| told.event.at());
+            self.ended_at = held.iter().find(|told| told.event.is_result()).and_then(|told| told.event.at()).or(self.ended_at);
+            // Stable: what is equal stays as sent.
+            held.sort_by_key(|Told { event, .. }| (event.at(), event.place(event.at() == self.ended_at)));
         }
         (self.each)(held)?;
         for Told { event, .. } in held.drain(..) {

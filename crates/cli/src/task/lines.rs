@@ -52,6 +52,19 @@ impl Event {
         self.event_type.starts_with("fte.result.")
     }
 
+    /// Its place among what happened at the same time, where one follows from the other. `ends` says that its task ended then.
+    pub(super) fn place(&self, ends: bool) -> (u8, u64) {
+        match self.event_type.as_str() {
+            "fte.task.requested" | "fte.handoff.requested" => (0, 0),
+            "fte.sandbox.released" | "fte.sandbox.expired" if !ends => (1, 0),
+            "fte.sandbox.claimed" | "fte.sandbox.claim-failed" => (2, 0),
+            "fte.status.changed" => (3, self.number("sequence").unwrap_or_default()),
+            _ if self.is_result() => (5, 0),
+            "fte.sandbox.released" | "fte.sandbox.expired" => (6, 0),
+            _ => (4, 0),
+        }
+    }
+
     fn reason(&self) -> Option<String> {
         self.text("reason").map(str::to_owned)
     }
@@ -167,7 +180,7 @@ impl<'a> Story<'a> {
             }
             "fte.sandbox.claimed" => {
                 let warm = event.data.get("warm").and_then(Value::as_bool).unwrap_or(false);
-                let waited = event.number("waited_ms").map(|ms| format!("waited {}", took(ms)));
+                let waited = event.number("waited_ms").filter(|ms| *ms > 0).map(|ms| format!("waited {}", took(ms)));
                 ("sandbox claimed", joined([self.agent(event), warm.then(|| "warm".to_owned()), waited]))
             }
             "fte.sandbox.released" => ("sandbox released", self.given_back(event).unwrap_or_default()),
@@ -176,7 +189,8 @@ impl<'a> Story<'a> {
             "fte.handoff.requested" => ("handed off", joined([event.handed_on(), text("task")])),
             "fte.handoff.withdrawn" => ("called off", joined([event.handed_on(), event.reason()])),
             _ if event.is_result() => {
-                let took = event.number("duration_ms").map(|ms| format!("in {}", took(ms)));
+                // One that never began took no time.
+                let took = event.number("duration_ms").filter(|ms| *ms > 0).map(|ms| format!("in {}", took(ms)));
                 (event.text("status").unwrap_or("?"), took.unwrap_or_default())
             }
             other => (other.strip_prefix("fte.").unwrap_or(other), joined([text("schedule"), text("task_type"), text("date")])),
@@ -393,7 +407,7 @@ mod tests {
         ];
         let expected = [
             "requested agent a, write",
-            "sandbox claimed waited 0 ms",
+            "sandbox claimed",
             "running",
             "running drafting, 40 %",
             "running made draft.md",

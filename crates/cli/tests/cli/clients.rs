@@ -43,9 +43,9 @@ async fn tasks_are_listed_as_a_table_or_as_they_came() {
     let args = ["tasks", "--status", "running", "--agent", "echo", "--limit", "2"];
     let ran = fte(&fake.url, &args).await;
     let table = [
-        "ID                                    STATUS   AGENT  STAGE       UPDATED               TASK",
-        "01980000-0000-7000-8000-000000000001  running  echo   draft 40 %  2026-01-02T09:15:02Z  a note about rain, and about all that c…",
-        "01980000-0000-7000-8000-000000000001  running  echo   draft 40 %  2026-01-02T09:15:02Z  a note about rain, and about all that c…",
+        "ID                                    STATUS   AGENT  TASK                                      STAGE       UPDATED",
+        "01980000-0000-7000-8000-000000000001  running  echo   a note about rain, and about all that c…  draft 40 %  2026-01-02T09:15:02Z",
+        "01980000-0000-7000-8000-000000000001  running  echo   a note about rain, and about all that c…  draft 40 %  2026-01-02T09:15:02Z",
     ];
     ran.check(0, &table.join("\n"));
     assert!(ran.err.contains("--cursor c2"), "{}", ran.err);
@@ -67,11 +67,11 @@ async fn a_queued_task_of_a_list_shows_its_place_in_the_queue() {
     let table = |place: &str| {
         [
             format!(
-                "ID                                    STATUS   AGENT  STAGE{}  UPDATED  TASK",
+                "ID                                    STATUS   AGENT  TASK  STAGE{}  UPDATED",
                 " ".repeat(place.len().saturating_sub(5))
             ),
-            format!("{ID}  queued   echo   {place}  T        x"),
-            format!("{other}  running  echo   {}  T        x", " ".repeat(place.len())),
+            format!("{ID}  queued   echo   x     {place}  T"),
+            format!("{other}  running  echo   x     {}  T", " ".repeat(place.len())),
         ]
         .join("\n")
     };
@@ -214,7 +214,7 @@ async fn dead_letters_are_listed_shown_replayed_and_discarded() {
     ])
     .await;
     let ran = fte(&fake.url, &["dead-letters", "list"]).await;
-    assert!(ran.out.contains("L1  2026-01-02T09:15:02Z  runner  t      open    bad: no"), "{}", ran.out);
+    assert!(ran.out.contains("L1  open    runner  bad: no  t      2026-01-02T09:15:02Z"), "{}", ran.out);
     let ran = fte(&fake.url, &["dead-letters", "show", "L1"]).await;
     assert!(ran.code == 0 && ran.out.contains(r#""code": "bad""#), "{ran:?}");
     fte(&fake.url, &["dead-letters", "replay", "L1"]).await.check(0, "L1 is replayed; its task: T2");

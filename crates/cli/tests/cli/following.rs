@@ -94,17 +94,18 @@ async fn watch_fails_when_the_task_ended_otherwise_than_completed() {
 }
 
 #[tokio::test]
-async fn events_are_shown_in_the_order_of_their_times_and_as_sent_where_those_are_equal() {
+async fn events_are_shown_in_the_order_of_their_times_and_as_they_follow_where_those_are_equal() {
     // Each topic is in order, and the topics come as they come.
     let claimed = r#"{"type":"fte.sandbox.claimed","time":"2026-01-02T09:15:02.1Z","data":{}}"#;
     let released = r#"{"type":"fte.sandbox.released","time":"2026-01-02T09:15:03Z","data":{}}"#;
     let requested = r#"{"type":"fte.task.requested","time":"2026-01-02T09:15:02.09Z","data":{}}"#;
-    let sent = [(1, requested), (2, RESULT), (3, RUNNING), (4, COMPLETED), (5, claimed), (6, released)];
+    let made = r#"{"type":"fte.status.changed","time":"2026-01-02T09:15:03Z","data":{"status":"running","details":{"artifact":{"name":"a.md"}}}}"#;
+    let sent = [(1, requested), (2, RESULT), (3, RUNNING), (4, COMPLETED), (5, claimed), (6, released), (7, made)];
     let events = events();
     let fake = Fake::start([(&*events, vec![stream(&sent)])]).await;
     let ran = fte(&fake.url, &["watch", ID]).await;
     let words: Vec<_> = ran.out.lines().map(|line| line.get(14..).unwrap_or(line).split("  ").next().unwrap()).collect();
-    assert_eq!(words, ["requested", "running", "sandbox claimed", "completed", "sandbox released", "hello"], "{}", ran.out);
+    assert_eq!(words, ["requested", "sandbox claimed", "running", "running", "completed", "sandbox released", "hello"], "{}", ran.out);
     // For programs everything is as it was sent.
     fte(&fake.url, &["watch", ID, "--json"]).await.check(0, &sent.map(|(_, event)| event).join("\n"));
 }

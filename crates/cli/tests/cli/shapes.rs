@@ -102,7 +102,9 @@ async fn every_command_prints_json_by_one_rule() {
     looked.at("", "audit rewrap", &["--data", &data], One).await;
     looked.at("", "audit rotate-key", &["--data", &data], One).await;
     looked.at("", "audit retire", &["--data", &data, "--by", "ada", "--dry-run"], One).await;
-    looked.at("", "audit archive", &["--data", &data, "--to", &instance.path("archive"), "--dry-run"], One).await;
+    let archive = instance.path("archive");
+    std::fs::create_dir(&archive).unwrap();
+    looked.at("", "audit archive", &["--data", &data, "--to", &archive, "--dry-run"], One).await;
     let policy = instance.write("policy", &format!("log {key}\nquorum none\n"));
     let state = instance.path("witness");
     looked.at_first("audit witness", &["--policy", &policy, "--state", &state, "--listen", "127.0.0.1:0"], One).await;
