@@ -159,12 +159,7 @@ impl Doctor {
         let sidecar = match Sidecar::new(config) {
             Ok(sidecar) => sidecar,
             Err(error) => {
-                return vec![Finding::bad(
-                    CHECK,
-                    Exit::Usage,
-                    of(url, &error),
-                    "set FTE_SIDECAR_URL to a URL like http://127.0.0.1:3500",
-                )];
+                return vec![Finding::bad(CHECK, Exit::Usage, of(url, &error), "set FTE_SIDECAR_URL to a URL like http://127.0.0.1:3500")];
             }
         };
         if let Err(error) = sidecar.outbound_ready().await {

@@ -211,7 +211,9 @@ impl Problem {
             let _ = write!(text, "\n  why: {}", self.detail);
         }
         // One wrong field may be all that there is to say, and be said already.
-        for FieldError { pointer, detail } in self.errors.iter().filter(|error| error.detail.is_empty() || !self.detail.contains(&error.detail)) {
+        for FieldError { pointer, detail } in
+            self.errors.iter().filter(|error| error.detail.is_empty() || !self.detail.contains(&error.detail))
+        {
             let place = if pointer.is_empty() { "the body" } else { pointer };
             let _ = write!(text, "\n  why: {place}: {detail}");
         }

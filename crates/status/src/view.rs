@@ -369,7 +369,11 @@ fn request_of(body: Option<Vec<u8>>) -> RequestData {
         request: RequestData,
     }
     let event = body.as_deref().and_then(|body| RawEvent::parse(body).ok());
-    if event.is_some_and(|event| event.event_type == "fte.status.changed") { data_of::<StepOf>(body).details.request } else { data_of(body) }
+    if event.is_some_and(|event| event.event_type == "fte.status.changed") {
+        data_of::<StepOf>(body).details.request
+    } else {
+        data_of(body)
+    }
 }
 
 fn json(text: &str) -> Option<Json> {

@@ -46,7 +46,11 @@ async fn a_time_that_has_come_starts_what_the_configuration_says_once_and_it_can
     let api = fte.api();
     // What it is to do is in no request, and is shown as that of any other task.
     let shown = crate::world::shown(&api, &menu, |task| task["task"] == "write the menu").await;
-    assert_eq!((&shown["origin"], &shown["priority"], &shown["require_approval"]), (&json!("schedule"), &json!("P2"), &json!(false)), "{shown}");
+    assert_eq!(
+        (&shown["origin"], &shown["priority"], &shown["require_approval"]),
+        (&json!("schedule"), &json!("P2"), &json!(false)),
+        "{shown}"
+    );
     let listed = look(&api, "/v1/tasks").await.unwrap();
     assert_eq!(listed["items"][0]["task"], "write the menu", "{listed}");
     let history: Value = fte_testkit::eventually(|| async {

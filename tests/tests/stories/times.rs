@@ -54,7 +54,8 @@ async fn every_time_that_anybody_is_answered_has_one_form() {
     settled(&fte.doors(), &[task.clone(), waiting.clone()]).await;
 
     // Something that nobody can read.
-    let event = json!({"specversion": "1.0", "id": "bad", "source": "/test", "type": "fte.task.requested", "time": written, "data": {"task": 7}});
+    let event =
+        json!({"specversion": "1.0", "id": "bad", "source": "/test", "type": "fte.task.requested", "time": written, "data": {"task": 7}});
     fte.publish("fte.triggers.inbound", &event).await;
     let letters = fte_testkit::eventually(|| async {
         let letters = look(&api, "/v1/dead-letters").await?;

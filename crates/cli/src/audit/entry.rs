@@ -112,7 +112,8 @@ fn what(entry: &Entry, ended: Option<&Ended>) -> String {
         }
         (_, Some(kind)) if kind.starts_with("fte.sandbox.") => {
             // A sandbox has fewer words for an end than its task.
-            let ended = ended.filter(|ended| at("/reason").is_some_and(|reason| reason == "failed") && entry.time.as_ref() == Some(&ended.time));
+            let ended =
+                ended.filter(|ended| at("/reason").is_some_and(|reason| reason == "failed") && entry.time.as_ref() == Some(&ended.time));
             joined(", ", [labelled("agent", "/agent"), ended.map_or_else(|| at("/reason"), |ended| Some(ended.status.clone()))])
         }
         (_, Some(kind)) if kind.starts_with("fte.result.") => {

@@ -64,7 +64,9 @@ struct Lift {
 }
 
 fn hold_id(text: &str) -> Result<Uuid, String> {
-    text.trim().parse().map_err(|_| "a hold's id looks like 01980000-0000-7000-8000-000000000001; `fte audit hold list` shows it".to_owned())
+    text.trim()
+        .parse()
+        .map_err(|_| "a hold's id looks like 01980000-0000-7000-8000-000000000001; `fte audit hold list` shows it".to_owned())
 }
 
 impl Holds {
@@ -127,9 +129,8 @@ async fn list(client: Client, output: Output) -> Result<(), Error> {
 
 fn row(hold: &Value) -> [String; 5] {
     let text = |name: &str| hold[name].as_str().unwrap_or_default().to_owned();
-    let time = |name: &str| {
-        hold[name].as_i64().and_then(|ms| Timestamp::from_millisecond(ms).ok()).map_or_else(String::new, fte_bus::time::text)
-    };
+    let time =
+        |name: &str| hold[name].as_i64().and_then(|ms| Timestamp::from_millisecond(ms).ok()).map_or_else(String::new, fte_bus::time::text);
     let covers = match hold["covers"].as_str().unwrap_or_default() {
         "subject" => format!("{} of {}", text("subject"), text("tenant")),
         "task" => format!("task {}", text("task_id")),

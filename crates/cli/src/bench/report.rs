@@ -156,7 +156,8 @@ impl Report {
             return left.map_or(Ok(()), |left| {
                 Err(Error::Incomplete {
                     what: format!("{left}, and nothing lost or doubled as far as that shows"),
-                    advice: "a longer --grace; `fte tasks` shows where they stand, and `fte agents` how many of them can be done at once".to_owned(),
+                    advice: "a longer --grace; `fte tasks` shows where they stand, and `fte agents` how many of them can be done at once"
+                        .to_owned(),
                 })
             });
         }

@@ -396,7 +396,11 @@ mod tests {
             // It said what it costs, and nothing that is shown.
             (4, "status.changed", running),
             (5, "status.changed", &made),
-            (6, "status.changed", r#"{"status":"awaiting_approval","agent":"a","stage":"drafting","progress_pct":40,"approval":{"reason":"ok?"}}"#),
+            (
+                6,
+                "status.changed",
+                r#"{"status":"awaiting_approval","agent":"a","stage":"drafting","progress_pct":40,"approval":{"reason":"ok?"}}"#,
+            ),
             (7, "sandbox.released", r#"{"reason":"parked"}"#),
             (8, "task.resumed", r#"{"reason":"approved","turn":1}"#),
             (8, "status.changed", decided),

@@ -143,7 +143,10 @@ async fn how_to_follow(client: &Client, id: &str) -> String {
         Teller::There(url) => format!("follow it with {}", Hints::new(Some(url)).command(watch)),
         Teller::Unknown => {
             let watch = Hints::new(Some("URL".to_owned())).command(watch);
-            format!("{} only takes tasks: {watch} follows it, with the URL of the service status, or of a proxy before all services", client.base())
+            format!(
+                "{} only takes tasks: {watch} follows it, with the URL of the service status, or of a proxy before all services",
+                client.base()
+            )
         }
     }
 }

@@ -421,7 +421,11 @@ async fn years_that_had_their_time_are_retired_and_the_rest_is_as_it_was() {
     assert!(instance.process.stop().await.success());
 
     let dry = retire(&["--dry-run"]).await;
-    has(&dry, 0, &["2016 would be retired: 2 entries, the last of them of 2016-03-01T00:00:00Z", "2017 is kept: the legal hold", &hold]);
+    has(
+        &dry,
+        0,
+        &["2016 would be retired: 2 entries, the last of them of 2016-03-01T00:00:00.000Z", "2017 is kept: the legal hold", &hold],
+    );
     assert!(instance.process.data().join("audit/2016/log/tile").exists());
     has(&retire(&["--shard", "2017"]).await, 2, &["shard 2016 is older and still there"]);
     has(&retire(&["--shard", "1999"]).await, 2, &["the log has no shard 1999"]);

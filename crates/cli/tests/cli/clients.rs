@@ -252,7 +252,11 @@ async fn topics_come_in_every_format_without_an_instance() {
     let writer = topics.as_array().unwrap().iter().find(|topic| topic["name"] == "fte.handoffs.writer").unwrap();
     assert_eq!((&writer["partitions"], &writer["retention_ms"]), (&3.into(), &604_800_000.into()));
     let built_in = fte("", &["topics", "--json"]).await.json();
-    assert_eq!(built_in["items"].as_array().unwrap().len(), topics.as_array().unwrap().len() + 1, "demo and echo, and writer in their place");
+    assert_eq!(
+        built_in["items"].as_array().unwrap().len(),
+        topics.as_array().unwrap().len() + 1,
+        "demo and echo, and writer in their place"
+    );
     assert!(fte("", &["topics"]).await.out.contains("fte.audit.actions"));
     assert!(fte("", &["topics", "--format", "kafka-topics"]).await.out.starts_with("#!/bin/sh\n"));
     assert!(fte("", &["topics", "--format", "strimzi", "--cluster", "big"]).await.out.contains("strimzi.io/cluster: big"));

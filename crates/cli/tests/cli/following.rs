@@ -76,11 +76,7 @@ async fn watch_goes_on_behind_the_last_event_after_every_cut() {
 async fn watch_shows_lines_and_ends_with_the_result() {
     let events = events();
     let fake = Fake::start([(&*events, vec![stream(&[(1, RUNNING), (2, RESULT), (3, COMPLETED)])])]).await;
-    let lines = [
-        "09:15:02.100  running            agent echo",
-        "09:15:03.000  completed          in 9 ms",
-        "hello",
-    ];
+    let lines = ["09:15:02.100  running            agent echo", "09:15:03.000  completed          in 9 ms", "hello"];
     fte(&fake.url, &["watch", ID]).await.check(0, &lines.join("\n"));
 }
 
@@ -99,7 +95,8 @@ async fn events_are_shown_in_the_order_of_their_times_and_as_they_follow_where_t
     let claimed = r#"{"type":"fte.sandbox.claimed","time":"2026-01-02T09:15:02.1Z","data":{}}"#;
     let released = r#"{"type":"fte.sandbox.released","time":"2026-01-02T09:15:03Z","data":{}}"#;
     let requested = r#"{"type":"fte.task.requested","time":"2026-01-02T09:15:02.09Z","data":{}}"#;
-    let made = r#"{"type":"fte.status.changed","time":"2026-01-02T09:15:03Z","data":{"status":"running","details":{"artifact":{"name":"a.md"}}}}"#;
+    let made =
+        r#"{"type":"fte.status.changed","time":"2026-01-02T09:15:03Z","data":{"status":"running","details":{"artifact":{"name":"a.md"}}}}"#;
     let sent = [(1, requested), (2, RESULT), (3, RUNNING), (4, COMPLETED), (5, claimed), (6, released), (7, made)];
     let events = events();
     let fake = Fake::start([(&*events, vec![stream(&sent)])]).await;

@@ -1,8 +1,8 @@
 //! What a document has to say: each event gets its id, its number and its bytes inside the document, before anybody publishes it.
 
 use fte_events::{
-    ActionOutcome, ActionRecorded, Actor, EventName, Origin, Outgoing, Payload, ReleaseReason, SandboxChange, SandboxClaim, SandboxKind, Status,
-    StatusChanged, TaskId, TaskRequested, event_id, triggers,
+    ActionOutcome, ActionRecorded, Actor, EventName, Origin, Outgoing, Payload, ReleaseReason, SandboxChange, SandboxClaim, SandboxKind,
+    Status, StatusChanged, TaskId, TaskRequested, event_id, triggers,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
