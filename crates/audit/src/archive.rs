@@ -97,7 +97,9 @@ pub struct Record {
     /// The public keys that the log was verified by.
     pub public_keys: Vec<String>,
     /// Until when the copy is to be kept: seven years after the last entry.
+    #[serde(serialize_with = "fte_bus::time::serialize")]
     pub kept_until: Timestamp,
+    #[serde(serialize_with = "fte_bus::time::serialize")]
     pub archived_at: Timestamp,
 }
 

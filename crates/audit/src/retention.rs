@@ -58,7 +58,7 @@ pub enum RetireError {
 /// Why a shard is kept.
 #[derive(Debug, thiserror::Error)]
 pub enum Why {
-    #[error("its last entry was logged at {last}, and it has its time at {until}")]
+    #[error("its last entry was logged at {last:.3}, and it has its time at {until:.3}")]
     Young { last: Timestamp, until: Timestamp },
     #[error("it is the one that is written, or the last that was")]
     Newest,

@@ -88,7 +88,7 @@ fn unreadable(error: &LogError) -> Problem {
 /// The entries of a shard are gone, by the log's own policy; says since when.
 fn still_there(app: &App, shard: u16) -> Result<(), Problem> {
     let Some(retired) = app.retired().into_iter().find(|retired| retired.shard == shard) else { return Ok(()) };
-    let since = jiff::Timestamp::from_millisecond(retired.since_ms).unwrap_or_default();
+    let since = fte_bus::time::text(jiff::Timestamp::from_millisecond(retired.since_ms).unwrap_or_default());
     let text =
         format!("The shard {shard} was retired on {since}, as the entry {} says: only its final checkpoint is kept.", retired.record);
     Err(Problem::new(StatusCode::GONE, "shard_retired", text))

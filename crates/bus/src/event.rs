@@ -16,6 +16,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::json;
+use crate::time::OfEvent;
 
 /// A payload that travels as the `data` of a CloudEvent.
 pub trait Event: Serialize + DeserializeOwned + Send + 'static {
@@ -133,7 +134,7 @@ impl<D: Serialize> Serialize for CloudEvent<D> {
             }
         }
         if let Some(time) = &self.time {
-            map.serialize_entry("time", time)?;
+            map.serialize_entry("time", &OfEvent(*time))?;
         }
         for (name, value) in &self.extensions {
             map.serialize_entry(name, value)?;

@@ -55,6 +55,7 @@ mod secrets;
 mod sidecar;
 mod state;
 mod subscribe;
+pub mod time;
 
 pub use error::{Error, chain};
 pub use event::{CloudEvent, Event, REPLAY_ATTRIBUTE, RawEvent};

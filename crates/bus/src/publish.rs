@@ -104,7 +104,7 @@ impl Publisher {
     /// [`Error::is_transient`] tells whether a repeat may help; the event may have been published even so.
     pub async fn publish<E: Event>(&self, payload: &E) -> Result<String, Error> {
         let mut event = CloudEvent::new(Uuid::now_v7().to_string(), &self.inner.source, E::TYPE, payload);
-        event.time = Some(jiff::Timestamp::now());
+        event.time = Some(crate::time::now());
         self.publish_event(E::TOPIC, None, &event).await?;
         Ok(event.id)
     }

@@ -65,7 +65,7 @@ pub(crate) struct Bench {
     /// Each caller also waits for its task's result; on by itself up to 50 tasks/s
     #[arg(long)]
     wait_results: bool,
-    /// How long results may be missing, without any coming, before their tasks count as lost
+    /// How long to wait for missing results while none comes; then their tasks are lost, or unfinished where they are still under way
     #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = input::duration)]
     grace: Duration,
     /// How many tasks to look up afterwards: a number, or `all`

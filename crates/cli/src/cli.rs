@@ -13,7 +13,7 @@ use crate::{agents, audit, bench, completions, dead_letters, doctor, keys, serve
 #[derive(Debug, Parser)]
 #[command(name = "fte", version, after_help = AFTER_HELP)]
 pub(crate) struct Cli {
-    /// Print data as JSON
+    /// Print data as JSON, on one line
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -24,6 +24,9 @@ pub(crate) struct Cli {
 }
 
 const AFTER_HELP: &str = "\
+With --json a command prints one object on one line, as the API answers it; a list is an object with `items`, and `next_cursor` where there is
+more. `fte watch --json` prints an event a line. Times are RFC 3339, in UTC, with milliseconds. What is no data goes to standard error.
+
 Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 not found, 4 refused, 5 unavailable, 6 incomplete.";
 
 /// A command of an instance's client.

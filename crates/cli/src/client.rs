@@ -124,6 +124,10 @@ impl Client {
         Ok(Self::new(Target { authorization, ..there.with_hints(hints) }))
     }
 
+    pub(crate) fn has_key(&self) -> bool {
+        self.target.authorization.is_some()
+    }
+
     pub(crate) fn base(&self) -> &str {
         &self.target.base
     }

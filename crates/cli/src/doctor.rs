@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use fte_bus::{Metadata, Sidecar, SidecarConfig, chain};
+use fte_bus::{Metadata, Sidecar, SidecarConfig};
 use fte_events::AgentName;
 use fte_service::agents::Agents;
 use http::StatusCode;
@@ -110,7 +110,7 @@ impl Doctor {
         }
         findings.extend(probed);
         if output.json {
-            output.json_line(&findings)?;
+            output.json_items(&findings)?;
         } else {
             for finding in &findings {
                 output.line(line(finding))?;
@@ -142,7 +142,7 @@ impl Doctor {
         Ok(match named.await {
             Ok(page) => (page.items.into_iter().map(|agent| agent.name).collect(), None),
             Err(error) => {
-                let found = format!("which there are is not known, so their hand-off topics are not looked at: {}", chain(&error));
+                let found = format!("which there are is not known, so their hand-off topics are not looked at: {}", brief(&error));
                 (
                     Vec::new(),
                     Some(Finding::warning("agents", found, "--agents agents.toml names them; to ask takes a key with the role read")),
@@ -159,22 +159,17 @@ impl Doctor {
         let sidecar = match Sidecar::new(config) {
             Ok(sidecar) => sidecar,
             Err(error) => {
-                return vec![Finding::bad(
-                    CHECK,
-                    Exit::Usage,
-                    format!("{url}: {}", chain(&error)),
-                    "set FTE_SIDECAR_URL to a URL like http://127.0.0.1:3500",
-                )];
+                return vec![Finding::bad(CHECK, Exit::Usage, of(url, &error), "set FTE_SIDECAR_URL to a URL like http://127.0.0.1:3500")];
             }
         };
         if let Err(error) = sidecar.outbound_ready().await {
             let advice = "`fte up` and `fte sidecar` bring one; FTE_SIDECAR_URL names another, DAPR_API_TOKEN is its token";
-            return vec![Finding::bad(CHECK, Exit::Unavailable, format!("{url}: {}", chain(&error)), advice)];
+            return vec![Finding::bad(CHECK, Exit::Unavailable, of(url, &error), advice)];
         }
         match sidecar.metadata().await {
             Ok(metadata) => metadata_findings(url, &metadata),
             Err(error) => {
-                vec![Finding::bad(CHECK, Exit::Failed, format!("{url}: {}", chain(&error)), "look at the sidecar's log")]
+                vec![Finding::bad(CHECK, Exit::Failed, of(url, &error), "look at the sidecar's log")]
             }
         }
     }
@@ -189,7 +184,7 @@ async fn instance(client: &Client) -> Vec<Finding> {
         }
         Err(error) => {
             let advice = "`fte up` starts one on this machine; FTE_URL names another";
-            return vec![Finding::bad("instance", Exit::Unavailable, chain(&error), advice)];
+            return vec![Finding::bad("instance", Exit::Unavailable, brief(&error), advice)];
         }
     };
     let version = health.json::<Value>().ok().and_then(|body| body.get("version")?.as_str().map(str::to_owned));
@@ -205,7 +200,7 @@ async fn instance(client: &Client) -> Vec<Finding> {
             }
             Finding::bad(READY, Exit::Unavailable, reasons.join("; "), "the named part has to come back; it recovers by itself")
         }
-        Err(error) => Finding::bad(READY, Exit::Unavailable, chain(&error), "look at the instance's log"),
+        Err(error) => Finding::bad(READY, Exit::Unavailable, brief(&error), "look at the instance's log"),
     });
     findings
 }
@@ -249,6 +244,19 @@ fn version(version: &str, is_embedded: bool) -> String {
 fn is_older_than_1_14(version: &str) -> bool {
     let mut numbers = version.trim_start_matches('v').split('.').map_while(|part| part.parse::<u32>().ok());
     matches!((numbers.next(), numbers.next()), (Some(major), Some(minor)) if (major, minor) < (1, 14))
+}
+
+/// What failed and what was at the root of it. What the layers between them say adds nothing for who reads.
+fn brief(error: &(dyn std::error::Error + 'static)) -> String {
+    let root = std::iter::successors(error.source(), |error| error.source()).last();
+    let (words, root) = (error.to_string(), root.map(ToString::to_string).unwrap_or_default());
+    if root.is_empty() || words.contains(&root) { words } else { format!("{words}: {root}") }
+}
+
+/// The same of this address, which is named once.
+fn of(url: &str, error: &(dyn std::error::Error + 'static)) -> String {
+    let words = brief(error);
+    if words.contains(url) { words } else { format!("{url}: {words}") }
 }
 
 fn line(finding: &Finding) -> String {

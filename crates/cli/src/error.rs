@@ -196,6 +196,11 @@ impl Problem {
         problem
     }
 
+    /// Whether whoever answered does not have this route: a service by itself has but its own.
+    pub(crate) fn is_of_a_part(&self) -> bool {
+        [404, 405].contains(&self.status) && ["", "route_not_found", "method_not_allowed"].contains(&self.code.as_str())
+    }
+
     fn headline(&self) -> String {
         let Self { title, status, code, .. } = self;
         if code.is_empty() { format!("{title} ({status})") } else { format!("{title} ({status} {code})") }
@@ -205,7 +210,10 @@ impl Problem {
         if !self.detail.is_empty() && self.detail != self.title {
             let _ = write!(text, "\n  why: {}", self.detail);
         }
-        for FieldError { pointer, detail } in &self.errors {
+        // One wrong field may be all that there is to say, and be said already.
+        for FieldError { pointer, detail } in
+            self.errors.iter().filter(|error| error.detail.is_empty() || !self.detail.contains(&error.detail))
+        {
             let place = if pointer.is_empty() { "the body" } else { pointer };
             let _ = write!(text, "\n  why: {place}: {detail}");
         }
@@ -231,8 +239,9 @@ impl Problem {
                 format!("it waits for a task that it handed on; {} shows which one that is", hints.command("tree ID"))
             }
             422 if self.code == "agent_unknown" => format!("{} lists them", hints.command("agents")),
+            404 if self.code.contains("hold") => format!("{} lists what there is", hints.command("audit hold list")),
             404 if self.code.contains("letter") => format!("{} lists what there is", hints.command("dead-letters list")),
-            404 | 405 if ["", "route_not_found", "method_not_allowed"].contains(&self.code.as_str()) => {
+            _ if self.is_of_a_part() => {
                 "this address serves only a part of FTE, as each of its services does by itself, or another program: see FTE_URL".to_owned()
             }
             408 | 429 | 502 | 503 | 504 => {
@@ -263,6 +272,12 @@ mod tests {
             r#"{"code":"invalid_body","title":"The body is not a task","detail":"1 field is wrong","errors":[{"pointer":"/task","detail":"is empty"}]}"#,
             Exit::Refused,
             "error: The body is not a task (422 invalid_body)\n  why: 1 field is wrong\n  why: /task: is empty",
+        );
+        check(
+            422,
+            r#"{"code":"agent_unknown","title":"Agent unknown","detail":"There is no such agent; there are: echo.","errors":[{"pointer":"/agent","detail":"there are: echo"}]}"#,
+            Exit::Refused,
+            "error: Agent unknown (422 agent_unknown)\n  why: There is no such agent; there are: echo.\n  try: `fte agents` lists them",
         );
         check(
             503,

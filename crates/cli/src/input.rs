@@ -9,8 +9,11 @@ use serde_json::{Map, Value};
 
 /// The id of a task.
 pub(crate) fn task_id(text: &str) -> Result<TaskId, String> {
-    text.trim().parse().map_err(|_| {
-        "a task id looks like 01980000-0000-7000-8000-000000000001; `fte submit` prints it, and `fte tasks` lists it".to_owned()
+    let text = text.trim();
+    text.parse().map_err(|_| {
+        let is_part = (1..36).contains(&text.len()) && text.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
+        let what = if is_part { "it is cut short: " } else { "" };
+        format!("{what}a task id looks like 01980000-0000-7000-8000-000000000001; `fte submit` prints it, and `fte tasks` lists it")
     })
 }
 

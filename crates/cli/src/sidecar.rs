@@ -83,13 +83,13 @@ impl Sidecar {
             app_token: app_token.clone(),
         }));
         let sidecar = fte_sidecar::start(options).await.map_err(|error| server::sidecar_error(error, "--app"))?;
-        for (app, addr) in self.apps.iter().zip(sidecar.http_addrs()) {
-            let listening = Listening { app: &app.id, app_port: app.app_port, api: format!("http://{addr}") };
-            if output.json {
-                output.json_line(&listening)?;
-            } else {
-                output.line(format!("{}  {}", app.id, listening.api))?;
-            }
+        let apps = self.apps.iter().zip(sidecar.http_addrs());
+        let listening: Vec<_> =
+            apps.map(|(app, addr)| Listening { app: &app.id, app_port: app.app_port, api: format!("http://{addr}") }).collect();
+        if output.json {
+            output.json_items(&listening)?;
+        } else {
+            listening.iter().try_for_each(|it| output.line(format!("{}  {}", it.app, it.api)))?;
         }
         let outcome = tokio::select! {
             () = shutdown.asked() => Ok(()),

@@ -11,6 +11,7 @@ pub(crate) mod result;
 pub(crate) mod send;
 mod standing;
 pub(crate) mod submit;
+mod teller;
 pub(crate) mod tree;
 pub(crate) mod watch;
 
@@ -23,8 +24,9 @@ struct Task {
     task_id: String,
     #[serde(default)]
     status: String,
+    /// A text, unless somebody published something else.
     #[serde(default)]
-    task: Option<String>,
+    task: serde_json::Value,
     #[serde(default)]
     agent: Option<String>,
     #[serde(default)]

@@ -30,6 +30,7 @@ pub(crate) struct Topics {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     Table,
+    /// An array with an object for each
     Json,
     /// A shell script of `kafka-topics.sh` calls, safe to run again
     KafkaTopics,
@@ -40,8 +41,10 @@ enum Format {
 impl Topics {
     pub(crate) fn run(self, output: Output) -> Result<(), Error> {
         let topics = topics(&self.agents()?);
-        let format = if output.json { Format::Json } else { self.format };
-        match format {
+        if output.json {
+            return output.json_items(&topics);
+        }
+        match self.format {
             Format::Table => output.table(["TOPIC", "PARTITIONS", "RETENTION", "PUBLISHERS", "SUBSCRIBERS"], topics.iter().map(row)),
             Format::Json => output.json_line(&topics),
             Format::KafkaTopics => output.line(manifests::kafka_topics(&topics).trim_end()),

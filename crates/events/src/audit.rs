@@ -93,6 +93,7 @@ pub struct ActionRecorded {
     #[schema(value_type = Object)]
     pub data: Map<String, Value>,
     /// When.
+    #[serde(serialize_with = "fte_bus::time::serialize")]
     pub occurred_at: Timestamp,
     /// Fields this version does not know.
     #[serde(flatten)]

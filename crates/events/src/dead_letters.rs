@@ -108,6 +108,7 @@ pub struct DeadLettered {
     /// How often it was tried.
     pub attempts: u32,
     /// When it was given up.
+    #[serde(serialize_with = "fte_bus::time::serialize")]
     pub failed_at: Timestamp,
     /// Who gave up.
     pub consumer: String,

@@ -102,6 +102,7 @@ impl<P: Payload> Serialize for Outgoing<'_, P> {
             event_type: &'static str,
             #[serde(skip_serializing_if = "Option::is_none")]
             subject: Option<TaskId>,
+            #[serde(serialize_with = "fte_bus::time::serialize")]
             time: Timestamp,
             datacontenttype: &'static str,
             #[serde(skip_serializing_if = "Option::is_none")]

@@ -76,7 +76,7 @@ pub struct HandoffRequested {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ancestors: Vec<AgentName>,
     /// Too late after this.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "fte_bus::time::serialize")]
     pub deadline: Option<Timestamp>,
     /// Who asked for the first task of the chain.
     #[serde(default, skip_serializing_if = "Option::is_none")]

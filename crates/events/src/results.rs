@@ -206,8 +206,10 @@ pub struct TaskResult {
     /// The last try, from 1.
     pub attempt: u32,
     /// When work began; a task that never began has the time of its end.
+    #[serde(serialize_with = "fte_bus::time::serialize")]
     pub started_at: Timestamp,
     /// When it ended.
+    #[serde(serialize_with = "fte_bus::time::serialize")]
     pub completed_at: Timestamp,
     /// From start to end, in milliseconds.
     pub duration_ms: u64,

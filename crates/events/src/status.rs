@@ -132,7 +132,7 @@ pub struct ApprovalRequest {
     #[schema(value_type = Option<Object>)]
     pub data: Option<Value>,
     /// Nobody can answer after this.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "fte_bus::time::serialize")]
     pub expires_at: Option<Timestamp>,
     /// What counts if nobody has answered until then; `reject` where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

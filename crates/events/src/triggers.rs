@@ -124,10 +124,10 @@ pub struct TaskRequested {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget_tokens: Option<u64>,
     /// `timed_out` after this.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "fte_bus::time::serialize")]
     pub deadline: Option<Timestamp>,
     /// Not before this.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "fte_bus::time::serialize")]
     pub not_before: Option<Timestamp>,
     /// Who asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -139,6 +139,7 @@ pub struct TaskRequested {
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub metadata: Map<String, Value>,
     /// When it was submitted.
+    #[serde(serialize_with = "fte_bus::time::serialize")]
     pub submitted_at: Timestamp,
     /// Fields this version does not know.
     #[serde(flatten)]
@@ -216,6 +217,7 @@ pub struct MessageReceived {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub category: Option<String>,
     /// When it arrived.
+    #[serde(serialize_with = "fte_bus::time::serialize")]
     pub received_at: Timestamp,
     /// The request to act on it: its fields stand beside the message's own, and it holds the unknown ones.
     #[serde(flatten)]
@@ -232,6 +234,7 @@ pub struct DeadlinePassed {
     /// The day it was for.
     pub date: Date,
     /// When it passed.
+    #[serde(serialize_with = "fte_bus::time::serialize")]
     pub timestamp: Timestamp,
     /// Fields this version does not know.
     #[serde(flatten)]
@@ -246,6 +249,7 @@ pub struct DailyTaskDue {
     /// Which one, as `generate_recommendations`.
     pub task_type: String,
     /// When it fell due.
+    #[serde(serialize_with = "fte_bus::time::serialize")]
     pub timestamp: Timestamp,
     /// Fields this version does not know.
     #[serde(flatten)]
@@ -260,6 +264,7 @@ pub struct ScheduleFired {
     /// Its name.
     pub schedule: String,
     /// When it was due.
+    #[serde(serialize_with = "fte_bus::time::serialize")]
     pub due_at: Timestamp,
     /// What it carries.
     #[serde(default, skip_serializing_if = "Map::is_empty")]

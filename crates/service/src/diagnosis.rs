@@ -22,6 +22,7 @@ pub struct Diagnosis {
     /// Its version.
     pub version: String,
     /// What its clock shows.
+    #[serde(serialize_with = "fte_bus::time::serialize")]
     pub now: Timestamp,
     /// Whether callers of its API need a key.
     pub asks_for_keys: bool,

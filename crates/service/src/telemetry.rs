@@ -14,6 +14,9 @@ pub const ENV_LOG: &str = "FTE_LOG";
 /// `pretty` or `json`. Default `pretty`.
 pub const ENV_LOG_FORMAT: &str = "FTE_LOG_FORMAT";
 
+/// Anything: no colours, as <https://no-color.org> has it.
+pub const ENV_NO_COLOR: &str = "NO_COLOR";
+
 /// How logs are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -30,6 +33,8 @@ pub struct Logs {
     pub format: Format,
     /// What.
     pub filter: EnvFilter,
+    /// Whether a terminal may be shown colours.
+    pub colours: bool,
 }
 
 impl Logs {
@@ -43,7 +48,8 @@ impl Logs {
         let text = env.get(ENV_LOG).unwrap_or_else(|| default_filter.to_owned());
         let filter = EnvFilter::try_new(&text)
             .map_err(|_| ConfigError::variable(ENV_LOG, text, r#"a filter such as "info" or "warn,fte_runner=debug""#))?;
-        Ok(Self { format, filter })
+        let colours = env.get(ENV_NO_COLOR).is_none();
+        Ok(Self { format, filter, colours })
     }
 }
 
@@ -54,7 +60,7 @@ impl Logs {
 pub fn init(logs: Logs) -> Result<(), TryInitError> {
     crate::metrics::install();
     match logs.format {
-        Format::Pretty => pretty(logs.filter, std::io::stderr, std::io::stderr().is_terminal()).try_init(),
+        Format::Pretty => pretty(logs.filter, std::io::stderr, logs.colours && std::io::stderr().is_terminal()).try_init(),
         Format::Json => json(logs.filter, std::io::stderr).try_init(),
     }
 }
@@ -122,5 +128,7 @@ mod tests {
         check(ENV_LOG_FORMAT, "xml", "pretty or json");
         check(ENV_LOG, "fte=loud=very", "a filter such as");
         assert_eq!(Logs::from_env(&MapEnv::of([(ENV_LOG_FORMAT, "json")]), "info").unwrap().format, Format::Json);
+        assert!(Logs::from_env(&MapEnv::of([]), "info").unwrap().colours);
+        assert!(!Logs::from_env(&MapEnv::of([(ENV_NO_COLOR, "1")]), "info").unwrap().colours);
     }
 }

@@ -64,6 +64,8 @@ pub(crate) struct Step {
     pub progress_pct: Option<u8>,
     /// Who works on it.
     pub agent: Option<Box<str>>,
+    /// It has the request with it, which is in no event of its own.
+    pub has_request: bool,
 }
 
 /// A claim has two halves: `claimed`, and `released` or `expired`.
@@ -214,7 +216,11 @@ impl TaskRecord {
     }
 
     fn fold_step(&mut self, step: &Step, said: Said) {
-        let Step { status, sequence, attempt, .. } = *step;
+        let Step { status, sequence, attempt, has_request, .. } = *step;
+        let chosen = Chosen::new(said);
+        if has_request && chosen.is_before(self.request.as_ref()) {
+            self.request = Some(chosen);
+        }
         self.steps = self.steps.saturating_add(1);
         self.attempt = self.attempt.max(attempt);
         match status {

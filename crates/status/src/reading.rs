@@ -13,6 +13,8 @@ use fte_events::decode::{BARE_TYPE, is_occasion, task_of};
 use fte_events::{ClaimId, ResultKind, SandboxKind, Status, TaskId, Trigger, parse_trigger, results, sandbox, status, triggers};
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::model::{Change, Half, Step};
@@ -169,11 +171,20 @@ fn step(event: &RawEvent) -> Read {
         progress_pct: Option<u8>,
         #[serde(borrow, default)]
         agent: Option<Cow<'a, str>>,
+        #[serde(borrow, default)]
+        details: Option<&'a RawValue>,
+    }
+    #[derive(Deserialize)]
+    struct Details {
+        #[serde(default)]
+        request: Option<IgnoredAny>,
     }
     if event.event_type != "fte.status.changed" {
         return Ok(unknown(event));
     }
     let view: View<'_> = data(event)?;
+    // Details may be anything; a request is only in the first step's.
+    let details = view.details.filter(|_| view.sequence == 1).and_then(|details| serde_json::from_str::<Details>(details.get()).ok());
     let step = Step {
         status: view.status,
         sequence: view.sequence,
@@ -181,6 +192,7 @@ fn step(event: &RawEvent) -> Read {
         stage: owned(view.stage),
         progress_pct: view.progress_pct,
         agent: owned(view.agent),
+        has_request: details.is_some_and(|details| details.request.is_some()),
     };
     Ok((Some(view.task_id), Change::Moved(step)))
 }

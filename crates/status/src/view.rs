@@ -59,8 +59,10 @@ pub(crate) struct TaskView {
     #[schema(value_type = Option<Vec<ArtifactView>>)]
     artifacts: Option<Json>,
     /// When it was asked for.
+    #[serde(serialize_with = "fte_bus::time::serialize")]
     created_at: Timestamp,
     /// When the last thing happened.
+    #[serde(serialize_with = "fte_bus::time::serialize")]
     updated_at: Timestamp,
     /// What to do, in words; absent while the request is not known here.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -172,7 +174,7 @@ impl TaskView {
     pub(crate) fn new(row: TaskRow) -> Self {
         let TaskRow { id, tenant, record, bodies } = row;
         let has_request = bodies.request.is_some();
-        let request: RequestData = data_of(bodies.request);
+        let request = request_of(bodies.request);
         let step: StepData = data_of(bodies.step);
         let has_result = bodies.result.is_some();
         let result: ResultData = data_of(bodies.result);
@@ -202,13 +204,13 @@ impl TaskView {
             requester: request.requester,
             metadata: or_default(request.metadata, "{}"),
             origin: or_default(request.origin, if request.parent_task_id.is_some() { "\"handoff\"" } else { "\"event\"" }),
-            deadline: request.deadline,
-            not_before: request.not_before,
+            deadline: request.deadline.map(normal),
+            not_before: request.not_before.map(normal),
             budget_usd: request.budget_usd,
             budget_tokens: request.budget_tokens,
             parent_task_id: request.parent_task_id.or(result.parent_task_id),
-            started_at: result.started_at,
-            completed_at: result.completed_at,
+            started_at: result.started_at.map(normal),
+            completed_at: result.completed_at.map(normal),
             duration_ms: result.duration_ms,
             cost_usd: result.cost_usd.or(step.cost_usd),
             tokens: result.tokens.or(step.tokens),
@@ -292,8 +294,10 @@ pub(crate) struct TreeView {
     #[schema(value_type = Option<f64>)]
     cost_usd: Option<Json>,
     /// When it was asked for.
+    #[serde(serialize_with = "fte_bus::time::serialize")]
     created_at: Timestamp,
     /// When the last thing happened.
+    #[serde(serialize_with = "fte_bus::time::serialize")]
     updated_at: Timestamp,
     /// When work began; known once it has ended, as what follows.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -352,8 +356,34 @@ fn data_of<T: DeserializeOwned + Default>(body: Option<Vec<u8>>) -> T {
     body.and_then(|body| serde_json::from_str(data_text(&body)?.get()).ok()).unwrap_or_default()
 }
 
+/// The request: an event of its own, or what the first step has of it.
+fn request_of(body: Option<Vec<u8>>) -> RequestData {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct StepOf {
+        details: Details,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Details {
+        request: RequestData,
+    }
+    let event = body.as_deref().and_then(|body| RawEvent::parse(body).ok());
+    if event.is_some_and(|event| event.event_type == "fte.status.changed") {
+        data_of::<StepOf>(body).details.request
+    } else {
+        data_of(body)
+    }
+}
+
 fn json(text: &str) -> Option<Json> {
     RawValue::from_string(text.to_owned()).ok()
+}
+
+/// A time that an event names, as all times are written; what is none is passed on as it is.
+fn normal(time: Json) -> Json {
+    let text = serde_json::from_str::<&str>(time.get()).ok();
+    text.and_then(|text| serde_json::value::to_raw_value(&fte_bus::time::normal(text)).ok()).unwrap_or(time)
 }
 
 /// A time of the store; one out of range (a producer may write anything) is shown as the nearest that is in it.

@@ -45,8 +45,9 @@ impl Front {
         let mut doctor = tokio::process::Command::new(built_binary());
         let output = doctor.args(["doctor", "--probe", "--json", "--url", &self.url]).args(arguments).output().await.unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
-        let findings = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
+        let mut found: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"));
         println!("doctor: {}", String::from_utf8_lossy(&output.stdout));
+        let Value::Array(findings) = found["items"].take() else { panic!("{found}") };
         Findings { findings, passed: output.status.success() }
     }
 

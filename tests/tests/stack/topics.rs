@@ -53,7 +53,8 @@ fn missed(described: &str) -> Vec<String> {
     let mut doctor = Command::new(built_binary()).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     doctor.stdin.take().unwrap().write_all(described.as_bytes()).unwrap();
     let output = doctor.wait_with_output().unwrap();
-    let findings: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let findings = found["items"].as_array().unwrap();
     assert!(findings.iter().any(|finding| finding["check"] == "topics"), "{findings:?}");
     findings.iter().filter(|finding| finding["check"] == "topics" && finding["health"] == "bad").map(Value::to_string).collect()
 }

@@ -143,6 +143,9 @@ async fn the_team_of_the_examples_researches_writes_and_has_a_person_sign() {
     assert!((end["cost_usd"].as_f64().unwrap() - 0.03).abs() < 1e-9, "{end}");
     let tree = worked_for(&api, &task, &["research", "writer", "human"].map(|agent| (agent, "completed"))).await;
     assert_eq!(ids(&tree).len(), 4, "{tree}");
+    // The person was asked, and answered later.
+    let person = &tree["children"][2];
+    assert!(person["duration_ms"].as_u64().unwrap() > 0 && person["started_at"].as_str() >= person["created_at"].as_str(), "{person}");
     settled(&Doors::all(&api), &ids(&tree)).await;
     let replied = actions(&api, &waiting, "handoff.replied", 1).await;
     assert_eq!(replied[0]["event"]["data"]["actor"], json!({"type": "user", "id": "ada"}), "{replied:?}");

@@ -38,6 +38,7 @@ mod steps;
 mod stopping;
 mod stream;
 mod tenants;
+mod times;
 mod walls;
 mod world;
 

@@ -44,6 +44,15 @@ async fn a_time_that_has_come_starts_what_the_configuration_says_once_and_it_can
         (&json!("completed"), &json!("cook"), &json!("write the menu"))
     );
     let api = fte.api();
+    // What it is to do is in no request, and is shown as that of any other task.
+    let shown = crate::world::shown(&api, &menu, |task| task["task"] == "write the menu").await;
+    assert_eq!(
+        (&shown["origin"], &shown["priority"], &shown["require_approval"]),
+        (&json!("schedule"), &json!("P2"), &json!(false)),
+        "{shown}"
+    );
+    let listed = look(&api, "/v1/tasks").await.unwrap();
+    assert_eq!(listed["items"][0]["task"], "write the menu", "{listed}");
     let history: Value = fte_testkit::eventually(|| async {
         let history = look(&api, &format!("/v1/audit/tasks/{menu}")).await?;
         if history["complete"] == true { Ok(history) } else { Err(history.to_string()) }
@@ -56,7 +65,7 @@ async fn a_time_that_has_come_starts_what_the_configuration_says_once_and_it_can
     let (order, event) =
         occasion("order-1", "fte.deadline.passed", &json!({"cafe_id": 7, "date": "2026-07-01", "timestamp": "2026-07-01T06:00:00Z"}));
     fte.publish("fte.triggers.inbound", &event).await;
-    fte.in_status(&order, "awaiting_approval").await;
+    assert_eq!(fte.in_status(&order, "awaiting_approval").await["task"], "order for the café");
     api.post(&format!("/v1/tasks/{order}/approval"), &json!({"approved": true, "approver": "ada"})).await.unwrap().expect_status(200);
     assert_eq!(fte.result(&order).await["result"]["echo"], "order for the café");
 }

@@ -183,7 +183,7 @@ async fn p14_nothing_is_retired_early_nor_the_year_that_is_written() {
     let end = JULY_2026 + KEPT_MS;
     world.set(end - 1);
     assert_eq!(due(&plan(&world.options()).unwrap()), [] as [u16; 0]);
-    assert!(refused(&world.asked(2026)).contains("2026-07-01T10:00:00Z, and it has its time at 2033-07-01T10:00:00Z"));
+    assert!(refused(&world.asked(2026)).contains("2026-07-01T10:00:00.000Z, and it has its time at 2033-07-01T10:00:00.000Z"));
     world.set(JULY_2026 + 100 * YEAR);
     assert!(refused(&world.asked(2028)).contains("the one that is written"));
     assert!(refused(&world.asked(2027)).contains("shard 2026 is older and still there"));

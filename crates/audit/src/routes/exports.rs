@@ -46,8 +46,10 @@ pub(crate) struct AuditExport {
     shards: Vec<ExportedShard>,
     /// Size of the archive.
     bytes: u64,
+    #[serde(serialize_with = "fte_bus::time::serialize")]
     made_at: Timestamp,
     /// From then on it is not handed out any more.
+    #[serde(serialize_with = "fte_bus::time::serialize")]
     expires_at: Timestamp,
 }
 

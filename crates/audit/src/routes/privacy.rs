@@ -27,6 +27,7 @@ pub(crate) struct ErasureView {
     /// Its id; the log's entry of kind `key_destroyed` names it.
     pub erasure_id: Uuid,
     /// When the keys were destroyed.
+    #[serde(serialize_with = "fte_bus::time::serialize")]
     pub destroyed_at: Timestamp,
     /// How many keys were destroyed.
     pub keys: u64,

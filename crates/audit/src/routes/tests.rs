@@ -174,7 +174,7 @@ async fn what_is_delivered_is_listed_to_the_byte_and_once() {
     assert_eq!(first["task_id"], task.to_string());
     assert_eq!(first["topic"], "fte.triggers.inbound");
     assert_eq!((&first["partition"], &first["offset"]), (&json!(3), &json!(0)));
-    assert_eq!(first["time"], "2026-07-01T10:00:00Z");
+    assert_eq!(first["time"], "2026-07-01T10:00:00.000Z");
     assert_eq!(first["kind"], "event");
     assert_eq!(first["event"]["data"]["requester"]["id"], "ada");
     assert!(first["logged_time"].as_str().unwrap().ends_with('Z'));
@@ -511,7 +511,7 @@ async fn a_retired_year_is_gone_but_for_its_checkpoint_and_since_when_is_said() 
     ] {
         let (status, problem) = audit.request(Method::GET, &format!("/v1/audit/{path}")).await;
         assert_eq!((status.as_u16(), &problem["code"]), (410, &json!("shard_retired")), "{path}: {problem}");
-        assert!(problem["detail"].as_str().unwrap().contains("was retired on 2033-07-01T10:00:00Z, as the entry 2033-"), "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains("was retired on 2033-07-01T10:00:00.000Z, as the entry 2033-"), "{problem}");
     }
     let request = Request::get("/v1/audit/log/2026/checkpoint").header("host", "localhost").body(Body::empty()).unwrap();
     let response = audit.api.clone().oneshot(request).await.unwrap();

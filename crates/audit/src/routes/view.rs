@@ -36,9 +36,10 @@ pub(crate) struct AuditEntry {
     pub(crate) partition: Option<i32>,
     /// Kafka's offset: a hint.
     pub(crate) offset: Option<i64>,
-    /// When it happened, as its publisher says.
+    /// When it happened, as its publisher says, to the millisecond.
     pub(crate) time: Option<String>,
     /// When it was logged; never before an earlier entry.
+    #[serde(serialize_with = "fte_bus::time::serialize")]
     pub(crate) logged_time: Timestamp,
     /// `event`, `unparsed` (no event, kept as evidence), `conflict` (contradicts an earlier event of the same source and id), or one of the log's own, such
     /// as `task_closed`.
@@ -82,7 +83,7 @@ impl From<Entry> for AuditEntry {
             source: text(header.source),
             event_type: text(header.event_type),
             task_id,
-            time: text(header.time),
+            time: text(header.time).map(|time| fte_bus::time::normal(&time)),
             logged_time: Timestamp::from_millisecond(header.logged_time).unwrap_or_default(),
             kind: header.kind.as_str(),
             flags: header.flags.iter().copied().map(Flag::as_str).collect(),

@@ -168,5 +168,5 @@ impl Retirements {
 }
 
 fn time(ms: i64) -> String {
-    Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |time| time.to_string())
+    Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), fte_bus::time::text)
 }

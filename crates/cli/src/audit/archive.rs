@@ -156,7 +156,7 @@ impl Archive {
                 Outcome::Copied(record) => json!({"shard": record.shard, "outcome": "copied", "copy": record}),
                 Outcome::There(record) => json!({"shard": record.shard, "outcome": "there", "copy": record}),
                 Outcome::WouldBeCopied { shard, entries, until } => {
-                    json!({"shard": shard, "outcome": "would_be_copied", "entries": entries, "kept_until": until})
+                    json!({"shard": shard, "outcome": "would_be_copied", "entries": entries, "kept_until": fte_bus::time::text(*until)})
                 }
                 Outcome::HadItsTime { shard } => json!({"shard": shard, "outcome": "had_its_time"}),
             };
@@ -167,7 +167,7 @@ impl Archive {
             let told = |record: &Record, word: &str| {
                 let Record { shard, size, files, bytes, kept_until, .. } = record;
                 let bytes = indicatif::HumanBytes(*bytes);
-                format!("{shard} {word}: {size} entries, {files} files of {bytes}, to be kept until {kept_until:.0}")
+                format!("{shard} {word}: {size} entries, {files} files of {bytes}, to be kept until {kept_until:.3}")
             };
             match outcome {
                 Outcome::Copied(record) => {
@@ -176,7 +176,7 @@ impl Archive {
                 }
                 Outcome::There(record) => output.line(told(record, "is there already"))?,
                 Outcome::WouldBeCopied { shard, entries, until } => {
-                    output.line(format!("{shard} would be copied: {entries} entries, to be kept until {until:.0}"))?;
+                    output.line(format!("{shard} would be copied: {entries} entries, to be kept until {until:.3}"))?;
                 }
                 Outcome::HadItsTime { shard } => {
                     output.note(format!(

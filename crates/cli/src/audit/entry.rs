@@ -2,11 +2,10 @@
 //!
 //! The words are of kinds, names and codes; what people wrote (a task's text, a message) is in `--json`.
 
-use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::output::shortened;
+use crate::output::{shortened, took};
 
 const WHAT_CHARS_MAX: usize = 80;
 
@@ -38,10 +37,26 @@ pub(super) struct Entry {
     erased: bool,
 }
 
+/// When a task ended, and how.
+pub(super) struct Ended {
+    time: String,
+    status: String,
+}
+
+/// The end of the task that all of these are of.
+pub(super) fn ended(entries: &[Entry]) -> Option<Ended> {
+    let result = entries.iter().find(|entry| entry.event_type.as_deref().is_some_and(|kind| kind.starts_with("fte.result.")))?;
+    Some(Ended { time: result.time.clone()?, status: result.event.pointer("/data/status")?.as_str()?.to_owned() })
+}
+
 pub(super) fn row(entry: Entry) -> [String; 6] {
+    row_with(entry, None)
+}
+
+fn row_with(entry: Entry, ended: Option<&Ended>) -> [String; 6] {
     let shard = entry.shard.as_str().map_or_else(|| entry.shard.to_string(), str::to_owned);
-    let what = shortened(&what(&entry), WHAT_CHARS_MAX);
-    let time = entry.time.or(entry.logged_time).map(|time| to_the_millisecond(&time));
+    let what = shortened(&what(&entry, ended), WHAT_CHARS_MAX);
+    let time = entry.time.or(entry.logged_time).map(|time| fte_bus::time::normal(&time));
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     [
         format!("{shard}/{}", entry.index),
@@ -54,17 +69,13 @@ pub(super) fn row(entry: Entry) -> [String; 6] {
     ]
 }
 
-pub(super) fn row_of_one(entry: Entry) -> [String; 5] {
-    let [entry, time, event_type, what, source, _] = row(entry);
+pub(super) fn row_of_one(entry: Entry, ended: Option<&Ended>) -> [String; 5] {
+    let [entry, time, event_type, what, source, _] = row_with(entry, ended);
     [entry, time, event_type, what, source]
 }
 
-fn to_the_millisecond(time: &str) -> String {
-    time.parse::<Timestamp>().map_or_else(|_| time.to_owned(), |time| format!("{time:.3}"))
-}
-
 /// What happened, in a few words.
-fn what(entry: &Entry) -> String {
+fn what(entry: &Entry, ended: Option<&Ended>) -> String {
     let data = entry.event.get("data").unwrap_or(&Value::Null);
     let at = |path: &str| data.pointer(path).and_then(Value::as_str).map(str::to_owned);
     let labelled = |label: &str, path: &str| at(path).map(|text| format!("{label} {text}"));
@@ -99,9 +110,14 @@ fn what(entry: &Entry) -> String {
         (_, Some("fte.event.dead-lettered")) => {
             joined(", ", [labelled("by", "/consumer"), at("/error/code"), labelled("from", "/original_topic")])
         }
-        (_, Some(kind)) if kind.starts_with("fte.sandbox.") => joined(", ", [labelled("agent", "/agent"), at("/reason")]),
+        (_, Some(kind)) if kind.starts_with("fte.sandbox.") => {
+            // A sandbox has fewer words for an end than its task.
+            let ended =
+                ended.filter(|ended| at("/reason").is_some_and(|reason| reason == "failed") && entry.time.as_ref() == Some(&ended.time));
+            joined(", ", [labelled("agent", "/agent"), ended.map_or_else(|| at("/reason"), |ended| Some(ended.status.clone()))])
+        }
         (_, Some(kind)) if kind.starts_with("fte.result.") => {
-            let duration = data.get("duration_ms").and_then(Value::as_u64).map(|ms| format!("in {ms} ms"));
+            let duration = data.get("duration_ms").and_then(Value::as_u64).filter(|ms| *ms > 0).map(|ms| format!("in {}", took(ms)));
             joined(", ", [at("/status"), code, duration])
         }
         _ => String::new(),

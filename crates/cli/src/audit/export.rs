@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use fte_audit::export::{Checked, ExportError, unpack};
+use fte_events::TaskId;
 use fte_tlog::Policy;
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
@@ -42,9 +43,9 @@ pub(crate) struct Export {
 #[group(required = true, multiple = true)]
 struct Filters {
     /// The entries of this task
-    #[arg(long = "task", value_name = "ID")]
+    #[arg(long = "task", value_name = "ID", value_parser = input::task_id)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    task_id: Option<String>,
+    task_id: Option<TaskId>,
     /// Of this agent
     #[arg(long, value_name = "NAME")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,6 +77,14 @@ struct Made {
     export_id: Uuid,
 }
 
+/// A year of it, for `--json`.
+#[derive(Serialize)]
+struct Placed<'a> {
+    directory: String,
+    origin: &'a str,
+    entries: usize,
+}
+
 impl Export {
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
         let policy = self.keys.policy()?;
@@ -90,16 +99,18 @@ impl Export {
         let out = self.out.clone();
         let placed = tokio::task::spawn_blocking(move || place(&beside, &archive, &out, policy.as_ref()));
         let checked = placed.await.map_err(|error| Error::Failed(format!("the export ended: {error}")))??;
-        for (directory, Checked { manifest, .. }) in &checked {
-            let (entries, origin, complete) = (manifest.entries, &manifest.origin, manifest.complete);
-            let directory = directory.display().to_string();
-            if output.json {
-                output.json_line(
-                    &json!({"directory": directory, "entries": entries, "origin": origin, "complete": complete, "export_id": id}),
-                )?;
-            } else {
-                output.line(format!("{directory}: {entries} entries of {origin}"))?;
-            }
+        let entries: usize = checked.iter().map(|(_, checked)| checked.manifest.entries).sum();
+        let complete = checked.first().and_then(|(_, checked)| checked.manifest.complete);
+        let shards = checked.iter().map(|(directory, Checked { manifest, .. })| Placed {
+            directory: directory.display().to_string(),
+            origin: &manifest.origin,
+            entries: manifest.entries,
+        });
+        let shards: Vec<_> = shards.collect();
+        if output.json {
+            output.json_line(&json!({"export_id": id, "entries": entries, "complete": complete, "shards": shards}))?;
+        } else {
+            shards.iter().try_for_each(|it| output.line(format!("{}: {} entries of {}", it.directory, it.entries, it.origin)))?;
         }
         output.note(format!("the log has an entry of this export, {id}"));
         Ok(())

@@ -4,8 +4,9 @@ use clap::{ArgGroup, Args, Subcommand};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
-use crate::client::{Client, escaped};
+use crate::client::Client;
 use crate::error::Error;
 use crate::input;
 use crate::output::{Output, shortened};
@@ -58,7 +59,14 @@ struct Place {
 #[derive(Debug, Args)]
 struct Lift {
     /// The hold's id
-    id: String,
+    #[arg(value_parser = hold_id)]
+    id: Uuid,
+}
+
+fn hold_id(text: &str) -> Result<Uuid, String> {
+    text.trim()
+        .parse()
+        .map_err(|_| "a hold's id looks like 01980000-0000-7000-8000-000000000001; `fte audit hold list` shows it".to_owned())
 }
 
 impl Holds {
@@ -96,7 +104,7 @@ impl Place {
 
 impl Lift {
     async fn run(self, client: Client, output: Output) -> Result<(), Error> {
-        client.delete(&format!("/v1/audit/holds/{}", escaped(&self.id))).await?;
+        client.delete(&format!("/v1/audit/holds/{}", self.id)).await?;
         if output.json { output.json_line(&json!({"id": self.id, "lifted": true})) } else { output.line(format!("{}  lifted", self.id)) }
     }
 }
@@ -112,14 +120,17 @@ async fn list(client: Client, output: Output) -> Result<(), Error> {
         return output.answer(&answer.body);
     }
     let Listed { items } = answer.json()?;
+    if items.is_empty() {
+        output.note("no holds");
+        return Ok(());
+    }
     output.table(HEADER, items.iter().map(row))
 }
 
 fn row(hold: &Value) -> [String; 5] {
     let text = |name: &str| hold[name].as_str().unwrap_or_default().to_owned();
-    let time = |name: &str| {
-        hold[name].as_i64().and_then(|ms| Timestamp::from_millisecond(ms).ok()).map_or_else(String::new, |time| time.to_string())
-    };
+    let time =
+        |name: &str| hold[name].as_i64().and_then(|ms| Timestamp::from_millisecond(ms).ok()).map_or_else(String::new, fte_bus::time::text);
     let covers = match hold["covers"].as_str().unwrap_or_default() {
         "subject" => format!("{} of {}", text("subject"), text("tenant")),
         "task" => format!("task {}", text("task_id")),

@@ -1,6 +1,7 @@
 //! `fte audit list`: what is on record.
 
 use clap::Args;
+use fte_events::TaskId;
 use jiff::Timestamp;
 
 use super::entry;
@@ -13,8 +14,8 @@ use crate::output::Output;
 #[derive(Debug, Args)]
 pub(crate) struct List {
     /// Only entries about this task
-    #[arg(long, value_name = "ID")]
-    task: Option<String>,
+    #[arg(long, value_name = "ID", value_parser = input::task_id)]
+    task: Option<TaskId>,
     /// Only those of this agent
     #[arg(long, value_name = "NAME")]
     agent: Option<String>,
@@ -43,9 +44,10 @@ pub(crate) struct List {
 
 impl List {
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
+        let task = self.task.map(|task| task.to_string());
         let (from, to) = (self.from.map(|at| at.to_string()), self.to.map(|at| at.to_string()));
         let filters = [
-            ("task_id", self.task.as_deref()),
+            ("task_id", task.as_deref()),
             ("agent", self.agent.as_deref()),
             ("action", self.action.as_deref()),
             ("actor", self.actor.as_deref()),

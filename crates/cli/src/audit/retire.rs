@@ -66,7 +66,7 @@ impl Retire {
 }
 
 fn tell(Plan { due, kept, is_unfinished, .. }: &Plan, dry_run: bool, output: Output) -> Result<(), Error> {
-    let time = |ms: i64| Timestamp::from_millisecond(ms).unwrap_or_default();
+    let time = |ms: i64| fte_bus::time::text(Timestamp::from_millisecond(ms).unwrap_or_default());
     if output.json {
         let shards: Vec<_> = due
             .iter()

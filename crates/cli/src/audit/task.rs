@@ -44,7 +44,8 @@ impl History {
         if output.json {
             output.answer(&answer.body)?;
         } else {
-            output.table(entry::HEADER_OF_ONE, entries.into_iter().map(entry::row_of_one))?;
+            let ended = entry::ended(&entries);
+            output.table(entry::HEADER_OF_ONE, entries.into_iter().map(|entry| entry::row_of_one(entry, ended.as_ref())))?;
         }
         if let Some(cursor) = next_cursor.filter(|_| !output.json) {
             output.note(format!("more with --after {}", printable(&cursor)));

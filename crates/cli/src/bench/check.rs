@@ -1,9 +1,10 @@
-//! Looks tasks up in the read model afterwards: each has exactly one result there too.
+//! Looks tasks up in the read model afterwards: each has exactly one result there too. One without is lost, unless it is still under way.
 //!
 //! Every task about which the event stream left a doubt is looked up, and a sample of the others.
 
 use std::str::FromStr;
 
+use fte_events::Status;
 use futures_util::StreamExt;
 use serde::Deserialize;
 use uuid::Uuid;
@@ -36,8 +37,10 @@ impl FromStr for Sample {
 /// What the read model says.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Found {
-    /// Tasks without a result.
+    /// Tasks without a result that are not under way either.
     pub(super) lost: u64,
+    /// Tasks without a result that have not ended.
+    pub(super) unfinished: u64,
     /// Results past the first of their task, where the stream showed one.
     pub(super) doubled: u64,
     /// Tasks whose result the stream did not bring.
@@ -69,14 +72,16 @@ pub(super) fn choose(tally: &Tally, sample: Sample) -> Vec<Seen> {
 
 pub(super) async fn check(client: &Client, chosen: Vec<Seen>, output: Output) -> Found {
     let mut answers =
-        futures_util::stream::iter(chosen).map(async |(id, seen)| (seen, results_of(client, id).await)).buffer_unordered(CALLS_AT_ONCE);
+        futures_util::stream::iter(chosen).map(async |(id, seen)| (seen, look_up(client, id).await)).buffer_unordered(CALLS_AT_ONCE);
     let mut found = Found::default();
     let mut why = None;
     while let Some((seen, answer)) = answers.next().await {
         match answer {
-            Ok(results) => {
+            Ok(task) => {
                 found.checked += 1;
-                found.lost += u64::from(results == 0);
+                found.lost += u64::from(task == Task::Lost);
+                found.unfinished += u64::from(task == Task::UnderWay);
+                let results = if let Task::Ended { results } = task { results } else { 0 };
                 found.unseen += u64::from(seen == 0 && results > 0);
                 // Doubles that the stream showed are counted already.
                 found.doubled += if seen <= 1 { results.saturating_sub(1) } else { 0 };
@@ -92,6 +97,40 @@ pub(super) async fn check(client: &Client, chosen: Vec<Seen>, output: Output) ->
         output.note(format!("{} tasks could not be looked up\n{}", found.unknown, error.text(client.hints())));
     }
     found
+}
+
+/// What the read model has of a task.
+#[derive(Debug, PartialEq, Eq)]
+enum Task {
+    Ended { results: u64 },
+    UnderWay,
+    Lost,
+}
+
+async fn look_up(client: &Client, id: Id) -> Result<Task, Error> {
+    let results = results_of(client, id).await?;
+    if results > 0 {
+        return Ok(Task::Ended { results });
+    }
+    let path = format!("/v1/tasks/{}", Uuid::from_u64_pair(id.0, id.1));
+    match client.get(&path).await {
+        Ok(answer) => {
+            #[derive(Deserialize)]
+            struct Standing {
+                status: Status,
+            }
+            let Standing { status } = answer.json()?;
+            // It may have ended since.
+            let results = if status.is_terminal() { results_of(client, id).await? } else { 0 };
+            Ok(match results {
+                0 if status.is_terminal() => Task::Lost,
+                0 => Task::UnderWay,
+                results => Task::Ended { results },
+            })
+        }
+        Err(error) if error.exit() == Exit::NotFound => Ok(Task::Lost),
+        Err(error) => Err(error),
+    }
 }
 
 /// How many results a task has.

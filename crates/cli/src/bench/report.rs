@@ -24,6 +24,8 @@ pub(super) struct Report {
     post_ms: Latency,
     /// At the caller that waits for it, where callers wait; else on the event stream.
     result_ms: Latency,
+    /// Tasks that had not ended when there was no more waiting for them.
+    unfinished: u64,
     /// Tasks whose end was another than `completed`.
     unsuccessful: u64,
     /// Tasks that were not accepted.
@@ -79,6 +81,7 @@ impl Report {
             completed_per_s: rate(tally.completed, completing),
             post_ms: Latency::of(&tally.post_us),
             result_ms: waited.unwrap_or(stream),
+            unfinished: found.unfinished,
             unsuccessful: tally.unsuccessful,
             refused: tally.refused.values().sum(),
             broken: tally.broken,
@@ -115,6 +118,7 @@ impl Report {
         }
         line("lost", format!("{}, duplicates {} ({} looked up in the read model)", self.lost, self.duplicates, self.checked));
         let oddities = [
+            (self.unfinished, "unfinished when no more results came"),
             (self.unsuccessful, "ended otherwise than completed"),
             (self.refused, "refused"),
             (self.broken, "calls without an answer"),
@@ -139,21 +143,29 @@ impl Report {
         text
     }
 
-    /// Fails when a promise is broken: a task without a result, with two, or a result that the stream left out.
+    /// Fails when a promise is broken: a task without a result, with two, or a result that the stream left out. Nothing is known as long as tasks are under way.
     pub(super) fn verdict(&self) -> Result<(), Error> {
-        let Self { lost, duplicates, unseen, .. } = self;
-        if lost + duplicates + unseen == 0 {
-            return Ok(());
-        }
+        let Self { lost, unfinished, duplicates, unseen, .. } = self;
         let counted = |count: u64, one: &str, many: &str| match count {
             0 => None,
             1 => Some(format!("1 {one}")),
             count => Some(format!("{count} {many}")),
         };
+        let left = counted(*unfinished, "task unfinished", "tasks unfinished");
+        if lost + duplicates + unseen == 0 {
+            return left.map_or(Ok(()), |left| {
+                Err(Error::Incomplete {
+                    what: format!("{left}, and nothing lost or doubled as far as that shows"),
+                    advice: "a longer --grace; `fte tasks` shows where they stand, and `fte agents` how many of them can be done at once"
+                        .to_owned(),
+                })
+            });
+        }
         let why = [
             counted(*lost, "task lost", "tasks lost"),
             counted(*duplicates, "result doubled", "results doubled"),
             counted(*unseen, "result missing from the event stream", "results missing from the event stream"),
+            left,
         ];
         Err(Error::Broken {
             what: "a promise is broken".to_owned(),

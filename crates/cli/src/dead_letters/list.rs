@@ -49,12 +49,12 @@ impl List {
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
         let filters = [("status", self.status.as_deref())];
         let listing = Listing::read(&client, "/v1/dead-letters", &filters, ("cursor", self.cursor), self.limit).await?;
-        listing.print(output, ("dead letters", "--cursor"), ["ID", "FAILED", "BY", "TOPIC", "STATUS", "REASON"], row)
+        listing.print(output, ("dead letters", "--cursor"), ["ID", "STATUS", "BY", "REASON", "TOPIC", "FAILED"], row)
     }
 }
 
 fn row(letter: Letter) -> [String; 6] {
     let reason = format!("{}: {}", letter.error.code, letter.error.message);
     let Letter { id, failed_at, consumer, original_topic, status, .. } = letter;
-    [id, failed_at, consumer, original_topic.unwrap_or_default(), status.unwrap_or_default(), shortened(&reason, 80)]
+    [id, status.unwrap_or_default(), consumer, shortened(&reason, 80), original_topic.unwrap_or_default(), failed_at]
 }

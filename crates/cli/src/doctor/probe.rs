@@ -8,7 +8,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Finding, chain};
+use super::{Finding, brief};
 use crate::client::{Client, escaped};
 use crate::error::{Error, Exit};
 
@@ -54,7 +54,7 @@ pub(super) async fn findings(client: &Client, agent: Option<&str>) -> Vec<Findin
         Ok(accepted) => accepted.task_id,
         Err(error) => {
             let advice = "the findings above may say why; the instance's log does";
-            return vec![Finding::bad(CHECK, error.exit(), chain(&error), advice)];
+            return vec![Finding::bad(CHECK, error.exit(), brief(&error), advice)];
         }
     };
     let (finding, end) = result(client, &id, started).await;
@@ -69,7 +69,7 @@ pub(super) async fn findings(client: &Client, agent: Option<&str>) -> Vec<Findin
         && !matches!(&error, Error::Refused(problem) if problem.status == StatusCode::CONFLICT.as_u16())
     {
         let advice = format!("it may still be open: {}", client.hints().command(format_args!("cancel {id}")));
-        findings.push(Finding::warning(CHECK, format!("cancelling {id}: {}", chain(&error)), advice));
+        findings.push(Finding::warning(CHECK, format!("cancelling {id}: {}", brief(&error)), advice));
     }
     findings
 }
@@ -91,7 +91,7 @@ async fn result(client: &Client, id: &str, started: Instant) -> (Finding, End) {
         Ok(answer) => answer,
         Err(error) => {
             let advice = "the findings above may say why; the instance's log does";
-            return (Finding::bad(CHECK, error.exit(), chain(&error), advice), End::Missing);
+            return (Finding::bad(CHECK, error.exit(), brief(&error), advice), End::Missing);
         }
     };
     if answer.status != StatusCode::OK {
@@ -128,7 +128,7 @@ async fn recorded(client: &Client, id: &str) -> Result<Trail, Finding> {
             let advice = "to see whether the audit log has the whole task takes a key with the role audit: FTE_API_KEY";
             Err(Finding::warning(TRAIL, problem.detail, advice))
         }
-        Err(error) => Err(Finding::bad(TRAIL, error.exit(), chain(&error), "look at the log of audit")),
+        Err(error) => Err(Finding::bad(TRAIL, error.exit(), brief(&error), "look at the log of audit")),
     }
 }
 
@@ -140,7 +140,7 @@ async fn known(client: &Client, id: &str) -> Result<Vec<Value>, Finding> {
         Err(Error::Refused(problem)) if matches!(problem.status, 401 | 403) => {
             Err(Finding::warning(TRAIL, problem.detail, "to see what status was given takes a key with the role read: FTE_API_KEY"))
         }
-        Err(error) => Err(Finding::bad(TRAIL, error.exit(), chain(&error), "look at the log of status")),
+        Err(error) => Err(Finding::bad(TRAIL, error.exit(), brief(&error), "look at the log of status")),
     }
 }
 

@@ -7,7 +7,7 @@ use fte_service::diagnosis::{Component, Diagnosis, SidecarSeen};
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{EMBEDDED, Finding, chain, is_older_than_1_14, version};
+use super::{EMBEDDED, Finding, brief, is_older_than_1_14, version};
 use crate::client::Client;
 use crate::error::{Error, Exit};
 
@@ -25,7 +25,7 @@ pub(super) async fn findings(client: &Client, agents: &[AgentName]) -> Vec<Findi
         match client.get(&format!("/v1/services/{service}")).await {
             Ok(answer) => match answer.json::<Diagnosis>() {
                 Ok(diagnosis) => judge(&diagnosis, agents, asked.elapsed(), &mut findings),
-                Err(error) => findings.push(Finding::bad(service, Exit::Failed, chain(&error), "is it of another version?")),
+                Err(error) => findings.push(Finding::bad(service, Exit::Failed, brief(&error), "is it of another version?")),
             },
             // It is at another address.
             Err(Error::Refused(problem)) if problem.status == StatusCode::NOT_FOUND.as_u16() => {}
@@ -34,7 +34,7 @@ pub(super) async fn findings(client: &Client, agents: &[AgentName]) -> Vec<Findi
                 findings.push(Finding::warning("services", problem.detail.clone(), advice));
                 break;
             }
-            Err(error) => findings.push(Finding::bad(service, Exit::Unavailable, chain(&error), "look at its log")),
+            Err(error) => findings.push(Finding::bad(service, Exit::Unavailable, brief(&error), "look at its log")),
         }
     }
     findings

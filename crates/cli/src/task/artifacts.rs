@@ -73,7 +73,8 @@ impl Artifacts {
             }
             let list: List = answer.json()?;
             if list.items.is_empty() {
-                return output.line("no artifacts");
+                output.note("no artifacts");
+                return Ok(());
             }
             let row = |artifact: Artifact| [artifact.name, artifact.size_bytes.to_string(), artifact.content_type, artifact.sha256];
             return output.table(["NAME", "BYTES", "TYPE", "SHA256"], list.items.into_iter().map(row));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use jiff::Timestamp;
 
 use super::lines::Event;
 use crate::client::{Client, escaped};
@@ -29,7 +30,7 @@ const TOGETHER_EVENTS_MAX: usize = 256;
 pub(super) enum Order {
     /// As the server sent them.
     AsSent,
-    /// By their times where they come together; as sent where those are equal.
+    /// By their times where they come together; where those are equal, each behind what it follows from.
     ByTime,
 }
 
@@ -58,13 +59,13 @@ impl Ended {
     }
 }
 
-/// Calls `each` with every event and its JSON text until the task has ended, or `limit` is over.
+/// Calls `each` with all events, some at a time, until the task has ended, or `limit` is over.
 pub(super) async fn follow(
     client: &Client,
     task_id: &str,
     limit: Option<Duration>,
     (known, order): (Known, Order),
-    each: impl FnMut(&Event, &[u8]) -> Result<(), Error>,
+    each: impl FnMut(&[Told]) -> Result<(), Error>,
 ) -> Result<Ended, Error> {
     let mut following = Following {
         path: format!("/v1/tasks/{}/events", escaped(task_id)),
@@ -73,6 +74,7 @@ pub(super) async fn follow(
         each,
         last_id: None,
         result: None,
+        ended_at: None,
         is_terminal: false,
     };
     let run = following.run(client);
@@ -94,10 +96,11 @@ struct Following<F> {
     each: F,
     last_id: Option<String>,
     result: Option<Ended>,
+    ended_at: Option<Timestamp>,
     is_terminal: bool,
 }
 
-impl<F: FnMut(&Event, &[u8]) -> Result<(), Error>> Following<F> {
+impl<F: FnMut(&[Told]) -> Result<(), Error>> Following<F> {
     async fn run(&mut self, client: &Client) -> Result<Ended, Error> {
         let mut away_since: Option<Instant> = None;
         let mut pause = Duration::from_millis(100);
@@ -139,7 +142,7 @@ impl<F: FnMut(&Event, &[u8]) -> Result<(), Error>> Following<F> {
     async fn read(&mut self, mut stream: Incoming) -> Result<u64, Error> {
         let mut frames = Frames::default();
         let mut count = 0;
-        let mut held: Vec<Held> = Vec::new();
+        let mut held: Vec<Told> = Vec::new();
         let mut until = None;
         loop {
             let silence = Instant::now() + SILENCE_MAX;
@@ -164,7 +167,7 @@ impl<F: FnMut(&Event, &[u8]) -> Result<(), Error>> Following<F> {
                 // Events without JSON are not of the task: a server may add its own words to a stream.
                 let Ok(event) = serde_json::from_slice::<Event>(frame.data) else { continue };
                 count += 1;
-                held.push(Held { event, json: frame.data.to_vec() });
+                held.push(Told { event, json: frame.data.to_vec() });
             }
             if self.order == Order::AsSent || held.len() >= TOGETHER_EVENTS_MAX {
                 until = None;
@@ -176,15 +179,15 @@ impl<F: FnMut(&Event, &[u8]) -> Result<(), Error>> Following<F> {
     }
 
     /// Hands on what was held.
-    fn show(&mut self, held: &mut Vec<Held>) -> Result<(), Error> {
+    fn show(&mut self, held: &mut Vec<Told>) -> Result<(), Error> {
         if self.order == Order::ByTime {
-            // Stable: equal times stay as sent.
-            held.sort_by_key(|held| held.event.at());
+            self.ended_at = held.iter().find(|told| told.event.is_result()).and_then(|told| told.event.at()).or(self.ended_at);
+            // Stable: what is equal stays as sent.
+            held.sort_by_key(|Told { event, .. }| (event.at(), event.place(event.at() == self.ended_at)));
         }
-        for Held { event, json } in held.drain(..) {
-            (self.each)(&event, &json)?;
-            let is_terminal = event.status().and_then(|status| status.parse::<fte_events::Status>().ok()).is_some_and(|s| s.is_terminal());
-            self.is_terminal |= is_terminal;
+        (self.each)(held)?;
+        for Told { event, .. } in held.drain(..) {
+            self.is_terminal |= event.is_terminal();
             if event.is_result() {
                 let status = event.data.get("status").and_then(serde_json::Value::as_str).unwrap_or("?").to_owned();
                 self.result = Some(Ended { status, data: event.data });
@@ -194,8 +197,9 @@ impl<F: FnMut(&Event, &[u8]) -> Result<(), Error>> Following<F> {
     }
 }
 
-/// An event that was read and not yet shown.
-struct Held {
-    event: Event,
-    json: Vec<u8>,
+/// An event, and its JSON text.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) event: Event,
+    pub(super) json: Vec<u8>,
 }

@@ -39,7 +39,7 @@ impl List {
         let listing = Listing::read(&client, "/v1/tasks", &filters, ("cursor", self.cursor), self.limit).await?;
         let standings = if output.json { HashMap::new() } else { standing::of_all(&client, &listing.parsed()?).await };
         let row = |task: Task| row(task, &standings);
-        listing.print(output, ("tasks", "--cursor"), ["ID", "STATUS", "AGENT", "STAGE", "UPDATED", "TASK"], row)
+        listing.print(output, ("tasks", "--cursor"), ["ID", "STATUS", "AGENT", "TASK", "STAGE", "UPDATED"], row)
     }
 }
 
@@ -53,5 +53,7 @@ fn row(task: Task, standings: &HashMap<String, String>) -> [String; 6] {
         (Some(stage), Some(pct)) => format!("{stage} {pct} %"),
     };
     let (agent, updated_at) = (task.agent.unwrap_or_default(), task.updated_at.unwrap_or_default());
-    [task.task_id, task.status, agent, shortened(&stage, 40), updated_at, shortened(task.task.as_deref().unwrap_or_default(), 40)]
+    let what = shortened(task.task.as_str().unwrap_or_default(), 40);
+    // What a narrow terminal has no room for stands last.
+    [task.task_id, task.status, agent, what, shortened(&stage, 40), updated_at]
 }

@@ -22,7 +22,7 @@ pub(crate) struct Show {
     /// The task's id
     #[arg(value_parser = input::task_id)]
     id: TaskId,
-    /// Wait so long for it (exit code 6 when there is none by then)
+    /// Wait so long for it, as 30s or 15m (exit code 6 when there is none by then)
     #[arg(long, value_name = "DURATION", value_parser = input::duration)]
     wait: Option<Duration>,
 }

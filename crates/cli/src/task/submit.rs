@@ -10,9 +10,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::follow::{Known, Order, follow};
-use super::lines::result_text;
+use super::lines::{Story, result_text};
+use super::teller::Teller;
 use crate::client::Client;
 use crate::error::Error;
+use crate::hints::Hints;
 use crate::input;
 use crate::output::{Output, printable};
 
@@ -23,13 +25,13 @@ const TASK_BYTES_MAX: u64 = 1 << 20;
 pub(crate) struct Submit {
     /// What to do; `-` reads it from standard input
     task: String,
-    /// Who does it; the instance has a default
+    /// Who does it, as `fte agents` lists them [default: the instance's]
     #[arg(long, value_name = "NAME")]
     agent: Option<String>,
     /// Wait for the result and print it; 0 only when the task completed
     #[arg(long)]
     wait: bool,
-    /// Stop waiting after this (exit code 6); the task goes on
+    /// Stop waiting after this, as 30s or 15m (exit code 6); the task goes on
     #[arg(long, requires = "wait", value_name = "DURATION", value_parser = input::duration)]
     timeout: Option<Duration>,
     /// A person has to approve before it starts
@@ -44,10 +46,10 @@ pub(crate) struct Submit {
     /// P1 before P2 before P3
     #[arg(long, ignore_case = true, value_parser = ["P1", "P2", "P3"])]
     priority: Option<String>,
-    /// It times out after this: RFC 3339, or a duration from now
+    /// It times out after this: 2026-01-31T09:00:00Z, or a duration from now like 2h
     #[arg(long, value_name = "TIME", value_parser = input::time_ahead)]
     deadline: Option<Timestamp>,
-    /// It starts only after this
+    /// It starts only after this, as 30s or 15m
     #[arg(long, value_name = "DURATION", value_parser = input::duration)]
     delay: Option<Duration>,
 }
@@ -93,16 +95,23 @@ impl Submit {
                 .map_err(|_| Error::usage("the idempotency key has characters that no header can carry", "use letters and digits"))?;
             headers.push((HeaderName::from_static("idempotency-key"), value));
         }
+        let teller = if self.wait { Some(Teller::of(&client).await) } else { None };
+        let watching = match &teller {
+            Some(Teller::There(url)) if !client.has_key() => client.at(url)?,
+            Some(Teller::There(_) | Teller::Unknown) => return Err(nobody_tells(&client)),
+            Some(Teller::Here) | None => client.clone(),
+        };
         let answer = client.post("/v1/tasks", Some(&request), &headers).await?;
         let accepted: Accepted = answer.json()?;
         let id = printable(&accepted.task_id);
         if !self.wait {
-            output.note(format!("accepted; follow it with {}", client.hints().command(format_args!("watch {id}"))));
+            output.note(format!("accepted; {}", how_to_follow(&client, &id).await));
             return if output.json { output.answer(&answer.body) } else { output.line(&id) };
         }
         output.note(format!("task {id}"));
-        let ended = follow(&client, &accepted.task_id, self.timeout, (Known::Accepted, Order::ByTime), |event, _| {
-            output.note(event.line(&id, client.hints()));
+        let mut story = Story::new(&id, client.hints());
+        let ended = follow(&watching, &accepted.task_id, self.timeout, (Known::Accepted, Order::ByTime), |told| {
+            story.lines(told.iter().map(|told| &told.event)).iter().for_each(|line| output.note(line));
             Ok(())
         })
         .await?;
@@ -125,4 +134,26 @@ impl Submit {
             .map_err(|error| Error::usage(format!("standard input cannot be read: {error}"), "give the task as UTF-8 text"))?;
         Ok(text.trim_end().to_owned())
     }
+}
+
+async fn how_to_follow(client: &Client, id: &str) -> String {
+    let watch = format_args!("watch {id}");
+    match Teller::of(client).await {
+        Teller::Here => format!("follow it with {}", client.hints().command(watch)),
+        Teller::There(url) => format!("follow it with {}", Hints::new(Some(url)).command(watch)),
+        Teller::Unknown => {
+            let watch = Hints::new(Some("URL".to_owned())).command(watch);
+            format!(
+                "{} only takes tasks: {watch} follows it, with the URL of the service status, or of a proxy before all services",
+                client.base()
+            )
+        }
+    }
+}
+
+fn nobody_tells(client: &Client) -> Error {
+    Error::usage(
+        format!("{} only takes tasks, and --wait asks for what becomes of them, too", client.base()),
+        "name the URL of a proxy before all services; or leave --wait out, and follow the task at the service status",
+    )
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::client::Client;
 use crate::error::Error;
 use crate::input;
-use crate::output::{Output, printable, shortened};
+use crate::output::{Output, printable, shortened, took};
 
 #[derive(Debug, Args)]
 pub(crate) struct Tree {
@@ -53,7 +53,8 @@ impl Node {
     /// `before` stands before its own line, `below` before those of its children.
     fn draw(&self, before: &str, below: &str, lines: &mut Vec<String>) {
         let cost = self.cost_usd.map_or_else(String::new, |usd| format!("  {usd} USD"));
-        let time = self.duration_ms.map_or_else(String::new, |ms| format!("  {ms} ms"));
+        // One that never began has ended as it would have begun.
+        let time = self.duration_ms.filter(|ms| *ms > 0).map_or_else(String::new, |ms| format!("  {}", took(ms)));
         let agent = self.agent.as_deref().unwrap_or("?");
         let task = shortened(self.task.as_str().unwrap_or_default(), 60);
         let line = format!("{before}{}  {agent}  {}{time}{cost}  {task}", self.task_id, self.status);
@@ -80,12 +81,12 @@ mod tests {
         let leaf =
             |id: &str| json!({"task_id": id, "status": "completed", "agent": "writer", "task": "t", "cost_usd": 0.5, "duration_ms": 7});
         let root = json!({"task_id": "1", "status": "running", "agent": "lead", "task": "all", "truncated": true,
-            "children": [{"task_id": "2", "status": "failed", "children": [leaf("3")]}, leaf("4")]});
+            "children": [{"task_id": "2", "status": "rejected", "duration_ms": 0, "children": [leaf("3")]}, leaf("4")]});
         let mut lines = Vec::new();
         serde_json::from_value::<Node>(root).unwrap().draw("", "", &mut lines);
         let expected = [
             "1  lead  running  all",
-            "├─ 2  ?  failed",
+            "├─ 2  ?  rejected",
             "│  └─ 3  writer  completed  7 ms  0.5 USD  t",
             "├─ 4  writer  completed  7 ms  0.5 USD  t",
             "└─ and more",

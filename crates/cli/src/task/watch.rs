@@ -7,7 +7,7 @@ use clap::Args;
 use fte_events::TaskId;
 
 use super::follow::{Known, Order, follow};
-use super::lines::result_text;
+use super::lines::{Story, result_text};
 use super::standing;
 use crate::client::Client;
 use crate::error::Error;
@@ -19,7 +19,7 @@ pub(crate) struct Watch {
     /// The task's id
     #[arg(value_parser = input::task_id)]
     id: TaskId,
-    /// Stop watching after this (exit code 6); the task goes on
+    /// Stop watching after this, as 30s or 15m (exit code 6); the task goes on
     #[arg(long, value_name = "DURATION", value_parser = input::duration)]
     timeout: Option<Duration>,
 }
@@ -29,11 +29,15 @@ impl Watch {
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
         let (id, order) = (self.id.to_string(), if output.json { Order::AsSent } else { Order::ByTime });
         let is_queued = Cell::new(false);
-        let following = follow(&client, &id, self.timeout, (Known::Maybe, order), |event, json| {
-            if let Some(status) = event.status() {
+        let mut story = Story::new(&id, client.hints());
+        let following = follow(&client, &id, self.timeout, (Known::Maybe, order), |told| {
+            if let Some(status) = told.iter().rev().find_map(|told| told.event.status()) {
                 is_queued.set(status == "queued");
             }
-            if output.json { output.answer(json) } else { output.line(event.line(&id, client.hints())) }
+            if output.json {
+                return told.iter().try_for_each(|told| output.answer(&told.json));
+            }
+            story.lines(told.iter().map(|told| &told.event)).iter().try_for_each(|line| output.line(line))
         });
         let standing = async {
             if output.json {

@@ -61,7 +61,7 @@ async fn years_that_ended_are_copied_to_a_directory_read_only_and_the_copy_verif
     has(&archive(&["--shard", "2025"]).await, 2, &["2025 has not ended"]);
     has(&archive(&["--shard", "1999"]).await, 2, &["1999 is not in the log"]);
     let done = archive(&["--shard", "2023"]).await;
-    has(&done, 0, &["2023 is copied and verified: 2 entries", "to be kept until 2030-03-01T00:00:00Z"]);
+    has(&done, 0, &["2023 is copied and verified: 2 entries", "to be kept until 2030-03-01T00:00:00.000Z"]);
     has(&archive(&[]).await, 0, &["2023 is there already", "2024 is copied and verified"]);
     assert!(!copy.join("2025").exists());
     // The very files of the log, and nothing but them; each with the time until which it is kept.

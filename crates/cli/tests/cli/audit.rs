@@ -20,13 +20,13 @@ const BINARY: &str = env!("CARGO_BIN_EXE_fte");
 const NOBODY: &str = "http://127.0.0.1:9";
 
 /// An instance with a task in its log.
-struct Instance {
-    process: FteProcess,
+pub(crate) struct Instance {
+    pub(crate) process: FteProcess,
     dir: Dir,
 }
 
 impl Instance {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_in(Dir::new(), &[], &[]).await
     }
 
@@ -43,7 +43,7 @@ impl Instance {
         self.process = up(self.process.data(), args, env).await;
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         self.process.ready().api.clone()
     }
 
@@ -53,7 +53,7 @@ impl Instance {
     }
 
     /// Puts a task through and waits until all of it is in a checkpoint, which is given.
-    async fn task(&self) -> String {
+    pub(crate) async fn task(&self) -> String {
         let ran = fte(&self.url(), &["submit", "say hello", "--wait", "--json"]).await;
         assert_eq!(ran.code, 0, "{ran:?}");
         let id = ran.json()["task_id"].as_str().unwrap().to_owned();
@@ -74,7 +74,7 @@ impl Instance {
         id
     }
 
-    async fn year(&self) -> u64 {
+    pub(crate) async fn year(&self) -> u64 {
         let first = || async {
             let entries: Value = self.process.api().get("/v1/audit/entries?limit=1").await.unwrap().json();
             entries["items"][0]["shard"].as_u64().ok_or_else(|| entries.to_string())
@@ -86,19 +86,19 @@ impl Instance {
         self.process.api().get(&format!("/v1/audit/log/{}/checkpoint", self.year().await)).await.unwrap().text()
     }
 
-    fn data(&self) -> &str {
+    pub(crate) fn data(&self) -> &str {
         self.process.data().to_str().unwrap()
     }
 
-    fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         fs::read_to_string(self.process.data().join("audit/keys/log.pub")).unwrap().trim().to_owned()
     }
 
-    fn write(&self, name: &str, text: &str) -> String {
+    pub(crate) fn write(&self, name: &str, text: &str) -> String {
         self.dir.write(name, text).to_str().unwrap().to_owned()
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.dir.join(name).to_str().unwrap().to_owned()
     }
 
@@ -411,7 +411,11 @@ async fn years_that_had_their_time_are_retired_and_the_rest_is_as_it_was() {
     assert!(instance.process.stop().await.success());
 
     let dry = retire(&["--dry-run"]).await;
-    has(&dry, 0, &["2016 would be retired: 2 entries, the last of them of 2016-03-01T00:00:00Z", "2017 is kept: the legal hold", &hold]);
+    has(
+        &dry,
+        0,
+        &["2016 would be retired: 2 entries, the last of them of 2016-03-01T00:00:00.000Z", "2017 is kept: the legal hold", &hold],
+    );
     assert!(instance.process.data().join("audit/2016/log/tile").exists());
     has(&retire(&["--shard", "2017"]).await, 2, &["shard 2016 is older and still there"]);
     has(&retire(&["--shard", "1999"]).await, 2, &["the log has no shard 1999"]);

@@ -23,6 +23,8 @@ const IMPATIENT: [&str; 4] = ["--tasks", "200", "--grace", "1s"];
 struct Faults {
     /// This task never gets a result.
     lose: Option<usize>,
+    /// Neither does this one, which is still at work.
+    keep: Option<usize>,
     /// This one gets two.
     double: Option<usize>,
     /// The stream leaves out the result of this one.
@@ -52,6 +54,7 @@ async fn start(faults: Faults) -> String {
     let instance = Instance { faults, posts: Arc::default(), results: watch::Sender::new(Vec::new()) };
     let router = Router::new()
         .route("/v1/tasks", post(create))
+        .route("/v1/tasks/{id}", get(task))
         .route("/v1/tasks/{id}/events", get(history))
         .route("/v1/tasks/{id}/result", get(result))
         .route("/v1/events", get(stream))
@@ -61,7 +64,7 @@ async fn start(faults: Faults) -> String {
 }
 
 async fn create(State(instance): State<Instance>) -> (axum::http::StatusCode, Json<Value>) {
-    let Faults { lose, double, hide, refuse_each, .. } = instance.faults;
+    let Faults { lose, keep, double, hide, refuse_each, .. } = instance.faults;
     let number = {
         let mut posts = instance.posts.lock().unwrap();
         *posts += 1;
@@ -71,7 +74,7 @@ async fn create(State(instance): State<Instance>) -> (axum::http::StatusCode, Js
         return (axum::http::StatusCode::SERVICE_UNAVAILABLE, Json(json!({"code": "busy"})));
     }
     instance.results.send_modify(|results| {
-        let is_shown = lose != Some(number) && hide != Some(number);
+        let is_shown = [lose, keep, hide].iter().all(|hidden| *hidden != Some(number));
         results.extend(is_shown.then_some(number));
         results.extend((double == Some(number)).then_some(number));
     });
@@ -83,10 +86,18 @@ fn number(id: &str) -> usize {
 }
 
 async fn history(State(instance): State<Instance>, Path(id): Path<String>) -> Json<Value> {
-    let is_lost = instance.faults.lose == Some(number(&id));
-    let count = if is_lost { 0 } else { 1 + usize::from(instance.faults.double == Some(number(&id))) };
+    let has_none = [instance.faults.lose, instance.faults.keep].contains(&Some(number(&id)));
+    let count = if has_none { 0 } else { 1 + usize::from(instance.faults.double == Some(number(&id))) };
     let results = std::iter::repeat_n(json!({"type": "fte.result.completed"}), count);
     Json(json!({"items": std::iter::once(json!({"type": "fte.task.requested"})).chain(results).collect::<Vec<_>>()}))
+}
+
+/// One that was lost: what it was last known to be, or nothing.
+async fn task(State(instance): State<Instance>, Path(id): Path<String>) -> (axum::http::StatusCode, Json<Value>) {
+    if instance.faults.keep == Some(number(&id)) {
+        return (axum::http::StatusCode::OK, Json(json!({"status": "running"})));
+    }
+    (axum::http::StatusCode::NOT_FOUND, Json(json!({"code": "task_not_found"})))
 }
 
 async fn result() -> Json<Value> {
@@ -139,6 +150,20 @@ async fn a_lost_task_is_found() {
     let (code, report) = bench(Faults { lose: Some(17), ..Faults::default() }, &[&IMPATIENT[..], &["--check", "0"]].concat()).await;
     check(&report, [("accepted", 200), ("completed", 199), ("lost", 1), ("duplicates", 0)]);
     assert_eq!(code, 1);
+}
+
+#[tokio::test]
+async fn a_task_that_is_under_way_is_unfinished_and_not_lost_and_the_bench_has_not_succeeded() {
+    let args = [&IMPATIENT[..], &["--check", "0"]].concat();
+    let (code, report) = bench(Faults { keep: Some(17), ..Faults::default() }, &args).await;
+    check(&report, [("completed", 199), ("lost", 0), ("unfinished", 1), ("duplicates", 0)]);
+    assert_eq!(code, 6);
+    let (code, report) = bench(Faults { keep: Some(17), lose: Some(18), ..Faults::default() }, &args).await;
+    check(&report, [("completed", 198), ("lost", 1), ("unfinished", 1), ("duplicates", 0)]);
+    assert_eq!(code, 1);
+    let url = start(Faults { keep: Some(1), ..Faults::default() }).await;
+    let ran = fte(&url, &["bench", "--tasks", "5", "--grace", "200ms"]).await;
+    assert!(ran.out.contains("1 unfinished when no more results came") && ran.err.contains("error: 1 task unfinished"), "{ran:?}");
 }
 
 #[tokio::test]

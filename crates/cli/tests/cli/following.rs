@@ -1,6 +1,6 @@
 //! Following a task: through cuts, in the order of time, to an exit code that says how it ended.
 
-use crate::fake::{Fake, json, problem, stream};
+use crate::fake::{Fake, Reply, json, problem, stream};
 use crate::run::fte;
 
 const ID: &str = "01980000-0000-7000-8000-000000000001";
@@ -16,12 +16,17 @@ fn events() -> String {
     format!("GET /v1/tasks/{ID}/events")
 }
 
+/// It shows tasks, and does not only take them.
+fn tells() -> (&'static str, Vec<Reply>) {
+    ("GET /v1/tasks?limit=1", vec![json(200, "{}")])
+}
+
 #[tokio::test]
 async fn submit_and_wait_succeeds_only_when_the_task_completed() {
     let good = stream(&[(1, RUNNING), (2, RESULT), (3, COMPLETED)]);
     let bad = stream(&[(1, RUNNING), (2, FAILURE), (3, FAILED)]);
     let events = events();
-    let fake = Fake::start([("POST /v1/tasks", vec![json(202, ACCEPTED)]), (&*events, vec![good.clone(), good, bad])]).await;
+    let fake = Fake::start([("POST /v1/tasks", vec![json(202, ACCEPTED)]), tells(), (&*events, vec![good.clone(), good, bad])]).await;
     let ran = fte(&fake.url, &["submit", "hi", "--wait"]).await;
     ran.check(0, "hello");
     assert!(ran.err.contains("09:15:02.100  running            agent echo"), "{}", ran.err);
@@ -37,7 +42,7 @@ async fn submit_waits_for_whoever_has_not_heard_of_its_task_yet_and_watch_does_n
     let unheard = || problem(404, "task_not_found", "Task not found");
     let events = events();
     let parts = vec![unheard(), problem(503, "starting", "Not yet"), unheard(), stream(&[(1, RESULT), (2, COMPLETED)])];
-    let fake = Fake::start([("POST /v1/tasks", vec![json(202, ACCEPTED)]), (&*events, parts)]).await;
+    let fake = Fake::start([("POST /v1/tasks", vec![json(202, ACCEPTED)]), tells(), (&*events, parts)]).await;
     fte(&fake.url, &["submit", "hi", "--wait"]).await.check(0, "hello");
     let fake = Fake::start([(&*events, vec![unheard(), stream(&[(1, RESULT), (2, COMPLETED)])])]).await;
     assert_eq!(fte(&fake.url, &["watch", ID]).await.code, 3);
@@ -46,7 +51,8 @@ async fn submit_waits_for_whoever_has_not_heard_of_its_task_yet_and_watch_does_n
 #[tokio::test]
 async fn a_wait_that_is_over_is_incomplete() {
     let events = events();
-    let fake = Fake::start([("POST /v1/tasks", vec![json(202, ACCEPTED)]), (&*events, vec![stream(&[(1, RUNNING)]), stream(&[])])]).await;
+    let parts = vec![stream(&[(1, RUNNING)]), stream(&[])];
+    let fake = Fake::start([("POST /v1/tasks", vec![json(202, ACCEPTED)]), tells(), (&*events, parts)]).await;
     let ran = fte(&fake.url, &["submit", "hi", "--wait", "--timeout", "500ms"]).await;
     ran.check(6, "");
     assert!(ran.err.contains(&format!("fte watch {ID}")), "{}", ran.err);
@@ -70,12 +76,7 @@ async fn watch_goes_on_behind_the_last_event_after_every_cut() {
 async fn watch_shows_lines_and_ends_with_the_result() {
     let events = events();
     let fake = Fake::start([(&*events, vec![stream(&[(1, RUNNING), (2, RESULT), (3, COMPLETED)])])]).await;
-    let lines = [
-        "09:15:02.100  running            agent echo",
-        "09:15:03.000  result             completed, in 9 ms",
-        "09:15:03.000  completed",
-        "hello",
-    ];
+    let lines = ["09:15:02.100  running            agent echo", "09:15:03.000  completed          in 9 ms", "hello"];
     fte(&fake.url, &["watch", ID]).await.check(0, &lines.join("\n"));
 }
 
@@ -89,17 +90,19 @@ async fn watch_fails_when_the_task_ended_otherwise_than_completed() {
 }
 
 #[tokio::test]
-async fn events_are_shown_in_the_order_of_their_times_and_as_sent_where_those_are_equal() {
+async fn events_are_shown_in_the_order_of_their_times_and_as_they_follow_where_those_are_equal() {
     // Each topic is in order, and the topics come as they come.
     let claimed = r#"{"type":"fte.sandbox.claimed","time":"2026-01-02T09:15:02.1Z","data":{}}"#;
     let released = r#"{"type":"fte.sandbox.released","time":"2026-01-02T09:15:03Z","data":{}}"#;
     let requested = r#"{"type":"fte.task.requested","time":"2026-01-02T09:15:02.09Z","data":{}}"#;
-    let sent = [(1, requested), (2, RESULT), (3, RUNNING), (4, COMPLETED), (5, claimed), (6, released)];
+    let made =
+        r#"{"type":"fte.status.changed","time":"2026-01-02T09:15:03Z","data":{"status":"running","details":{"artifact":{"name":"a.md"}}}}"#;
+    let sent = [(1, requested), (2, RESULT), (3, RUNNING), (4, COMPLETED), (5, claimed), (6, released), (7, made)];
     let events = events();
     let fake = Fake::start([(&*events, vec![stream(&sent)])]).await;
     let ran = fte(&fake.url, &["watch", ID]).await;
     let words: Vec<_> = ran.out.lines().map(|line| line.get(14..).unwrap_or(line).split("  ").next().unwrap()).collect();
-    assert_eq!(words, ["requested", "running", "sandbox claimed", "result", "completed", "sandbox released", "hello"], "{}", ran.out);
+    assert_eq!(words, ["requested", "sandbox claimed", "running", "running", "completed", "sandbox released", "hello"], "{}", ran.out);
     // For programs everything is as it was sent.
     fte(&fake.url, &["watch", ID, "--json"]).await.check(0, &sent.map(|(_, event)| event).join("\n"));
 }

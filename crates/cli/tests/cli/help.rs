@@ -20,18 +20,30 @@ fn subcommands(help: &str) -> Vec<String> {
     names.filter(|name| *name != "help").map(str::to_owned).collect()
 }
 
-#[tokio::test]
-async fn the_help_of_every_command_is_as_committed() {
-    let mut helps = BTreeMap::new();
+/// Each command's words and its help; of those that have commands below them, too.
+async fn all() -> Vec<(Vec<String>, String)> {
+    let mut all = Vec::new();
     let mut open = vec![Vec::<String>::new()];
     while let Some(path) = open.pop() {
         let args: Vec<&str> = path.iter().map(String::as_str).chain(["--help"]).collect();
         let ran = fte("", &args).await;
         assert_eq!(ran.code, 0, "{args:?}: {}", ran.err);
         open.extend(subcommands(&ran.out).into_iter().map(|name| path.iter().cloned().chain([name]).collect()));
-        let name = if path.is_empty() { "fte".to_owned() } else { format!("fte-{}", path.join("-")) };
-        helps.insert(format!("{name}.txt"), ran.out);
+        all.push((path, ran.out));
     }
+    all
+}
+
+/// The commands that do something, as they are typed.
+pub(crate) async fn commands() -> BTreeSet<String> {
+    let all = all().await;
+    all.into_iter().filter(|(_, help)| subcommands(help).is_empty()).map(|(path, _)| path.join(" ")).collect()
+}
+
+#[tokio::test]
+async fn the_help_of_every_command_is_as_committed() {
+    let name = |path: &[String]| if path.is_empty() { "fte.txt".to_owned() } else { format!("fte-{}.txt", path.join("-")) };
+    let helps: BTreeMap<String, String> = all().await.into_iter().map(|(path, help)| (name(&path), help)).collect();
     let directory = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden"));
     let committed: BTreeSet<_> = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     for (file, help) in &helps {

@@ -11,6 +11,7 @@ mod following;
 mod help;
 mod records;
 mod run;
+mod shapes;
 mod sidecar;
 mod tls;
 mod up;

@@ -12,13 +12,10 @@ async fn it_says_where_it_listens_and_ends_cleanly_when_asked() {
     let args = ["sidecar", "--json", "--data", data.to_str().unwrap(), "--app", "orders:1:0", "--app", "billing:1:0"];
     let mut child = command(&args).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut apis = Vec::new();
-    for app in ["orders", "billing"] {
-        let line: serde_json::Value = serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap();
-        assert_eq!(line["app"], app);
-        apis.push(line["api"].as_str().unwrap().to_owned());
-    }
-    let health = fte_testkit::Client::new(&apis[1]).get("/v1.0/healthz/outbound").await.unwrap();
+    let line: serde_json::Value = serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap();
+    let apps: Vec<_> = line["items"].as_array().unwrap().iter().map(|item| item["app"].as_str().unwrap()).collect();
+    assert_eq!(apps, ["orders", "billing"]);
+    let health = fte_testkit::Client::new(line["items"][1]["api"].as_str().unwrap()).get("/v1.0/healthz/outbound").await.unwrap();
     assert_eq!(health.status.as_u16(), 204);
 
     let second = fte("", &args).await;

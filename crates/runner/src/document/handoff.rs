@@ -274,7 +274,7 @@ impl TaskDoc {
     pub fn show_handoff(&mut self, now: Timestamp, ordinal: u32) {
         let Some(handoff) = self.handoff(ordinal) else { return };
         let shown = json!({
-            "ordinal": ordinal, "to": handoff.to, "task_id": TaskId::of_handoff(self.task_id, ordinal), "expires_at": handoff.expires_at,
+            "ordinal": ordinal, "to": handoff.to, "task_id": TaskId::of_handoff(self.task_id, ordinal), "expires_at": fte_bus::time::text(handoff.expires_at),
         });
         self.say_status(now, Status::AwaitingHandoff, |event| drop(event.details.insert("handoff".to_owned(), shown)));
     }
@@ -347,6 +347,8 @@ impl TaskDoc {
 
     /// It waits, without an owner, for the person it was handed to.
     pub fn await_person(&mut self, now: Timestamp) {
+        // What a person takes for it is what it takes.
+        self.started_at.get_or_insert(now);
         let from = self.parent.as_ref().map(|parent| parent.from.to_string()).unwrap_or_default();
         self.say_status(now, Status::AwaitingHandoff, |event| event.message = Some(format!("{from} asks a person to do this")));
         self.park(now);

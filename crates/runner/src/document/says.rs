@@ -1,13 +1,13 @@
 //! What a document has to say: each event gets its id, its number and its bytes inside the document, before anybody publishes it.
 
 use fte_events::{
-    ActionOutcome, ActionRecorded, Actor, EventName, Outgoing, Payload, ReleaseReason, SandboxChange, SandboxClaim, SandboxKind, Status,
-    StatusChanged, TaskId, event_id, triggers,
+    ActionOutcome, ActionRecorded, Actor, EventName, Origin, Outgoing, Payload, ReleaseReason, SandboxChange, SandboxClaim, SandboxKind,
+    Status, StatusChanged, TaskId, TaskRequested, event_id, triggers,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Map;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
 
 use super::{Claim, SERVICE, TaskDoc};
 
@@ -47,8 +47,18 @@ impl TaskDoc {
         event.agent = Some(self.agent.clone());
         event.cost_usd = self.cost_usd;
         event.tokens = self.tokens.map(Into::into);
+        if self.sequence == 1 {
+            event.details.extend(self.made_here().map(|request| ("request".to_owned(), request)));
+        }
         more(&mut event);
         self.say(now, EventName::Status { sequence: self.sequence }, &event);
+    }
+
+    /// The request, where it is in no event: the configuration made it on an occasion.
+    fn made_here(&self) -> Option<Value> {
+        let request = self.request.as_ref().filter(|request| request.origin == Origin::Schedule)?;
+        let TaskRequested { task, priority, require_approval, origin, .. } = &**request;
+        Some(json!({ "task": task, "priority": priority, "require_approval": require_approval, "origin": origin }))
     }
 
     pub(crate) fn say_action(

@@ -57,6 +57,7 @@ pub(crate) struct QuestionView {
     /// Whether it can be edited.
     editable: bool,
     /// Nobody can answer after this.
+    #[serde(serialize_with = "fte_bus::time::serialize")]
     expires_at: Timestamp,
     /// What counts if nobody has answered until then.
     default: ExpiryDefault,
@@ -82,6 +83,7 @@ pub(crate) struct DecisionView {
     /// Who; `policy` where nobody did.
     approver: String,
     /// When.
+    #[serde(serialize_with = "fte_bus::time::serialize")]
     decided_at: Timestamp,
     /// Whether they changed the input.
     edited: bool,

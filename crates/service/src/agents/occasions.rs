@@ -190,7 +190,7 @@ priority = "P3"
         assert_eq!((report.require_approval, report.priority), (true, Priority::P3));
         assert_eq!(
             Value::Object(report.context),
-            json!({"schedule": "weekly-report", "due_at": fired.due_at.to_string(), "data": {"week": 27}})
+            json!({"schedule": "weekly-report", "due_at": fte_bus::time::text(fired.due_at), "data": {"week": 27}})
         );
         let other = fte_events::ScheduleFired { schedule: "monthly".into(), ..fired };
         assert_eq!(occasions.request(&Decoded::ScheduleFired(other), id, at).unwrap().task, "look who it is for");

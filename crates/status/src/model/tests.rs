@@ -6,8 +6,12 @@ fn said(row: i64) -> Said {
     Said { row, at_us: Some(row * 1_000), mark: row }
 }
 
+fn moved(status: Status, sequence: u64, attempt: u32) -> Step {
+    Step { status, sequence, attempt, stage: None, progress_pct: None, agent: None, has_request: false }
+}
+
 fn step(status: Status, sequence: u64, attempt: u32) -> Change {
-    Change::Moved(Step { status, sequence, attempt, stage: None, progress_pct: None, agent: None })
+    Change::Moved(moved(status, sequence, attempt))
 }
 
 fn claim(number: u128, half: Half) -> Change {
@@ -50,6 +54,7 @@ fn stage_and_progress_last_through_steps_that_do_not_say_them_but_not_into_the_n
         stage: Some("draft".into()),
         progress_pct: Some(40),
         agent: None,
+        has_request: false,
     });
     let record = folded(&[drafting.clone(), step(Status::AwaitingApproval, 2, 1)]);
     assert_eq!((record.stage(), record.progress_pct()), (Some("draft"), Some(40)));
@@ -67,9 +72,19 @@ fn the_requested_agent_gives_way_to_the_one_that_works() {
         stage: None,
         progress_pct: None,
         agent: Some("writer".into()),
+        has_request: false,
     });
     assert_eq!(folded(&[requested.clone(), taken.clone()]).agent(), Some("writer"));
     assert_eq!(folded(&[taken, requested]).agent(), Some("writer"));
+}
+
+#[test]
+fn a_request_in_the_first_step_counts_unless_there_is_one_before() {
+    let first = Change::Moved(Step { has_request: true, ..moved(Status::Running, 1, 1) });
+    let later = step(Status::Completed, 2, 1);
+    assert_eq!(folded(&[first.clone(), later.clone()]).request.map(|request| request.row), Some(1));
+    assert_eq!(folded(&[later, first.clone()]).request.map(|request| request.row), Some(2));
+    assert_eq!(folded(&[Change::Requested { agent: None }, first]).request.map(|request| request.row), Some(1));
 }
 
 #[test]
@@ -105,6 +120,7 @@ fn a_record_survives_its_stored_form() {
             stage: Some("a \"stage\"".into()),
             progress_pct: Some(1),
             agent: None,
+            has_request: true,
         }),
         claim(1, Half::Claimed),
         ended,

@@ -43,9 +43,10 @@ pub(crate) struct LetterView {
     /// How often it was tried, if that is known.
     attempts: Option<u32>,
     /// When it was given up; where that is not known, when it arrived here.
+    #[serde(serialize_with = "fte_bus::time::serialize")]
     failed_at: Timestamp,
     /// When it was replayed or discarded.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "fte_bus::time::serialize")]
     decided_at: Option<Timestamp>,
     /// The task it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,6 +82,7 @@ pub(crate) struct LetterDecided {
     /// What was decided about it.
     status: LetterState,
     /// When.
+    #[serde(serialize_with = "fte_bus::time::serialize")]
     decided_at: Option<Timestamp>,
     /// Of a replay: where its event was published.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -84,14 +84,10 @@ async fn launch(dir: &Dir, apps: &[(&str, u16, u16)], (api_token, app_token): &(
         .spawn()
         .expect("fte starts");
     let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-    let mut urls = Vec::new();
-    for _ in apps {
-        let line = tokio::time::timeout(START_MAX, lines.next_line())
-            .await
-            .expect("fte sidecar says where it listens")
-            .expect("its output is text");
-        let line: Value = serde_json::from_str(&line.expect("fte sidecar has ended; run it by hand to see why")).expect("a line of JSON");
-        urls.push(line["api"].as_str().expect("a line names the API").to_owned());
-    }
+    let line =
+        tokio::time::timeout(START_MAX, lines.next_line()).await.expect("fte sidecar says where it listens").expect("its output is text");
+    let line: Value = serde_json::from_str(&line.expect("fte sidecar has ended; run it by hand to see why")).expect("a line of JSON");
+    let items = line["items"].as_array().expect("it names each app");
+    let urls = items.iter().map(|item| item["api"].as_str().expect("it names the API").to_owned()).collect();
     (child, urls)
 }

@@ -93,16 +93,20 @@ pub(super) fn check_and_tell(evidence: Evidence, policy: Option<&Policy>, output
 
 fn tell(found: &[PathBuf], policy: Option<&Policy>, output: Output) -> Result<(), Error> {
     let checked = check_all(found, policy)?;
-    for Checked { manifest, witnesses: (signed, known), quorum_met, keys_from_evidence } in &checked {
-        let (entries, origin, size) = (manifest.entries, &manifest.origin, manifest.size);
-        if output.json {
-            let verdict = if *quorum_met { "consistent" } else { "incomplete" };
-            output.json_line(&json!({
-                "verdict": verdict, "origin": origin, "size": size, "entries": entries, "complete": manifest.complete,
+    if output.json {
+        let verdict = |quorum_met: bool| if quorum_met { "consistent" } else { "incomplete" };
+        let shard = |Checked { manifest, witnesses: (signed, known), quorum_met, keys_from_evidence }: &Checked| {
+            json!({
+                "verdict": verdict(*quorum_met), "origin": manifest.origin, "size": manifest.size, "entries": manifest.entries, "complete": manifest.complete,
                 "retired": manifest.retired, "export_id": manifest.export_id, "made_by": manifest.made_by, "made_at": manifest.made_at, "query": manifest.query,
                 "witnesses": {"good": signed, "all": known}, "keys_from_evidence": keys_from_evidence,
-            }))?;
-        } else {
+            })
+        };
+        let all = verdict(checked.iter().all(|checked| checked.quorum_met));
+        output.json_line(&json!({"verdict": all, "shards": checked.iter().map(shard).collect::<Vec<_>>()}))?;
+    } else {
+        for Checked { manifest, witnesses: (signed, known), .. } in &checked {
+            let (entries, origin, size) = (manifest.entries, &manifest.origin, manifest.size);
             output.line(format!(
                 "entries {entries}/{entries} of {origin}, which had {size} · manifest signed · witnesses {signed}/{known}"
             ))?;

@@ -30,8 +30,8 @@ async fn a_task_is_shown_with_all_that_its_events_say() {
     for field in ["result", "artifacts", "agent", "duration_ms", "started_at", "completed_at"] {
         assert_eq!(task[field], result[field], "{field}");
     }
-    assert_eq!(task["created_at"], history.events[0].event.time.unwrap().to_string());
-    assert_eq!(task["updated_at"], history.events.last().unwrap().event.time.unwrap().to_string());
+    assert_eq!(task["created_at"], fte_bus::time::text(history.events[0].event.time.unwrap()));
+    assert_eq!(task["updated_at"], fte_bus::time::text(history.events.last().unwrap().event.time.unwrap()));
 }
 
 #[tokio::test]
