@@ -95,6 +95,11 @@ impl Load {
         self.shared.accepted.lock().unwrap().len()
     }
 
+    /// How many posts were put off so far (503), or got no answer.
+    pub fn refused(&self) -> u64 {
+        self.shared.refused.load(Ordering::Relaxed)
+    }
+
     /// Ends the posting, and gives back what was accepted. The approver goes on until this is dropped.
     pub async fn end(&mut self) -> Vec<String> {
         self.shared.is_over.store(true, Ordering::Relaxed);
@@ -153,7 +158,10 @@ async fn post(poster: u64, each_max: u64, every: Duration, mut doors: watch::Rec
                 tokio::time::sleep(PAUSE).await;
             }
             Ok(answer) => panic!("{}: {}", answer.status, answer.text()),
-            Err(_) => tokio::time::sleep(PAUSE).await,
+            Err(_) => {
+                shared.refused.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(PAUSE).await;
+            }
         }
         drop(posting);
         tokio::time::sleep_until(next).await;

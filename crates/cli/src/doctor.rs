@@ -1,10 +1,12 @@
 //! `fte doctor`: looks at an instance and its sidecar, and says what to do about what it finds.
 
+mod acls;
 mod probe;
 mod services;
 mod topics;
 
-use std::path::PathBuf;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -38,6 +40,13 @@ pub(crate) struct Doctor {
     /// printed; - for standard input
     #[arg(long, value_name = "FILE")]
     topics: Option<PathBuf>,
+    /// Compare the broker's access rules with what each service does: what `kafka-acls --list` or `kubectl get kafkausers -o json` printed; - for standard
+    /// input. What the broker's own configuration allows besides (`super.users`), and rules kept elsewhere, are not in it
+    #[arg(long, value_name = "FILE")]
+    acls: Option<PathBuf>,
+    /// Who a service is at Kafka, in those rules: one user for all, or SERVICE=NAME [default: a user for each, named as its app]
+    #[arg(long, requires = "acls", value_name = "NAME")]
+    kafka_user: Vec<String>,
     /// The agents.toml whose agents have hand-off topics [default: the agents that the instance names]
     #[arg(long, value_name = "FILE")]
     agents: Option<PathBuf>,
@@ -49,6 +58,9 @@ const SIDECAR_URL: &str = "http://127.0.0.1:3500";
 const READY: &str = "ready";
 /// The pub/sub component that the embedded sidecar has, and no `daprd`.
 const EMBEDDED: &str = "pubsub.sqlite";
+
+/// Most bytes of a text that is to be compared.
+const BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -86,6 +98,12 @@ impl Finding {
 
 impl Doctor {
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
+        let users = acls::Users::named(&self.kafka_user)?;
+        let is_input = |file: &Option<PathBuf>| file.as_deref() == Some(Path::new("-"));
+        if is_input(&self.topics) && is_input(&self.acls) {
+            let (what, advice) = ("--topics and --acls are both on standard input", "put one of them into a file");
+            return Err(Error::Usage { what: what.to_owned(), advice: advice.to_owned() });
+        }
         let (agents, unknown) = self.agents(&client).await?;
         let mut findings = instance(&client).await;
         let answers = findings.first().is_some_and(|finding| finding.health != Health::Bad);
@@ -97,7 +115,7 @@ impl Doctor {
             let found = format!("{} answers, but neither /health nor any /v1/services", client.base());
             findings = vec![Finding::warning("instance", found, "is FTE at this address? FTE_URL names another")];
         }
-        if answers || self.topics.is_some() {
+        if answers || self.topics.is_some() || self.acls.is_some() {
             findings.extend(unknown);
         }
         // Services that do not say what their sidecars are leave only the look from here.
@@ -106,7 +124,10 @@ impl Doctor {
         }
         findings.extend(services);
         if let Some(file) = &self.topics {
-            findings.extend(topics::findings(file, &agents)?);
+            findings.extend(topics::findings(&text(file)?, &agents));
+        }
+        if let Some(file) = &self.acls {
+            findings.extend(acls::findings(&text(file)?, &users, &agents));
         }
         findings.extend(probed);
         if output.json {
@@ -173,6 +194,21 @@ impl Doctor {
             }
         }
     }
+}
+
+/// The text in a file, or on standard input for `-`.
+fn text(file: &Path) -> Result<String, Error> {
+    let usage = |error: std::io::Error| Error::Usage {
+        what: format!("{}: {error}", file.display()),
+        advice: "give a file, or - for standard input".to_owned(),
+    };
+    let mut text = String::new();
+    if file == Path::new("-") {
+        std::io::stdin().take(BYTES_MAX).read_to_string(&mut text).map_err(usage)?;
+    } else {
+        std::fs::File::open(file).and_then(|file| file.take(BYTES_MAX).read_to_string(&mut text)).map_err(usage)?;
+    }
+    Ok(text)
 }
 
 async fn instance(client: &Client) -> Vec<Finding> {

@@ -1,7 +1,7 @@
 //! Running services: listeners up, background work alongside, and an end that is bounded.
 //!
-//! The end, in order: readiness closes; each service's `stop` runs; the listeners drain; background work is dropped; what is still open is cut.
-//! All of it together takes at most the drain time, and half of that for `stop`.
+//! The end, in order: readiness closes; who keeps a connection to the API is told to open another, elsewhere; each service's `stop` runs; the listeners drain;
+//! background work is dropped; what is still open is cut. All of it together takes at most the drain time, and half of that for `stop`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -196,7 +196,11 @@ pub async fn run(
     let started = Instant::now();
     let deadline = started + settings.drain;
     readinesses.iter().for_each(Readiness::drain);
-    if timeout_at(started + settings.drain / 2, join_all(stops.into_iter().map(|stop| stop()))).await.is_err() {
+    // While the services can still do what they are asked.
+    if let Some(api) = servings.last() {
+        api.leave(settings.drain / 20).await;
+    }
+    if timeout_at(Instant::now() + settings.drain / 2, join_all(stops.into_iter().map(|stop| stop()))).await.is_err() {
         tracing::warn!("a service took too long to stop; going on without it");
     }
     servings.iter().for_each(|serving| serving.drain());

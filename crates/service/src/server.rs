@@ -1,10 +1,13 @@
-//! Serving a router on a listener: bounded connections, no Nagle, and an end in two steps: drain, then close.
+//! Serving a router on a listener: bounded connections, no Nagle, and an end in steps: leave, drain, close.
 //!
 //! Its own accept loop, because `axum::serve` leaves Nagle's algorithm on and has no limit on connections or on the time a header may take.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Router;
+use http::HeaderValue;
+use http::header::CONNECTION;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -19,6 +22,8 @@ use crate::metrics::HTTP_CONNECTIONS;
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Wait after an `accept` that failed for want of a resource, such as file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Between two looks whether anybody still has a connection.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Limits of a listener.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +54,9 @@ impl Limits {
 pub enum Phase {
     /// It accepts.
     Serving,
+    /// It still answers, and closes each connection with its answer. A proxy that keeps connections would otherwise send a request on one that is being closed, and
+    /// could not know whether it was heard.
+    Leaving,
     /// No new connections; each open one ends after the request it works on.
     Draining,
     /// What is still open is cut.
@@ -63,6 +71,18 @@ pub struct Serving {
 }
 
 impl Serving {
+    /// Lets those who keep connections go elsewhere with their next request: until nobody has one, or for this long.
+    pub async fn leave(&self, patience: Duration) {
+        self.advance(Phase::Leaving);
+        let nobody = async {
+            // The loop that accepts holds a receiver, and so does each connection.
+            while self.phase.receiver_count() > 1 {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        drop(tokio::time::timeout(patience, nobody).await);
+    }
+
     /// Stops accepting and lets the open requests end.
     pub fn drain(&self) {
         self.advance(Phase::Draining);
@@ -130,7 +150,17 @@ async fn converse(stream: TcpStream, connections: &http1::Builder, router: Route
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
     }
-    let service = service_fn(move |request| router.clone().call(request));
+    let asked = phase.clone();
+    let service = service_fn(move |request| {
+        let (answer, phase) = (router.clone().call(request), asked.clone());
+        async move {
+            let mut answer = answer.await?;
+            if *phase.borrow() >= Phase::Leaving {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(answer)
+        }
+    });
     let mut connection = std::pin::pin!(connections.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
         ended = connection.as_mut() => return log_end(ended),

@@ -12,6 +12,7 @@ mod catalogue;
 mod chart;
 mod closed_loop;
 mod environment;
+mod firing;
 mod image;
 mod kafka;
 mod keys;

@@ -50,6 +50,17 @@ fn every_case_is_as_its_snapshot() {
     }
 }
 
+/// What the README has people type for a first install.
+#[test]
+fn the_values_of_the_first_install_are_taken() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let (_, rest) = readme.split_once("cat > values.yaml <<'END'\n").expect("the README has them");
+    let dir = Dir::new();
+    let file = dir.write("values.yaml", rest.split_once("\nEND\n").unwrap().0);
+    let out = helm(&["lint", "--strict"], &["--values", file.to_str().unwrap()]);
+    assert!(out.status.success(), "{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+}
+
 #[test]
 fn values_that_would_lose_or_open_something_are_refused() {
     let dir = Dir::new();

@@ -7,6 +7,7 @@ use fte_tests::infrastructure::root;
 use fte_tests::ports::free_port;
 use serde_json::Value;
 
+use crate::sidecar::Pair;
 use crate::world::{START_PATIENCE, World};
 
 pub(crate) struct Front {
@@ -17,14 +18,21 @@ pub(crate) struct Front {
 impl Front {
     /// Before the services of a world.
     pub(crate) async fn of(world: &World) -> Self {
+        let address =
+            |pair: &Pair| (pair.id.trim_start_matches("fte-").to_owned(), pair.api.base().trim_start_matches("http://").to_owned());
+        Self::before(&world.pairs.iter().map(address).collect::<Vec<_>>()).await
+    }
+
+    /// Before services at these addresses.
+    pub(crate) async fn before(services: &[(String, String)]) -> Self {
         let conf = std::fs::read_to_string(root().join("deploy/helm/fte/files/nginx.conf")).unwrap();
         let (before, rest) = conf.split_once("{{- range").expect("the chart names the services");
-        let (_, after) = rest.split_once("{{- end }}").unwrap();
+        let (named, after) = rest.split_once("{{- end }}").unwrap();
+        let (_, options) = named.split_once(".svc:80;").expect("each is a Service of Kubernetes");
         let port = free_port();
         let mut upstreams = String::new();
-        for pair in &world.pairs {
-            let service = pair.id.trim_start_matches("fte-");
-            writeln!(upstreams, "  upstream {service} {{ server {}; }}", pair.api.base().trim_start_matches("http://")).unwrap();
+        for (service, address) in services {
+            writeln!(upstreams, "  upstream {service} {{ server {address};{}", options.trim_end()).unwrap();
         }
         // One process, that can be killed as a whole.
         let nginx = Daemon::new("nginx", ["setpriv", "--pdeathsig", "KILL", "--", "nginx", "-g", "daemon off; master_process off;"]);

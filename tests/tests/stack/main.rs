@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test that fails here shows where, and says what it did")]
 
 mod closed_loop;
+mod endpoints;
 mod faults;
 mod files;
 mod front;
@@ -15,6 +16,7 @@ mod outages;
 mod poison;
 mod queues;
 mod replicas;
+mod rolling;
 mod run_file;
 mod secrets;
 mod secured;

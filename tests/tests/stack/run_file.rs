@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use fte_tests::infrastructure::root;
 use serde::Deserialize;
 
 #[derive(Debug, Deserialize)]
@@ -60,7 +61,47 @@ pub(crate) struct App {
     pub(crate) config: PathBuf,
     pub(crate) placement: String,
     pub(crate) scheduler: String,
+    /// How it ends, where it is a pod; otherwise its sidecar leaves it at once.
+    pub(crate) end: Option<End>,
     options: Options,
+}
+
+/// The end of a pod, as the chart has it by default.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct End {
+    /// From the end of the pod on until its service is asked to end.
+    #[serde(rename = "preStopSeconds")]
+    pub(crate) pre_stop_s: u64,
+    /// What the service then has.
+    #[serde(rename = "drainSeconds")]
+    pub(crate) drain_s: u64,
+    #[serde(rename = "marginSeconds")]
+    margin_s: u64,
+    /// What the sidecar has besides.
+    #[serde(rename = "sidecarSeconds")]
+    sidecar_s: u64,
+}
+
+impl End {
+    pub(crate) fn of_the_chart() -> Self {
+        #[derive(Deserialize)]
+        struct Values {
+            shutdown: End,
+        }
+        let values = std::fs::read_to_string(root().join("deploy/helm/fte/values.yaml")).unwrap();
+        serde_saphyr::from_str::<Values>(&values).unwrap().shutdown
+    }
+
+    /// How long the sidecar goes on, at most.
+    fn block_s(self) -> u64 {
+        self.pre_stop_s + self.drain_s + self.margin_s
+    }
+
+    /// When Kubernetes would kill what is left.
+    pub(crate) fn kill_s(self) -> u64 {
+        self.block_s() + self.sidecar_s + 5
+    }
 }
 
 /// The ports that the CLI finds for a sidecar.
@@ -93,6 +134,7 @@ impl RunFile {
                 config: options.config_file_path.clone().expect("without it the CLI takes the user's own configuration"),
                 placement: options.placement_host_address.clone().unwrap_or_else(|| "localhost:50005".to_owned()),
                 scheduler: options.scheduler_host_address.clone().unwrap_or_else(|| "localhost:50006".to_owned()),
+                end: None,
                 options,
             }
         };
@@ -161,6 +203,14 @@ impl App {
         ] {
             if let Some(value) = value {
                 add(name, value.into());
+            }
+        }
+        if let Some(end) = self.end {
+            for (name, value) in [
+                ("dapr-block-shutdown-duration", format!("{}s", end.block_s())),
+                ("dapr-graceful-shutdown-seconds", end.sidecar_s.to_string()),
+            ] {
+                arguments.extend([format!("--{name}").into(), value.into()]);
             }
         }
         if options.enable_app_health_check == Some(true) {

@@ -5,7 +5,7 @@ use fte_tests::tasks::{echo, look};
 use fte_tests::trail::settled;
 
 use crate::front::Front;
-use crate::story::{EACH, ENV, Story};
+use crate::story::{EACH, ENV, Story, counted};
 use crate::world::{START_PATIENCE, Store, Unusual, World, post_until_accepted, result};
 
 const PASSWORD: &str = "FTE_SECRET_KAFKA_PASSWORD";
@@ -133,6 +133,10 @@ async fn who_may_not_read_or_write_is_found_by_the_doctor_and_gets_everything_on
             && found.names("probe trail", &["the audit log lacks everything"])
     });
     assert!(!found.await.passed);
+    // What the alert FteNothingArrives asks for.
+    for service in [&doors.status, &audit] {
+        assert_eq!(counted(service, "kf_messages_consumed_total{topic=\"fte.triggers.inbound\"", |_| true).await, 0, "{}", service.base());
+    }
     // What it has can be read all the same.
     audit.get("/ready").await.unwrap().expect_status(200);
     audit.get(&format!("/v1/audit/tasks/{}", tasks[0])).await.unwrap().expect_status(200);
@@ -158,4 +162,18 @@ async fn who_may_not_read_or_write_is_found_by_the_doctor_and_gets_everything_on
     world.ready().await;
     front.finds_nothing_wrong(&[]).await;
     settled(&doors, &tasks).await;
+
+    // What nobody has handed on yet shows in the broker's rules.
+    let listed = world.infrastructure.data("acls");
+    let list = || std::fs::write(&listed, world.infrastructure.ask(&["kafka-acls", "--list"])).unwrap();
+    let acls = ["--acls", listed.to_str().unwrap()];
+    list();
+    assert!(front.finds_nothing_wrong(&acls).await.well().contains(&"access rules"));
+    world
+        .infrastructure
+        .ask(&[&["kafka-acls", "--remove", "--force"][..], &rule("User:fte-runner", "Write", "--topic", "fte.handoffs.demo")].concat());
+    list();
+    let found = front.doctor(&acls).await;
+    assert_eq!(found.bad().len(), 1, "{:?}", found.bad());
+    assert!(found.names("runner", &["may not Write fte.handoffs.demo"]));
 }

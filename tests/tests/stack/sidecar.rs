@@ -2,12 +2,13 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use fte_testkit::{Client, Daemon, built_binary, eventually_within};
 use fte_tests::infrastructure::root;
 use fte_tests::ports::free_port;
 
-use crate::run_file::{App, SidecarPorts};
+use crate::run_file::{App, End, SidecarPorts};
 use crate::world::{API_TOKEN, APP_TOKEN, START_PATIENCE};
 
 /// A service beside its sidecar.
@@ -23,6 +24,7 @@ pub(crate) struct Pair {
     pub(crate) sidecar: Client,
     /// Where the sidecar listens.
     pub(crate) ports: SidecarPorts,
+    end: Option<End>,
 }
 
 impl Pair {
@@ -69,6 +71,7 @@ impl Pair {
             app: client(app_port),
             sidecar: client(ports.http).with_header("dapr-api-token", API_TOKEN),
             ports,
+            end: app.end,
         }
     }
 
@@ -96,6 +99,22 @@ impl Pair {
         self.daprd.terminate();
         self.service.stop().await;
         self.daprd.ended().await;
+    }
+
+    /// Ends both as Kubernetes ends a pod of the chart: the sidecar is told at once, the service after its `preStop`. Whoever is still there when the grace is over
+    /// would be killed.
+    pub(crate) async fn ends_as_a_pod(&mut self) {
+        let end = self.end.expect("it was started as a pod");
+        let begun = Instant::now();
+        self.daprd.terminate();
+        tokio::time::sleep(Duration::from_secs(end.pre_stop_s)).await;
+        let service = self.service.stop().await;
+        let of_service = begun.elapsed();
+        let daprd = self.daprd.ended().await;
+        println!("{} has ended after {of_service:.1?} ({service}), its sidecar after {:.1?} ({daprd})", self.id, begun.elapsed());
+        assert!(service.success() && daprd.success(), "{}: {service}, its sidecar: {daprd}", self.id);
+        assert!(of_service < Duration::from_secs(end.pre_stop_s + end.drain_s), "{} took {of_service:?}", self.id);
+        assert!(begun.elapsed() < Duration::from_secs(end.kill_s()), "{} would have been killed", self.id);
     }
 
     /// Kills both as `kill -9` does, as if their machine were gone.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fte_testkit::{Client, eventually_within};
-use fte_tests::load::Load;
+use fte_tests::load::{Doors, Load};
 use fte_tests::tasks::{Dice, setting};
 use fte_tests::trail::settled;
 
@@ -33,9 +33,15 @@ impl Story {
 
     /// So many people at work on a world, each posting at most so often.
     pub(crate) fn on(world: World, every: Duration, posters: u64) -> Self {
+        let doors = world.doors();
+        Self::through(doors, world, every, posters)
+    }
+
+    /// [`Story::on`] by other ways than straight to the services.
+    pub(crate) fn through(doors: Doors, world: World, every: Duration, posters: u64) -> Self {
         let seed = setting("FTE_STACK_SEED", 7);
         println!("seed: FTE_STACK_SEED={seed}");
-        let load = Load::start_paced(every, posters, world.doors());
+        let load = Load::start_paced(every, posters, doors);
         Self { world, load, dice: Dice::new(seed) }
     }
 

@@ -11,7 +11,7 @@ use fte_tests::load::Doors;
 use fte_tests::tasks::{look, result_within};
 use serde_json::Value;
 
-use crate::run_file::{App, RunFile};
+use crate::run_file::{App, End, RunFile};
 use crate::sidecar::Pair;
 
 pub(crate) const API_TOKEN: &str = "what-the-sidecar-asks-for";
@@ -78,6 +78,8 @@ pub(crate) struct Unusual<'a> {
     pub(crate) secured: bool,
     /// The read model is in PostgreSQL, which replicas of status share.
     pub(crate) status_on_postgresql: bool,
+    /// Services and sidecars end as pods of the chart do.
+    pub(crate) as_pods: bool,
 }
 
 impl World {
@@ -127,6 +129,11 @@ impl World {
             );
             app.placement = infrastructure.address("placement");
             app.scheduler = infrastructure.address("scheduler");
+            if unusual.as_pods {
+                let end = End::of_the_chart();
+                app.env.insert("FTE_DRAIN_MS_MAX".to_owned(), (1000 * end.drain_s).to_string());
+                app.end = Some(end);
+            }
             app.env.extend(unusual.env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
             if unusual.status_on_postgresql && app.id == "fte-status" {
                 app.env.insert("FTE_STATUS_DATABASE_URL".to_owned(), database_url(&infrastructure));

@@ -11,7 +11,7 @@ use super::{EMBEDDED, Finding, brief, is_older_than_1_14, version};
 use crate::client::Client;
 use crate::error::{Error, Exit};
 
-const SERVICES: [&str; 4] = ["intake", "runner", "status", "audit"];
+pub(super) const SERVICES: [&str; 4] = ["intake", "runner", "status", "audit"];
 /// Services that keep documents in the state store.
 const WITH_STATE: [&str; 2] = ["intake", "runner"];
 /// Clocks further apart than this make deadlines and leases surprising.

@@ -1,18 +1,14 @@
 //! The topics as the broker has them, compared with the catalogue. There is no Kafka client here: what Kafka's own tools or Kubernetes print is read.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
-use std::path::Path;
 
 use fte_events::{AgentName, Topic};
 use serde_json::Value;
 
 use super::Finding;
-use crate::error::{Error, Exit};
+use crate::error::Exit;
 
 const CHECK: &str = "topics";
-/// Most bytes of such a text.
-const BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// With fewer copies the loss of one disk can lose what was acknowledged.
 const REPLICATION_MIN: u64 = 3;
 const IN_SYNC_MIN: u64 = 2;
@@ -27,19 +23,9 @@ struct Seen {
     in_sync: Option<u64>,
 }
 
-/// Compares the text in a file, or on standard input for `-`, with the catalogue for these agents.
-pub(super) fn findings(file: &Path, agents: &[AgentName]) -> Result<Vec<Finding>, Error> {
-    let usage = |error: std::io::Error| Error::Usage {
-        what: format!("{}: {error}", file.display()),
-        advice: "give a file, or - for standard input".to_owned(),
-    };
-    let mut text = String::new();
-    if file == Path::new("-") {
-        std::io::stdin().take(BYTES_MAX).read_to_string(&mut text).map_err(usage)?;
-    } else {
-        std::fs::File::open(file).and_then(|file| file.take(BYTES_MAX).read_to_string(&mut text)).map_err(usage)?;
-    }
-    Ok(compare(&parse(&text), agents))
+/// Compares such a text with the catalogue for these agents.
+pub(super) fn findings(text: &str, agents: &[AgentName]) -> Vec<Finding> {
+    compare(&parse(text), agents)
 }
 
 /// Reads `kafka-topics --describe`, `kafka-configs --describe --entity-type topics`, both together, or `kubectl get kafkatopics -o json`.

@@ -136,6 +136,36 @@ async fn the_end_waits_for_what_is_under_way_and_accepts_nothing_new() {
     running.ended.await.unwrap().unwrap();
 }
 
+/// A proxy keeps connections, and sends the next request on one of them.
+#[tokio::test]
+async fn who_keeps_a_connection_is_answered_before_anything_stops_and_told_to_open_another() {
+    let sidecar = FakeSidecar::start().await;
+    let stopped = Arc::new(AtomicBool::new(false));
+    // However busy the machine is, there is time for a request.
+    let running = start(settings(&sidecar, &[("FTE_DRAIN_MS_MAX", "600000")]), |mut service| {
+        let (stopping, asked) = (Arc::clone(&stopped), Arc::clone(&stopped));
+        service.api = ApiRoutes::default().route("/stopped", get(async move || asked.load(Ordering::Relaxed).to_string()));
+        service.stop = Some(Box::new(move || Box::pin(async move { stopping.store(true, Ordering::Relaxed) })));
+        service
+    })
+    .await;
+    let address = running.api.base().trim_start_matches("http://").to_owned();
+    let mut connection = tokio::net::TcpStream::connect(&address).await.unwrap();
+    let mut ask = async || {
+        connection.write_all(format!("GET /stopped HTTP/1.1\r\nhost: {address}\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"false") {
+            assert!(connection.read_buf(&mut answer).await.unwrap() > 0, "cut after {}", String::from_utf8_lossy(&answer));
+        }
+        String::from_utf8(answer).unwrap().to_lowercase()
+    };
+    assert!(!ask().await.contains("connection: close"));
+    running.shutdown.send(()).unwrap();
+    while !ask().await.contains("connection: close") {}
+    running.ended.await.unwrap().unwrap();
+    assert!(stopped.load(Ordering::Relaxed));
+}
+
 #[tokio::test]
 async fn the_end_is_bounded_whatever_hangs() {
     let sidecar = FakeSidecar::start().await;

@@ -69,6 +69,16 @@ async fn a_bare_event_is_a_task() {
     assert_eq!((&task["task"], &task["status"], &task["priority"]), (&json!("pack it"), &json!("accepted"), &json!("P2")));
 }
 
+/// The runner refuses such a request. Who lists tasks must not stumble over it.
+#[tokio::test]
+async fn a_request_whose_task_is_no_text_is_shown_without_it() {
+    let status = Fixture::start().await;
+    let event = json!({"id": "7", "source": "/shop", "type": "fte.task.requested", "data": {"task": 7}});
+    assert_eq!(status.deliver("fte.triggers.inbound", vec![event]).await, [true]);
+    let task = status.get(&format!("/v1/tasks/{}", TaskId::from_source("/shop", "7"))).await.expect(200);
+    assert_eq!((task.get("task"), &task["status"]), (None, &json!("accepted")));
+}
+
 #[tokio::test]
 async fn an_unknown_task_is_not_found_at_once_unless_it_is_young() {
     let status = Fixture::start().await;
