@@ -135,6 +135,7 @@ async fn what_the_runner_gave_up_on_of_a_task_whose_end_was_told_is_not_replayed
     // What the sidecar could not deliver ended nothing; and what this service gave up on, it alone is told again.
     let mut undelivered: Value = serde_json::from_slice(&handoff).unwrap();
     undelivered["topic"] = json!(handoff_topic);
+    undelivered["id"] = json!("another");
     receive(&status, &[undelivered.to_string().as_bytes()]).await;
     let data = DeadLettered::new(&*handoff_topic, &handoff, Failure::new("handler_failed", "?"), 5, sample::time(0), "fte-status");
     let id = dead_letters::letter_id("fte-status", &handoff);
