@@ -137,7 +137,7 @@ async fn what_the_runner_gave_up_on_of_a_task_whose_end_was_told_is_not_replayed
     undelivered["topic"] = json!(handoff_topic);
     undelivered["id"] = json!("another");
     receive(&status, &[undelivered.to_string().as_bytes()]).await;
-    let data = DeadLettered::new(&*handoff_topic, &handoff, Failure::new("handler_failed", "?"), 5, sample::time(0), "fte-status");
+    let data = DeadLettered::new(&handoff_topic, &handoff, Failure::new("handler_failed", "?"), 5, sample::time(0), "fte-status");
     let id = dead_letters::letter_id("fte-status", &handoff);
     let record = Outgoing::new("status", id, sample::time(0), &data).to_bytes();
     assert_eq!(status.deliver_raw("fte.deadletter.status", &[&record]).await, [true]);
