@@ -5,6 +5,7 @@
 //! * What was read to its end has the size and the digest that were asked for.
 //! * What is removed was relied on by nobody for eight days at least, since a copy is never relied on, nor made again, once it is old (see `epoch`).
 //!   So a removal can come at any time, twice, late, or be cut short.
+//! * How old a copy is says a clock that was not wrong for a moment ([`fte_service::SteadyClock`]).
 //! * Nothing is in memory but a few chunks, or a few parts of uploads.
 //!
 //! Who may name which content is not decided here.
@@ -23,11 +24,12 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use config::{ENV_ALLOW_HTTP, ENV_ARTIFACTS, ENV_PATH_STYLE, Place};
 pub use digest::{Digest, NotADigest};
 pub use epoch::EPOCH_SECONDS;
+use fte_service::SteadyClock;
 pub use reading::Reading;
 
 use crate::directory::Directory;
@@ -35,6 +37,8 @@ use crate::epoch::Epoch;
 use crate::reading::Source;
 use crate::spool::Spooled;
 
+/// What goes by its age here, for the log.
+const AGES: &str = "artifacts";
 /// So many bytes are read at once.
 pub(crate) const CHUNK_BYTES: usize = 128 << 10;
 
@@ -158,6 +162,8 @@ struct Shared {
     /// Nobody else gathers there.
     alone: bool,
     clock: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// By which a copy is old.
+    ages: SteadyClock,
 }
 
 impl Artifacts {
@@ -170,12 +176,24 @@ impl Artifacts {
             #[cfg(feature = "s3")]
             Place::S3(place) => (Home::S3(s3::S3::new(place)?), own.join("tmp"), true),
         };
-        Ok(Self { shared: Arc::new(Shared { home, tmp, alone, clock: Box::new(unix_seconds) }) })
+        Ok(Self { shared: Arc::new(Shared { home, tmp, alone, clock: Box::new(unix_seconds), ages: SteadyClock::new(AGES) }) })
     }
 
-    /// The same store, by another clock: seconds since 1970.
-    pub fn with_clock(self, clock: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
-        let Ok(shared) = Arc::try_unwrap(self.shared).map(|shared| Shared { clock: Box::new(clock), ..shared }) else {
+    /// The same store, by another clock: seconds since 1970. It is never wrong.
+    pub fn with_clock(self, clock: impl Fn() -> u64 + Clone + Send + Sync + 'static) -> Self {
+        let monotonic = clock.clone();
+        self.with_clocks(clock, move || Duration::from_secs(monotonic()))
+    }
+
+    /// The same store, by another clock, in seconds since 1970, and a monotonic one, which says whether that can be.
+    pub fn with_clocks(
+        self,
+        clock: impl Fn() -> u64 + Clone + Send + Sync + 'static,
+        monotonic: impl Fn() -> Duration + Send + Sync + 'static,
+    ) -> Self {
+        let wall = clock.clone();
+        let ages = SteadyClock::of(AGES, move || i64::try_from(wall().saturating_mul(1000)).unwrap_or(i64::MAX), monotonic);
+        let Ok(shared) = Arc::try_unwrap(self.shared).map(|shared| Shared { clock: Box::new(clock), ages, ..shared }) else {
             unreachable!("the clock is set before the store is shared");
         };
         Self { shared: Arc::new(shared) }
@@ -248,7 +266,7 @@ impl Artifacts {
 
     /// Removes the old copies of a content that nobody names.
     pub async fn remove(&self, digest: Digest) -> Result<Removed, Away> {
-        let now = self.epoch();
+        let now = self.epoch_of_removals();
         let (old, young): (Vec<_>, Vec<_>) = self.copies(digest).await?.into_iter().partition(|copy| copy.epoch.is_old(now));
         for copy in old {
             self.remove_copy(digest, copy).await?;
@@ -258,7 +276,7 @@ impl Artifacts {
 
     /// Removes the old copies of a content that somebody names, but for the newest.
     pub async fn trim(&self, digest: Digest) -> Result<(), Away> {
-        let now = self.epoch();
+        let now = self.epoch_of_removals();
         let mut copies = self.copies(digest).await?;
         copies.sort_unstable_by_key(|copy| (copy.epoch, copy.named));
         copies.pop();
@@ -302,6 +320,11 @@ impl Artifacts {
 
     fn epoch(&self) -> Epoch {
         Epoch::at((self.shared.clock)())
+    }
+
+    /// Never later than the other: a clock that was wrong removes nothing.
+    fn epoch_of_removals(&self) -> Epoch {
+        Epoch::at(u64::try_from(self.shared.ages.now_ms() / 1000).unwrap_or(0))
     }
 }
 

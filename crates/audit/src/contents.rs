@@ -14,13 +14,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fte_service::{ServiceError, chain};
+use fte_service::{ServiceError, SteadyClock, chain};
 
 use crate::desk::{Desk, Unfinished};
 use crate::entry::{Entry, Position, Task};
 use crate::leaf::Kind;
 use crate::log::{Log, Query};
-use crate::subjects::{Clock, Subjects};
+use crate::subjects::Subjects;
 
 pub(crate) const DAY_MS: i64 = 24 * 3600 * 1000;
 /// Between two searches.
@@ -37,7 +37,8 @@ pub(crate) struct Contents {
     /// Who puts it on record.
     pub(crate) desk: Desk,
     pub(crate) kept_ms: i64,
-    pub(crate) clock: Clock,
+    /// What is destroyed does not come back, and a clock that was wrong does.
+    pub(crate) clock: SteadyClock,
 }
 
 impl Contents {
@@ -60,7 +61,7 @@ impl Contents {
 
     /// Destroys what has had its time by now. Gives how many keys.
     pub(crate) async fn expire(&self) -> Result<u64, Unfinished> {
-        let before_ms = (self.clock)().saturating_sub(self.kept_ms);
+        let before_ms = self.clock.now_ms().saturating_sub(self.kept_ms);
         // Neither keeps the other from its work.
         let (tasks, others) = (self.expire_tasks(before_ms).await, self.expire_others(before_ms).await);
         if let Err(error) = self.desk.see_through().await {

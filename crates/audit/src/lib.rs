@@ -62,7 +62,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fte_service::{Bus, Lack, Readiness, Secret, Service, Settings, chain, check};
+use fte_service::{Bus, Lack, Readiness, Secret, Service, Settings, SteadyClock, chain, check};
 
 use self::anchor::Anchors;
 pub use self::config::Config;
@@ -188,6 +188,7 @@ async fn start_looking(config: Config, settings: &Settings, bus: Bus, anchor_eve
         service.background.push(Box::pin(witnessing.run(Arc::clone(&log))));
     }
     if let Some(days) = contents_days {
+        let clock = SteadyClock::over("contents", move || clock());
         let contents = Contents { log: Arc::clone(&log), subjects, desk: desk.clone(), kept_ms: i64::from(days) * DAY_MS, clock };
         service.background.push(Box::pin(contents.keep()));
     }

@@ -217,6 +217,11 @@ fn bare(event: &RawEvent, data: &str, now: Timestamp) -> Result<TaskRequested, T
     serde_json::from_value(Value::Object(fields)).map_err(|source| DecodeError::Data { event_type: BARE_TYPE.to_owned(), source }.into())
 }
 
+/// Whether the event asks to run a task, readable or not.
+pub fn is_request(event: &RawEvent) -> bool {
+    matches!(event.event_type.as_str(), "" | BARE_TYPE | "fte.task.requested" | "fte.message.received")
+}
+
 /// Whether events of this type say that a time has come.
 pub fn is_occasion(event_type: &str) -> bool {
     matches!(event_type, "fte.deadline.passed" | "fte.daily-task.due" | "fte.schedule.fired")

@@ -49,7 +49,10 @@ mod tests {
         let topics = topics(&["writer".parse().unwrap()]);
         let script = kafka_topics(&topics);
         assert_eq!(script.lines().count(), 3 + topics.len());
-        assert!(script.contains("--topic 'fte.handoffs.writer' --partitions 3 --config retention.ms=604800000 --config segment.ms=43200000 "), "{script}");
+        assert!(
+            script.contains("--topic 'fte.handoffs.writer' --partitions 3 --config retention.ms=604800000 --config segment.ms=43200000 "),
+            "{script}"
+        );
     }
 
     #[test]

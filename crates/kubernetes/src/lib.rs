@@ -38,6 +38,7 @@ use std::sync::Arc;
 
 use fte_runner::agents::{ClaimError, ClaimRequest, ClaimedSandbox, Claims};
 use fte_runner::ports::Pending;
+use fte_service::SteadyClock;
 use kube::Client;
 use kube::client::ClientBuilder;
 use tokio::sync::{mpsc, oneshot};
@@ -64,6 +65,8 @@ struct Shared {
     calls: Calls,
     held: Arc<Held>,
     news: News,
+    /// By which a claim has had its time.
+    clock: SteadyClock,
     options: Options,
 }
 
@@ -93,6 +96,7 @@ impl KubernetesClaims {
             news: News::new(client.clone(), Arc::clone(&held), &options),
             calls: Calls::new(client, pause, &options),
             held,
+            clock: SteadyClock::new("sandbox claims of others"),
             options,
         });
         let sweeper = tokio::spawn(sweep::run(Arc::clone(&shared)));

@@ -67,7 +67,7 @@ async fn delete(shared: &Shared, namespace: &str, mut claim: SandboxClaim) -> Re
     let claims = shared.calls.claims(namespace);
     for _ in 0..JUDGED_MAX {
         let name = claim.name_any();
-        let Some(orphan) = judge(&claim, &shared.options, &shared.held, Timestamp::now()) else { return Ok(false) };
+        let Some(orphan) = judge(&claim, &shared.options, &shared.held, shared.clock.now()) else { return Ok(false) };
         let preconditions = Preconditions { uid: claim.uid(), resource_version: claim.resource_version() };
         let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         match shared.calls.once("deleting a claim that nobody holds", claims.delete(&name, &parameters)).await {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fte_bus::{Delivery, Outcome, RawEvent, SubscribeOptions, Subscriptions};
-use fte_events::decode::task_of;
+use fte_events::decode::{is_request, task_of};
 use fte_events::{
     AgentName, ErasureRequested, HandoffRequested, HandoffWithdrawn, Origin, ResultKind, TENANT, TaskId, TaskRequested, Trigger,
     TriggerError, dead_letters, handoffs, parse_trigger, results, subscribed_by, triggers,
@@ -236,11 +236,6 @@ fn outcome(admitted: Admitted) -> Outcome {
         Admitted::Done => Outcome::Done,
         Admitted::Retry(reason) => Outcome::retry(NotNow(reason)),
     }
-}
-
-/// Whether the event asks to run a task, readable or not.
-fn is_request(event: &RawEvent) -> bool {
-    matches!(event.event_type.as_str(), "" | fte_events::decode::BARE_TYPE | "fte.task.requested" | "fte.message.received")
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ mod problem;
 mod run;
 mod server;
 pub mod settings;
+mod steady;
 pub mod telemetry;
 mod throttle;
 mod trace;
@@ -47,6 +48,7 @@ pub use problem::{FieldError, Problem};
 pub use run::{Error, Service, ServiceError, run};
 pub use server::{Limits, Phase, Serving, serve};
 pub use settings::{Ports, Secret, Settings};
+pub use steady::SteadyClock;
 pub use throttle::Throttle;
 pub use trace::TraceParent;
 

@@ -15,6 +15,9 @@ pub(crate) mod log;
 pub(crate) mod reader;
 pub(crate) mod schema;
 pub(crate) mod state;
+pub(crate) mod steady;
+#[cfg(test)]
+mod tests;
 pub(crate) mod writer;
 
 use std::collections::HashMap;
@@ -35,6 +38,7 @@ use command::Command;
 use jobs::{After, JobRow};
 use log::CursorCell;
 use state::{Conflict, Found, StateWrite};
+use steady::SteadyClock;
 use writer::Writer;
 
 /// Commands that may wait for the writer.
@@ -79,6 +83,8 @@ pub(crate) struct Store {
     log_reads: mpsc::Sender<reader::LogRead>,
     topics: Arc<RwLock<HashMap<Arc<str>, Arc<Topic>>>>,
     cursors_moved: Arc<Notify>,
+    /// What has had its time is gone by this clock.
+    pub(crate) clock: SteadyClock,
     defaults: (u16, Duration),
 }
 
@@ -94,6 +100,10 @@ pub(crate) struct StoreThreads {
 
 /// Opens the database of `options` and starts its threads. Blocks.
 pub(crate) fn open(options: &Options) -> Result<(Store, StoreThreads), StartError> {
+    open_by(options, SteadyClock::of_the_machine())
+}
+
+fn open_by(options: &Options, clock: SteadyClock) -> Result<(Store, StoreThreads), StartError> {
     let dir = &options.data_dir;
     std::fs::create_dir_all(dir).map_err(|source| match source.kind() {
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => StartError::ReadOnly { path: dir.clone(), source },
@@ -108,11 +118,12 @@ pub(crate) fn open(options: &Options) -> Result<(Store, StoreThreads), StartErro
     let closing = Arc::new(AtomicBool::new(false));
     let (ended_tx, ended) = watch::channel(false);
     let checkpoints = checkpoint::start(&path, commands.downgrade()).map_err(broken)?;
-    let mut writer = Writer::new(db, options, topics.clone(), checkpoints, commands.downgrade(), closing.clone()).map_err(broken)?;
+    let mut writer =
+        Writer::new(db, options, clock.clone(), topics.clone(), checkpoints, commands.downgrade(), closing.clone()).map_err(broken)?;
     for spec in &options.topics {
         writer.ensure_topic(&spec.name, spec.partitions, spec.retention.unwrap_or(options.default_retention)).map_err(broken)?;
     }
-    let state_reads = reader::state(&path).map_err(broken)?;
+    let state_reads = reader::state(&path, clock.clone()).map_err(broken)?;
     let log_reads = reader::log(&path).map_err(broken)?;
     let thread = std::thread::Builder::new()
         .name("sidecar-writer".to_owned())
@@ -129,6 +140,7 @@ pub(crate) fn open(options: &Options) -> Result<(Store, StoreThreads), StartErro
         log_reads,
         topics,
         cursors_moved: Arc::new(Notify::new()),
+        clock,
         defaults: (options.default_partitions, options.default_retention),
     };
     let threads = StoreThreads { commands, writer: Mutex::new(Some(thread)), closing, ended };

@@ -4,12 +4,15 @@
 //! was. A replay is the original event on its original topic, marked for the consumer that gave up on it. A request to run a task is the exception: its
 //! task has ended as `failed` with the letter, so its replay is a new task, whose id is made from the letter's, so that repeating the replay asks for
 //! the same task again. (Not so where this service gave up: the task itself ran, and only the read model has to be told again.)
+//!
+//! What else the runner gave up on of a task has no replay: the task's end is out, and who waited for it was told. The same event would find the task ended and do nothing; or,
+//! once the runner has forgotten the task, days before its letter goes, do it and end it a second time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fte_bus::{Message, REPLAY_ATTRIBUTE, RawEvent, Record};
-use fte_events::decode::task_of;
+use fte_events::decode::{is_request, task_of};
 use fte_events::{EventName, Failure, TOPICS, TaskId, Trigger, audit, dead_letters, event_id, handoffs, parse_trigger, triggers};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -57,6 +60,12 @@ pub(crate) enum NotReplayable {
     NoTopic,
     #[error("the letter names a topic that events are not replayed on")]
     ForeignTopic,
+    #[error("what was handed off has ended as failed, and the task that waited for it has been told so; start that task anew")]
+    HandedOff,
+    #[error("its task has ended as failed, and nothing is left to go on with; start the task anew")]
+    Ended,
+    #[error("the request cannot be read, and its task has ended as failed; publish it anew, mended")]
+    Unreadable,
 }
 
 /// What to publish for a replay.
@@ -66,6 +75,8 @@ pub(crate) struct Replay {
     pub(crate) event_id: String,
     /// The task it is about: a new one where the letter was a request.
     pub(crate) task: Option<TaskId>,
+    /// The new task that there is once it was published, if anybody does anything on it.
+    pub(crate) starts: Option<TaskId>,
 }
 
 /// The data of `fte.event.dead-lettered`, with the original kept as its text.
@@ -169,7 +180,26 @@ impl Letter {
                 _ => {}
             }
         }
+        if let Some(told) = self.told(&event, topic, now) {
+            return Err(told);
+        }
         self.again(event, topic, letter_id).ok_or(NotReplayable::NoEvent)
+    }
+
+    /// Why there is nothing to be done again: who gave up has ended the task first. (What never reached an app ended nothing, and no letter of its own says so.)
+    fn told(&self, event: &RawEvent, topic: &str, now: Timestamp) -> Option<NotReplayable> {
+        if self.consumer == APP_ID || self.attempts.is_none() {
+            return None;
+        }
+        if topic == triggers::TOPIC {
+            return match parse_trigger(event, now) {
+                Ok(Trigger::Resume(_)) => Some(NotReplayable::Ended),
+                Err(_) if is_request(event) => Some(NotReplayable::Unreadable),
+                _ => None,
+            };
+        }
+        let is_handoff = topic.starts_with(handoffs::TOPIC_PREFIX) && event.event_type == "fte.handoff.requested";
+        is_handoff.then_some(NotReplayable::HandedOff)
     }
 
     /// The same event, for the consumer that gave up on it.
@@ -178,7 +208,7 @@ impl Letter {
         event.extensions.insert(REPLAY_ATTRIBUTE.to_owned(), Value::from(format!("{}/{letter_id}", self.consumer)));
         let key = task.map(|task| task.to_string().into()).or_else(|| event.subject.as_deref().map(Arc::from));
         let message = Message { topic: topic.into(), key, body: event.to_bytes().ok()? };
-        Some(Replay { message, event_id: event.id, task })
+        Some(Replay { message, event_id: event.id, task, starts: None })
     }
 }
 
@@ -190,16 +220,16 @@ fn new_task(mut event: RawEvent, letter_id: &str, now: Timestamp) -> Option<Repl
     event.subject = Some(task.to_string());
     let event = event.with_data(Some(data));
     let message = Message { topic: triggers::TOPIC.into(), key: Some(task.to_string().into()), body: event.to_bytes().ok()? };
-    Some(Replay { message, event_id: event.id, task: Some(task) })
+    Some(Replay { message, event_id: event.id, task: Some(task), starts: Some(task) })
 }
 
 /// The occasion once more, an ordinary one to every consumer. Its task is that of its new identity, if anybody is to do anything on it: only the runner's
 /// configuration says so.
 fn new_occasion(mut event: RawEvent, letter_id: &str, now: Timestamp) -> Option<Replay> {
     anew(&mut event, letter_id, now);
-    let key = task_of(&event).to_string();
-    let message = Message { topic: triggers::TOPIC.into(), key: Some(key.into()), body: event.to_bytes().ok()? };
-    Some(Replay { message, event_id: event.id, task: None })
+    let task = task_of(&event);
+    let message = Message { topic: triggers::TOPIC.into(), key: Some(task.to_string().into()), body: event.to_bytes().ok()? };
+    Some(Replay { message, event_id: event.id, task: None, starts: Some(task) })
 }
 
 /// Gives an event a new identity, the same for each replay of a letter; the task of a request with it.

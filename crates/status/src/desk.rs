@@ -1,7 +1,8 @@
 //! Deciding about dead letters: replay and discard, each recorded in the audit trail before it takes effect.
 //!
 //! One decision at a time, so that two people who decide at once get one decision. A crash between publishing a replay and noting it leaves the letter
-//! open; repeating the replay publishes the same event again, which its consumer recognises.
+//! open. Repeating the replay publishes the same event again, which its consumer recognises, as long as it remembers: a new task that is known here was published, and is
+//! kept here for longer than the letter, so it is only noted then.
 
 use fte_bus::Publisher;
 use fte_events::{ActionOutcome, ActionRecorded, Actor, ActorType};
@@ -56,11 +57,21 @@ impl Desk {
         if row.state == LetterState::Replayed {
             return Ok((row, replay));
         }
-        self.record(caller, "deadletter.replayed", &row, &letter, Some(&replay)).await?;
-        self.publisher.send(replay.message.clone()).await.map_err(DecideError::NotPublished)?;
+        if !self.is_out(&replay, caller).await? {
+            self.record(caller, "deadletter.replayed", &row, &letter, Some(&replay)).await?;
+            self.publisher.send(replay.message.clone()).await.map_err(DecideError::NotPublished)?;
+        }
         let row = self.decide(id, LetterState::Replayed).await?;
         metrics::letters("replayed", 1);
         Ok((row, replay))
+    }
+
+    /// Whether the replay's task is there: an earlier decision was carried out, and a crash came before it was noted.
+    async fn is_out(&self, replay: &Replay, caller: &Caller) -> Result<bool, StoreError> {
+        match replay.starts {
+            Some(task) => Ok(self.store.task(task, caller.scope().clone()).await?.is_some()),
+            None => Ok(false),
+        }
     }
 
     /// Puts the letter away.

@@ -36,7 +36,7 @@ pub(crate) use self::letters::{LetterRow, LetterState, NewLetter};
 pub(crate) use self::postgres::{Postgres, PostgresOptions};
 pub(crate) use self::reads::{BYTES_MAX, EventRow, ListQuery, Rows, TaskEvents, TaskPlace, TaskRow};
 pub(crate) use self::sqlite::{Sqlite, StoreOptions};
-pub(crate) use self::sweep::{Sweep, Swept};
+pub(crate) use self::sweep::{Cutoff, Sweep, Swept};
 use crate::feed::Feed;
 use crate::naming::Named;
 use crate::reading::{EventId, Incoming};
@@ -322,9 +322,9 @@ impl Store {
         Ok(())
     }
 
-    /// Takes one step of a sweep of what ended before `cutoff_us` (microseconds since 1970).
-    pub(crate) async fn sweep(&self, step: Sweep, cutoff_us: i64) -> Result<Swept, StoreError> {
-        at_home!(self, home => home.sweep(step, cutoff_us).await)
+    /// Takes one step of a sweep of what ended before then.
+    pub(crate) async fn sweep(&self, step: Sweep, cutoff: Cutoff) -> Result<Swept, StoreError> {
+        at_home!(self, home => home.sweep(step, cutoff).await)
     }
 
     /// Waits until nobody else decides about letters.

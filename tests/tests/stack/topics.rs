@@ -36,7 +36,9 @@ async fn the_script_of_fte_topics_makes_each_with_its_partitions_and_retention()
         .collect();
     let expected: BTreeMap<_, _> = catalogue::topics(&built_in_agents())
         .into_iter()
-        .map(|topic| (topic.name.into_owned(), [topic.partitions.to_string(), topic.retention_ms.to_string(), topic.segment_ms.to_string()]))
+        .map(|topic| {
+            (topic.name.into_owned(), [topic.partitions.to_string(), topic.retention_ms.to_string(), topic.segment_ms.to_string()])
+        })
         .collect();
     assert_eq!(found, expected);
 

@@ -208,7 +208,11 @@ async fn the_result_of_a_forgotten_task_is_not_published_anew() {
     fte.publish("fte.triggers.inbound", &request("erasure-1", &[&hers])).await;
     eventually(|| async {
         let document = state(&fte, &format!("task/{hers}"));
-        if document["erased"] == true && document["outbox"].as_array().is_none_or(Vec::is_empty) { Ok(()) } else { Err(document.to_string()) }
+        if document["erased"] == true && document["outbox"].as_array().is_none_or(Vec::is_empty) {
+            Ok(())
+        } else {
+            Err(document.to_string())
+        }
     })
     .await;
     assert_eq!(published().await, "1");

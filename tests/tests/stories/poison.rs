@@ -136,6 +136,35 @@ async fn a_request_that_was_given_up_is_done_once_when_it_is_replayed() {
     .await;
 }
 
+#[tokio::test]
+async fn a_hand_off_that_was_given_up_is_not_replayed_for_its_end_has_been_told() {
+    let fte = Fte::start().await;
+    // As the runner's own letter would be after it had failed five times over a hand-off that is in order, and had ended it.
+    let mut handoff = fte_events::sample::handoff_requested();
+    handoff.to_agent = "echo".parse().unwrap();
+    let child = handoff.task_id;
+    let event = fte_events::Outgoing::new("runner", handoff.handoff_id, jiff::Timestamp::now(), &handoff).about(child).to_bytes();
+    let failure = fte_events::Failure::new("panicked", "it panicked");
+    let letter = fte_events::DeadLettered::new("fte.handoffs.echo", &event, failure, 5, jiff::Timestamp::now(), "fte-runner");
+    let id = fte_events::letter_id("fte-runner", &event).to_string();
+    let letter = json!({"specversion": "1.0", "id": id, "source": "/fte/runner", "type": "fte.event.dead-lettered", "data": letter});
+    fte.publish("fte.deadletter.runner", &letter).await;
+    let found = eventually(|| async {
+        let found = letters(&fte).await;
+        found.iter().find(|letter| letter["id"] == *id).cloned().ok_or(found)
+    })
+    .await;
+    assert_eq!(found["replayable"], false, "{found}");
+    let refused = fte.api().post(&format!("/v1/dead-letters/{id}/replay"), &json!({})).await.unwrap().expect_status(409);
+    assert_eq!(refused.problem_code(), "letter_not_replayable");
+    assert!(refused.text().contains("has been told so"), "{}", refused.text());
+    // What came after it is done; of the child there is nothing.
+    let next = fte.post(echo("next")).await;
+    assert_eq!(fte.result(&next).await["status"], "completed");
+    assert_eq!(letters(&fte).await[0]["status"], "open");
+    fte.api().post(&format!("/v1/dead-letters/{id}/discard"), &json!({})).await.unwrap().expect_status(200);
+}
+
 /// An object that a common parser takes for the JSON in its text, so many times within itself, each within so many lists.
 fn nested_in_texts(times: usize, lists: usize) -> Value {
     let mut inner = "1".to_owned();

@@ -468,6 +468,16 @@ async fn secrets_are_given_by_name_and_repeated_nowhere() {
         command = ["sh"]
         attempts = 1
         secrets = ["PASSWORD=db/nothing"]
+        [agents.liner]
+        kind = "process"
+        command = ["sh", "-c", 'echo "{\"type\":\"log\",\"level\":\"debug\",\"message\":\"with $API_KEY\"}"; echo "and $API_KEY"; sleep 60']
+        attempts = 1
+        secrets = ["API_KEY"]
+        [agents.client]
+        kind = "acp"
+        command = ["sh", "-c", 'echo "welcome, $API_KEY"; sleep 60']
+        attempts = 1
+        secrets = ["API_KEY"]
     "#,
     );
     let args = ["--agents", agents.to_str().unwrap(), "--secrets", secrets.to_str().unwrap()];
@@ -481,11 +491,18 @@ async fn secrets_are_given_by_name_and_repeated_nowhere() {
     // What it complains of with the secret in it is passed on without.
     let failed = end("trusted", r#"echo "no entry with $API_KEY" >&2; exit 3"#).await;
     assert!(failed["error"]["message"].as_str().unwrap().ends_with("no entry with ***"), "{failed}");
+    // Likewise what stands where a message should.
+    for agent in ["liner", "client"] {
+        let failed = end(agent, "any").await;
+        assert_eq!(failed["error"]["code"], "bad_message", "{failed}");
+        assert!(failed["error"]["message"].as_str().unwrap().ends_with("***"), "{failed}");
+    }
     let without = end("other", r#"echo "<$API_KEY$PASSWORD>""#).await;
     assert_eq!(without["result"], "<>", "{without}");
     let mistaken = end("mistaken", "true").await;
     assert!(mistaken["error"]["message"].as_str().unwrap().contains("no value by the key nothing"), "{mistaken}");
     let log = fte.log();
+    assert!(log.contains("with ***"), "what it logs is logged");
     assert!(!log.contains(SECRET) && !log.contains("swordfish"));
     for file in walk(fte.data()) {
         let bytes = fs::read(&file).unwrap_or_default();

@@ -17,7 +17,7 @@ use crate::engine::{Engine, EngineOptions, Sealing};
 use crate::entry::NewEntry;
 use crate::holds::{Covers, Hold};
 use crate::notes::LogNotes;
-use crate::subjects::{Step, Subject, SubjectsOptions};
+use crate::subjects::{Clock, Step, Subject, SubjectsOptions};
 use crate::verify::{self, Directory, Source, verify};
 
 /// 10:00:00 UTC on the first of July 2026.
@@ -29,11 +29,18 @@ struct World {
     directory: tempfile::TempDir,
     sidecar: FakeSidecar,
     now: Arc<AtomicI64>,
+    /// How far the wall clock is ahead of that.
+    ahead: Arc<AtomicI64>,
 }
 
 impl World {
     async fn new() -> Self {
-        Self { directory: tempfile::tempdir().unwrap(), sidecar: FakeSidecar::start().await, now: Arc::new(AtomicI64::new(START)) }
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+            sidecar: FakeSidecar::start().await,
+            now: Arc::new(AtomicI64::new(START)),
+            ahead: Arc::default(),
+        }
     }
 
     fn set(&self, now_ms: i64) {
@@ -42,8 +49,8 @@ impl World {
 
     /// A new process on the same directory.
     fn open(&self) -> Contents {
-        let now = Arc::clone(&self.now);
-        let clock: Clock = Arc::new(move || now.load(Ordering::Relaxed));
+        let (now, ahead) = (Arc::clone(&self.now), Arc::clone(&self.ahead));
+        let clock: Clock = Arc::new(move || now.load(Ordering::Relaxed) + ahead.load(Ordering::Relaxed));
         let at = self.directory.path();
         let places = SubjectsOptions { clock: Arc::clone(&clock), ..SubjectsOptions::at(at.join("keys")) };
         let subjects = Arc::new(Subjects::open(places).unwrap());
@@ -55,7 +62,9 @@ impl World {
         let bus = Bus::connect(&settings, crate::NAME).unwrap();
         let trail = AuditTrail::new(bus.publisher.clone(), crate::NAME);
         let desk = Desk::new(Arc::clone(&subjects), Arc::new(LogNotes(Arc::clone(&log))), bus.publisher, trail);
-        Contents { log, subjects, desk, kept_ms: KEPT, clock }
+        let now = Arc::clone(&self.now);
+        let monotonic = move || Duration::from_millis((now.load(Ordering::Relaxed) - START).unsigned_abs());
+        Contents { log, subjects, desk, kept_ms: KEPT, clock: SteadyClock::of("test", move || clock(), monotonic) }
     }
 }
 
@@ -123,6 +132,28 @@ fn check(at: &Path) {
     };
     let reports = verify(&[&source as &dyn Source], &options, &mut |_| {}).unwrap();
     assert_eq!(reports[0].findings, [], "{}", reports[0]);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_a_year_ahead_for_a_moment_destroys_nothing() {
+    let world = World::new().await;
+    let contents = world.open();
+    let task = contents.task("ada").await;
+    let nobodys = Record { topic: "fte.test".into(), body: "no event".into(), partition: None, offset: None, key: None };
+    contents.log.append(vec![NewEntry::read(nobodys)]).await.unwrap();
+    world.set(START + DAY_MS);
+    world.ahead.store(365 * DAY_MS, Ordering::Relaxed);
+    assert_eq!(contents.expire().await.unwrap(), 0);
+    world.ahead.store(0, Ordering::Relaxed);
+    assert_eq!(contents.expire().await.unwrap(), 0);
+    assert!(contents.is_readable(task).await);
+
+    // A clock that was put right stays where it is, and is believed a day later.
+    world.ahead.store(365 * DAY_MS, Ordering::Relaxed);
+    assert_eq!(contents.expire().await.unwrap(), 0);
+    world.set(START + 2 * DAY_MS);
+    assert_eq!(contents.expire().await.unwrap(), 2);
+    assert!(!contents.is_readable(task).await);
 }
 
 #[tokio::test]

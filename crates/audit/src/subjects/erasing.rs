@@ -194,7 +194,7 @@ impl Subjects {
     /// The disk.
     pub fn forget_gone(&self) -> Result<usize> {
         let mut keys = self.lock();
-        let before = keys.now_ms().saturating_sub(GONE_KEPT_MS);
+        let before = keys.ages.now_ms().saturating_sub(GONE_KEPT_MS);
         let count = keys.connection.execute("DELETE FROM gone WHERE at_ms < ?1", [before]).map_err(|error| keys.explained(error))?;
         keys.gone.retain(|_, gone| gone.at_ms >= before);
         Ok(count)

@@ -6,6 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use fte_service::SteadyClock;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -35,6 +36,8 @@ pub(crate) struct Keys {
     pub(crate) cache: Cache,
     /// Persons who were erased lately.
     pub(crate) gone: HashMap<Name, Gone>,
+    /// By which that was long ago.
+    pub(crate) ages: SteadyClock,
     /// Held for as long as these keys are: two who work with them would not know of each other's master key, nor of whom the other has erased.
     _lock: DirectoryLock,
     /// A key was destroyed, and the write-ahead log may still have a copy.
@@ -84,6 +87,10 @@ impl Keys {
             gone: HashMap::new(),
             unscrubbed: false,
             _lock: lock,
+            ages: SteadyClock::over("marks of persons who were erased", {
+                let clock = Arc::clone(&options.clock);
+                move || clock()
+            }),
             options,
             connection,
             vault,

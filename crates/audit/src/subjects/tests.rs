@@ -236,6 +236,32 @@ fn what_arrives_late_is_unreadable_from_the_start_and_takes_its_task_along() {
 }
 
 #[test]
+fn a_clock_that_is_a_year_ahead_for_a_moment_lets_nobody_come_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let now_ms = Arc::new(std::sync::atomic::AtomicI64::new(jiff::Timestamp::now().as_millisecond()));
+    let open = || {
+        let now_ms = Arc::clone(&now_ms);
+        let clock: Clock = Arc::new(move || now_ms.load(std::sync::atomic::Ordering::Relaxed));
+        Subjects::open(SubjectsOptions { clock, ..SubjectsOptions::at(directory.path()) }).unwrap()
+    };
+    const YEAR_MS: i64 = 365 * 24 * 3_600_000;
+    let store = Store { subjects: open(), directory: tempfile::tempdir().unwrap() };
+    store.seal(&request(TaskId::now(), "ada", NOW));
+    store.erase("user:ada").unwrap();
+    now_ms.fetch_add(YEAR_MS, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(store.subjects.forget_gone().unwrap(), 0);
+    now_ms.fetch_sub(YEAR_MS, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(store.subjects.forget_gone().unwrap(), 0);
+    let late = request(TaskId::now(), "ada", NOW);
+    let sealed = store.seal(&late);
+    assert_eq!(store.open(&late, &sealed), Opened::Erased);
+    drop(store);
+    // After a year that was one.
+    now_ms.fetch_add(YEAR_MS, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(open().forget_gone().unwrap(), 1);
+}
+
+#[test]
 fn to_repeat_an_erasure_is_the_same_erasure() {
     let store = Store::new();
     let task = TaskId::now();

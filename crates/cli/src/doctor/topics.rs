@@ -135,8 +135,14 @@ fn judge(topic: &Topic, seen: &Seen, findings: &mut Vec<Finding>) {
     // A text that says how long events are kept says this, too, if it is not the broker's default: a week.
     let longer = seen.segment_ms.map_or(seen.retention_ms.is_some(), |segment| segment > topic.segment_ms);
     if longer && starts_work(topic) {
-        let found = format!("{name} is kept in files of more than {} ms each, so that a request may come again when its task is forgotten", topic.segment_ms);
-        let advice = format!("after a long absence done tasks could be done again: `kafka-configs --alter --add-config segment.ms={}`", topic.segment_ms);
+        let found = format!(
+            "{name} is kept in files of more than {} ms each, so that a request may come again when its task is forgotten",
+            topic.segment_ms
+        );
+        let advice = format!(
+            "after a long absence done tasks could be done again: `kafka-configs --alter --add-config segment.ms={}`",
+            topic.segment_ms
+        );
         findings.push(Finding::warning(CHECK, found, advice));
     }
     if seen.replication.is_some_and(|copies| copies < REPLICATION_MIN) || seen.in_sync.is_some_and(|copies| copies < IN_SYNC_MIN) {
@@ -204,7 +210,13 @@ mod tests {
         let configs = "Dynamic configs for topic fte.triggers.inbound are:\n  retention.ms=5 sensitive=false synonyms={DYNAMIC_TOPIC_CONFIG:retention.ms=5}\n";
         assert_eq!(parse(configs)["fte.triggers.inbound"].retention_ms, Some(5));
         let strimzi = r#"{"items":[{"metadata":{"name":"fte-triggers-inbound"},"spec":{"topicName":"fte.triggers.inbound","partitions":12,"replicas":3,"config":{"retention.ms":604800000,"segment.ms":43200000,"min.insync.replicas":"2"}}}]}"#;
-        let expected = Seen { partitions: Some(12), replication: Some(3), retention_ms: Some(604_800_000), segment_ms: Some(43_200_000), in_sync: Some(2) };
+        let expected = Seen {
+            partitions: Some(12),
+            replication: Some(3),
+            retention_ms: Some(604_800_000),
+            segment_ms: Some(43_200_000),
+            in_sync: Some(2),
+        };
         assert_eq!(parse(strimzi)["fte.triggers.inbound"], expected);
     }
 }

@@ -42,7 +42,7 @@ use self::updates::Updates;
 use super::handed;
 use super::limits::{NAME_BYTES_MAX, TEXT_BYTES_MAX, clip};
 use super::lines::Lines;
-use super::program::Happening;
+use super::program::{Happening, Program};
 use super::session::{Conversation, Gone, disk_full, error, flood, result_too_large, say, silent};
 use super::wire;
 use crate::ports::{Said, Start, Tell};
@@ -247,7 +247,7 @@ impl Client<'_> {
             Ok(Message::Notification { .. }) => Ok(()),
             Ok(Message::Response { id, outcome }) => self.answered(&id, outcome).await,
             Err(bad) => {
-                let quote = clip(String::from_utf8_lossy(&line[..line.len().min(QUOTE_BYTES_MAX * 2)]).into_owned(), QUOTE_BYTES_MAX);
+                let quote = clip(self.conversation.program.quotable(String::from_utf8_lossy(line)), QUOTE_BYTES_MAX);
                 Err(wrong("bad_message", format!("line {} is {bad}: {quote}", self.line)))
             }
         }
@@ -288,7 +288,7 @@ impl Client<'_> {
         match (self.phase, outcome) {
             (Phase::Over, _) if ours => Err(wrong("result_twice", format!("line {}: the prompt was answered already", self.line))),
             _ if !ours || self.phase == Phase::Over => {
-                let id = clip(id.to_string(), QUOTE_BYTES_MAX);
+                let id = clip(self.conversation.program.quotable(id.to_string()), QUOTE_BYTES_MAX);
                 Err(wrong("response_unexpected", format!("line {}: nothing was asked that {id} answers", self.line)))
             }
             (Phase::Initialize, Ok(result)) => {
@@ -301,7 +301,7 @@ impl Client<'_> {
             }
             (Phase::Load, Err(failed)) => {
                 let line = format!("the session of before cannot be taken up again, a new one begins: {}", failed.message);
-                self.say([Said::Log(clip(line, TEXT_BYTES_MAX))]).await?;
+                self.say([Said::Log(clip(self.conversation.program.quotable(line), TEXT_BYTES_MAX))]).await?;
                 self.updates = Updates::default();
                 self.open()
             }
@@ -324,7 +324,7 @@ impl Client<'_> {
                     Phase::New => "session/new",
                     _ => "session/prompt",
                 };
-                self.last_word(refused(method, &failed));
+                self.last_word(refused(method, &failed, &self.conversation.program));
                 Ok(())
             }
             (Phase::Over, Ok(_)) => Ok(()),
@@ -521,9 +521,10 @@ fn link(artifact: &Value, workspace: &Path) -> Option<ResourceLink> {
 }
 
 /// A request of ours was answered by an error.
-fn refused(method: &str, failed: &Error) -> Said {
+fn refused(method: &str, failed: &Error, program: &Program) -> Said {
     let detail = failed.data.as_ref().map(|data| format!(": {data}")).unwrap_or_default();
-    let words = format!("the agent answered {method} with the error {} {}{detail}", i32::from(failed.code), failed.message);
+    let words =
+        program.quotable(format!("the agent answered {method} with the error {} {}{detail}", i32::from(failed.code), failed.message));
     match failed.code {
         ErrorCode::AuthRequired => {
             let advice = "; log in by its own means beforehand, or pass on the variable with its key by env";

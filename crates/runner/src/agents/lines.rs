@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::BytesMut;
 
+use super::secrets;
+
 /// A line is longer than it may be.
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[error("a line is longer than {bytes_max} bytes")]
@@ -55,6 +57,8 @@ impl Lines {
 #[derive(Debug, Default)]
 pub(super) struct Tail {
     bytes: VecDeque<u8>,
+    /// What came before them is gone.
+    is_cut: bool,
 }
 
 impl Tail {
@@ -63,15 +67,17 @@ impl Tail {
     pub(super) fn push(&mut self, chunk: &[u8]) {
         let kept = &chunk[chunk.len().saturating_sub(Self::BYTES_MAX)..];
         let excess = (self.bytes.len() + kept.len()).saturating_sub(Self::BYTES_MAX);
+        self.is_cut |= excess > 0 || kept.len() < chunk.len();
         self.bytes.drain(..excess);
         self.bytes.extend(kept);
     }
 
-    /// As text after `what`, or nothing where nothing was written.
-    pub(super) fn after(&self, what: &str) -> String {
+    /// As text after `what`, or nothing where nothing was written; without secrets of these forms.
+    pub(super) fn after(&self, what: &str, forms: &[String]) -> String {
         let (front, back) = self.bytes.as_slices();
-        let text = [front, back].concat();
-        match String::from_utf8_lossy(&text).trim() {
+        let bytes = [front, back].concat();
+        let bytes = if self.is_cut { secrets::behind_a_cut(&bytes, forms) } else { &bytes };
+        match secrets::without(String::from_utf8_lossy(bytes).into_owned(), forms).trim() {
             "" => String::new(),
             text => format!("{what}{text}"),
         }
@@ -117,13 +123,25 @@ mod tests {
     #[test]
     fn the_tail_is_the_end_of_what_was_written() {
         let mut tail = Tail::default();
-        assert_eq!(tail.after(": "), "");
+        assert_eq!(tail.after(": ", &[]), "");
         for number in 0..2000 {
             tail.push(format!("{number}\n").as_bytes());
         }
-        let text = tail.after(": ");
+        let text = tail.after(": ", &[]);
         assert!(text.len() < Tail::BYTES_MAX + 3 && text.starts_with(": ") && text.ends_with("\n1999"), "{text}");
         tail.push(&[b'x'; 10_000]);
-        assert_eq!(tail.after("").len(), Tail::BYTES_MAX);
+        assert_eq!(tail.after("", &[]).len(), Tail::BYTES_MAX);
+    }
+
+    #[test]
+    fn a_secret_at_the_cut_leaves_nothing_of_it_in_the_tail() {
+        let forms = secrets::forms(["swordfish".to_owned()]);
+        for cut in 0..=10 {
+            let mut tail = Tail::default();
+            tail.push(b"before swordfish");
+            tail.push(&vec![b'-'; Tail::BYTES_MAX - cut]);
+            let text = tail.after("", &forms);
+            assert!(!text.contains('h') && text.ends_with('-'), "{cut}: {}", &text[..20]);
+        }
     }
 }

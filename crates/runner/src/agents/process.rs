@@ -138,7 +138,7 @@ async fn hear(conversation: &Conversation, line: &[u8], number: u64, artifacts: 
     }
     let message = match wire::read(line) {
         Ok(message) => message,
-        Err(bad) => return Ok(Heard::Wrong(quoted(&bad, line, number))),
+        Err(bad) => return Ok(Heard::Wrong(quoted(conversation, &bad, line, number))),
     };
     let (shared, said) = (&conversation.shared, &conversation.said);
     let too_large = |bytes: usize| bytes > shared.limits.data_bytes_max;
@@ -151,7 +151,8 @@ async fn hear(conversation: &Conversation, line: &[u8], number: u64, artifacts: 
             Said::Progress { pct, message: message.map(|message| clip(message, TEXT_BYTES_MAX)) }
         }
         Message::Log { message, level: Level::Trace | Level::Debug } => {
-            tracing::debug!(task_id = %conversation.start.task_id, agent = conversation.agent.name, "{}", clip(message, TEXT_BYTES_MAX));
+            let message = clip(conversation.program.quotable(message), TEXT_BYTES_MAX);
+            tracing::debug!(task_id = %conversation.start.task_id, agent = conversation.agent.name, "{message}");
             return Ok(Heard::Report);
         }
         Message::Log { message, level: Level::Info } => Said::Log(clip(message, TEXT_BYTES_MAX)),
@@ -199,12 +200,16 @@ async fn hear(conversation: &Conversation, line: &[u8], number: u64, artifacts: 
             }
             return Ok(match message.into_handoff(Timestamp::now()) {
                 Ok(handoff) => Heard::Handoff(Said::Handoff(Box::new(handoff))),
-                Err(bad) => Heard::Wrong(quoted(&bad, line, number)),
+                Err(bad) => Heard::Wrong(quoted(conversation, &bad, line, number)),
             });
         }
         Message::Result { result } => return Ok(Heard::Last(session::result(result, shared))),
         Message::Error { code, message, retryable } => {
-            return Ok(Heard::Last(error(&clip(code, NAME_BYTES_MAX), clip(message, TEXT_BYTES_MAX), retryable)));
+            return Ok(Heard::Last(error(
+                &clip(code, NAME_BYTES_MAX),
+                clip(conversation.program.quotable(message), TEXT_BYTES_MAX),
+                retryable,
+            )));
         }
     };
     say(said, report).await?;
@@ -235,7 +240,7 @@ fn message_too_large(conversation: &Conversation, what: &str, number: u64) -> He
     Heard::Wrong(error("message_too_large", format!("line {number}: the data of the {what} is larger than {limit} bytes"), false))
 }
 
-fn quoted(bad: &BadLine, line: &[u8], number: u64) -> Said {
-    let quote = clip(String::from_utf8_lossy(&line[..line.len().min(QUOTE_BYTES_MAX * 2)]).into_owned(), QUOTE_BYTES_MAX);
+fn quoted(conversation: &Conversation, bad: &BadLine, line: &[u8], number: u64) -> Said {
+    let quote = clip(conversation.program.quotable(String::from_utf8_lossy(line)), QUOTE_BYTES_MAX);
     error(bad.code(), format!("line {number} is {bad}: {quote}"), false)
 }

@@ -106,7 +106,7 @@ pub(super) struct Terms {
     pub(super) memory_bytes_max: u64,
     pub(super) silence_max: Duration,
     pub(super) leave: Duration,
-    /// Values that it was given and that we do not repeat.
+    /// What it was given and we do not repeat, in every form.
     pub(super) secrets: Vec<String>,
 }
 
@@ -223,7 +223,12 @@ impl Program {
 
     /// Its last words on standard error, after `what`.
     pub(super) fn last_words(&self, what: &str) -> String {
-        secrets::without(self.tail.after(what), &self.terms.secrets)
+        self.tail.after(what, &self.terms.secrets)
+    }
+
+    /// What it wrote, as we may repeat it: whole yet, for a secret that was cut in two is not found.
+    pub(super) fn quotable(&self, text: impl Into<String>) -> String {
+        secrets::without(text.into(), &self.terms.secrets)
     }
 
     /// How it ended, in words.

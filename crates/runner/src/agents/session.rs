@@ -189,7 +189,7 @@ fn spawn_now(
         (Talk::Command, Some(start)) => command::prepare(agent, start, &path, &handed)?,
         (Talk::Command, None) | (Talk::Process | Talk::Acp(_), _) => (agent.command.clone(), agent.env.clone()),
     };
-    let values = secrets.iter().map(|(_, value)| value.clone()).collect();
+    let forms = secrets::forms(secrets.iter().map(|(_, value)| value.clone()));
     env.extend(secrets);
     let launch = Launch { agent: &agent.agent, command: &command, env: &env, shown: &agent.shown, workspace: &path };
     let limits = &shared.limits;
@@ -201,7 +201,7 @@ fn spawn_now(
         disk_bytes_max: agent.agent.sandbox.disk_bytes,
         memory_bytes_max: agent.agent.sandbox.memory_bytes,
         leave: limits.leave,
-        secrets: values,
+        secrets: forms,
     };
     Program::spawn(&shared.launcher, &launch, &shared.watchdog, workspace, terms)
 }
@@ -236,7 +236,7 @@ impl Conversation {
                 Talk::Acp(permissions) => acp::talk(&mut self, permissions).await,
             };
             if let Ok(last) = last {
-                drop(say(&self.said, last).await);
+                drop(say(&self.said, without_secrets(last, &self.program)).await);
             }
         };
         tokio::select! {
@@ -251,6 +251,14 @@ impl Conversation {
         terminals.finish().await;
         program.finish().await;
         drop(working);
+    }
+}
+
+/// An error says what the program wrote, in our words or its own. (A result is its own.)
+fn without_secrets(last: Said, program: &Program) -> Said {
+    match last {
+        Said::Error { code, message, retryable } => error(&program.quotable(code), program.quotable(message), retryable),
+        other => other,
     }
 }
 

@@ -136,7 +136,10 @@ impl Instance {
                 let Ok(documents) = self.ports.store.get_many(tasks.iter().copied().map(key).collect()).await else { continue };
                 for (task, document) in tasks.iter().zip(documents) {
                     let Some(doc) = document.and_then(|document| serde_json::from_slice::<TaskDoc>(&document.value).ok()) else { continue };
-                    let undelivered = doc.approval.as_ref().is_some_and(|approval| approval.decision.is_some() && !approval.told && !approval.before_start);
+                    let undelivered = doc
+                        .approval
+                        .as_ref()
+                        .is_some_and(|approval| approval.decision.is_some() && !approval.told && !approval.before_start);
                     let noted = doc.cancel_requested.is_some() || doc.deadline_passed || doc.answer.is_some() || doc.has_unread_reply();
                     if doc.owner.as_ref() != Some(&self.id) || noted || undelivered || doc.has_news() {
                         self.poke(*task);

@@ -10,7 +10,7 @@ use fte_service::agents::{Agent, AgentKind, Builtin, Permission, Permissions};
 use fte_testkit::in_time;
 use serde_json::{Map, Value, json};
 
-use crate::support::{Desk, all, dead, expect_error, is_silent, next, open, pids, start, yes};
+use crate::support::{Desk, all, dead, expect_error, expect_no_secret, is_silent, next, open, pids, start, trusted, yes};
 
 fn agent(mode: &str, permissions: Permissions) -> Agent {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/agents/acp/agent.py");
@@ -61,6 +61,15 @@ fn data(value: Value) -> Map<String, Value> {
 
 fn action(action: &str, value: Value) -> Said {
     Said::Action { action: action.to_owned(), data: data(value) }
+}
+
+#[tokio::test]
+async fn a_secret_is_in_no_error_wherever_it_was_written() {
+    let desk = Desk::new(trusted(agent("", Permissions::default())));
+    let last = async |text: &str| said(&desk, &format!("import os\nvault = os.environ['VAULT']\n{text}")).await;
+    expect_no_secret(&last("print('debugging ' + vault, flush=True)\ntime.sleep(600)").await, "bad_message");
+    expect_no_secret(&last("print('x' * 110 + vault, flush=True)\ntime.sleep(600)").await, "bad_message");
+    expect_no_secret(&last("sys.stderr.write('no entry for ' + vault)\nsys.exit(3)").await, "agent_crashed");
 }
 
 async fn until_question(session: &mut Session) -> (Option<String>, Option<Value>) {

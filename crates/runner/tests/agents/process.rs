@@ -10,7 +10,7 @@ use fte_service::agents::{Agent, AgentKind};
 use fte_testkit::in_time;
 use serde_json::json;
 
-use crate::support::{Desk, all, eventually, expect_error, is_silent, next, script, start, yes};
+use crate::support::{Desk, all, eventually, expect_error, expect_no_secret, is_silent, next, script, start, trusted, yes};
 
 fn limited(text: &str, limits: Limits) -> Desk {
     Desk::with(script(AgentKind::Process, text), limits)
@@ -87,6 +87,26 @@ async fn a_line_that_is_not_of_the_protocol_ends_the_session_and_is_quoted() {
     check(r#"{"type":"progress","pct":"many"}"#, "bad_message", "invalid type").await;
     check(r#"{"type":"stage","name":"two","protocol":2}"#, "protocol_unsupported", "this runner speaks 1").await;
     check(r#"{"type":"result"}"#, "bad_message", "missing field `result`").await;
+}
+
+#[tokio::test]
+async fn a_secret_is_in_no_error_wherever_it_was_written() {
+    let last = async |text: &str| Desk::new(trusted(script(AgentKind::Process, text))).all("t").await;
+    expect_no_secret(&last(r#"echo "debugging $VAULT"; sleep 600"#).await, "bad_message");
+    // Over the end of what is quoted, which is 120 bytes.
+    let padding = "x".repeat(110);
+    expect_no_secret(&last(&format!(r#"echo "{padding} $VAULT {padding}$VAULT"; sleep 600"#)).await, "bad_message");
+    let escaped = r#"printf '%s\n' '{"type":"progress","pct":"swordfish-2\""}'; sleep 600"#;
+    expect_no_secret(&last(escaped).await, "bad_message");
+    let own = r#"printf '%s\n' '{"type":"error","code":"x","message":"no entry for swordfish-2\""}'"#;
+    expect_no_secret(&last(own).await, "x");
+    expect_no_secret(&last(r#"echo "no entry for $VAULT" >&2; exit 3"#).await, "agent_crashed");
+    // The last 2048 bytes are kept: the cut goes through the first secret.
+    let cut = r#"{ printf '%s' "$VAULT"; printf '%02024d' 0; echo "and $VAULT"; } >&2; exit 3"#;
+    let said = last(cut).await;
+    expect_no_secret(&said, "agent_crashed");
+    let Some(Said::Error { message, .. }) = said.last() else { panic!("{said:?}") };
+    assert!(message.contains("without a result: 0"), "{message}");
 }
 
 #[tokio::test]

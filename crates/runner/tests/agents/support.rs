@@ -1,13 +1,15 @@
 //! A host with agents made of shell scripts, and what tests ask of a session.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fte_events::{AgentName, ClaimId, TaskId};
-use fte_runner::agents::{AgentHost, Limits, Means};
-use fte_runner::ports::{Agents as _, Said, Session, Start, StartError, Tell};
+use fte_runner::agents::{AgentHost, Limits, Means, SecretError, Secrets};
+use fte_runner::ports::{Agents as _, Pending, Said, Session, Start, StartError, Tell};
 use fte_service::MapEnv;
 use fte_service::agents::sandbox::{Sandbox, Walls};
+use fte_service::agents::secrets::SecretVariable;
 use fte_service::agents::{Agent, AgentKind, Agents, Builtin, Occasions};
 use serde_json::Map;
 use tempfile::TempDir;
@@ -107,7 +109,36 @@ pub(crate) fn host(agents: &Agents, beside: Option<&Path>, data: &Path, limits: 
     let env = [("PATH", path.as_str()), ("ALLOWED", "yes"), ("SECRET", "no"), ("HOME", "/nowhere")];
     let env = MapEnv(env.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
     let artifacts = fte_artifacts::Artifacts::open(&fte_artifacts::Place::Data, data).unwrap();
-    AgentHost::new(agents, beside, data, artifacts, &env, limits, Means::default()).unwrap()
+    let means = Means { secrets: Box::new(Vault), ..Means::default() };
+    AgentHost::new(agents, beside, data, artifacts, &env, limits, means).unwrap()
+}
+
+/// What is in the store by the name of `vault`.
+pub(crate) const SECRET: &str = "swordfish-2\"";
+
+struct Vault;
+
+impl Secrets for Vault {
+    fn get(&self, name: String) -> Pending<Result<BTreeMap<String, String>, SecretError>> {
+        let values = BTreeMap::from([(name, SECRET.to_owned())]);
+        Box::pin(std::future::ready(Ok(values)))
+    }
+}
+
+/// The agent with the secret in the variable `VAULT`.
+pub(crate) fn trusted(agent: Agent) -> Agent {
+    let name = "VAULT".to_owned();
+    Agent { secrets: vec![SecretVariable { variable: name.clone(), secret: name.clone(), key: name }], ..agent }
+}
+
+/// Asserts that an error was said of something with the secret in it, and nothing of the secret.
+#[track_caller]
+pub(crate) fn expect_no_secret(said: &[Said], code: &str) {
+    let Some(Said::Error { code: found, message, .. }) = said.last() else { panic!("expected an error, got {said:?}") };
+    assert_eq!(found, code, "{message}");
+    assert!(message.contains("***"), "{message}");
+    let all = format!("{said:?}");
+    assert!(!all.contains("sword") && !all.contains("fish"), "{all}");
 }
 
 pub(crate) fn start(task: &str) -> Start {

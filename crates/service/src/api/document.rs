@@ -1,11 +1,11 @@
 //! The OpenAPI document: what the routes say of themselves, and what is true of all of them.
 
 use http::{HeaderMap, Method};
-use utoipa::{PartialSchema as _, ToSchema as _};
 use utoipa::openapi::content::{Content, ContentBuilder};
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Info, InfoBuilder, License, OpenApi, Ref, RefOr, ResponseBuilder};
+use utoipa::{PartialSchema as _, ToSchema as _};
 
 use crate::keys::{Access, access};
 use crate::problem::{PROBLEM_JSON, Problem};

@@ -24,7 +24,7 @@ impl Reader {
     /// Delivers `records`; `None` when the instance is not there. Records that never reach the app (expired, not JSON)
     /// are settled here.
     pub(super) async fn send(&self, member: &Member, call: &Call, records: Records) -> Option<Vec<(u64, Verdict)>> {
-        let now_ms = now_ms();
+        let now_ms = self.context.store.clock.now_ms();
         let subscription = &member.subscription;
         let unsent = |record: &Record<'_>| {
             if subscription.raw {

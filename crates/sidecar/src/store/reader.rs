@@ -14,7 +14,7 @@ use super::jobs::{self, JobRow};
 use super::log;
 use super::schema::open_reader;
 use super::state::{self, Found};
-use super::writer::now_ms;
+use super::steady::SteadyClock;
 use crate::record::{Batch, Records, Want};
 
 /// Requests that may wait for a reader.
@@ -61,7 +61,7 @@ pub(crate) struct LogRead {
 }
 
 /// Starts the reader of state and jobs. It ends when nobody can ask any more.
-pub(crate) fn state(path: &Path) -> Result<mpsc::Sender<StateRead>, StoreError> {
+pub(crate) fn state(path: &Path, clock: SteadyClock) -> Result<mpsc::Sender<StateRead>, StoreError> {
     let db = open_reader(path, 4096)?;
     let (ask, mut asked) = mpsc::channel(QUEUE);
     spawn("sidecar-read-state", move || {
@@ -70,7 +70,7 @@ pub(crate) fn state(path: &Path) -> Result<mpsc::Sender<StateRead>, StoreError> 
             // Without the transaction each statement takes and leaves the read lock.
             let began = db.execute_batch("BEGIN").is_ok();
             for request in requests.drain(..) {
-                answer(&db, request);
+                answer(&db, &clock, request);
             }
             if began {
                 let _ = db.execute_batch("COMMIT");
@@ -80,10 +80,10 @@ pub(crate) fn state(path: &Path) -> Result<mpsc::Sender<StateRead>, StoreError> 
     Ok(ask)
 }
 
-fn answer(db: &Connection, request: StateRead) {
+fn answer(db: &Connection, clock: &SteadyClock, request: StateRead) {
     match request {
         StateRead::State { keys, reply } => {
-            let _ = reply.send(state::read(db, &keys, now_ms()).map_err(StoreError::from));
+            let _ = reply.send(state::read(db, &keys, clock.now_ms()).map_err(StoreError::from));
         }
         StateRead::Job { app, name, reply } => {
             let _ = reply.send(jobs::get(db, &app, &name).map_err(StoreError::from));

@@ -23,6 +23,7 @@ use super::command::{Command, Outcome};
 use super::jobs::{self, After};
 use super::log::{self, Cursor, CursorCell, Ends};
 use super::state;
+use super::steady::SteadyClock;
 use crate::metrics;
 use crate::options::Options;
 use crate::record::{Batch, RecordBuf};
@@ -65,6 +66,8 @@ struct Staged {
 
 pub(crate) struct Writer {
     db: Connection,
+    /// What has had its time goes by this one; what is written says the time by the wall clock.
+    clock: SteadyClock,
     registry: Arc<RwLock<HashMap<Arc<str>, Arc<Topic>>>>,
     topics: HashMap<u32, TopicLog>,
     groups: Vec<Group>,
@@ -105,6 +108,7 @@ impl Writer {
     pub(crate) fn new(
         mut db: Connection,
         options: &Options,
+        clock: SteadyClock,
         registry: Arc<RwLock<HashMap<Arc<str>, Arc<Topic>>>>,
         checkpoints: Checkpoints,
         queue: WeakSender<Command>,
@@ -112,6 +116,7 @@ impl Writer {
     ) -> Result<Self, StoreError> {
         away::leave_out(&mut db, now_ms())?;
         let mut writer = Self {
+            clock,
             registry,
             topics: HashMap::new(),
             groups: Vec::new(),
@@ -237,7 +242,7 @@ impl Writer {
         let now_ms = now_ms();
         if let Some(group) = self.groups.iter_mut().find(|group| &*group.cell.app == app && group.cell.topic == topic) {
             // Whoever comes for less than an hour each day is here all the same.
-            if now_ms - group.seen_ms > retention::SEEN_EVERY_MS {
+            if (now_ms - group.seen_ms).abs() > retention::SEEN_EVERY_MS {
                 log::put_cursors(&self.db, app, topic, now_ms, &group.durable)?;
             }
             group.seen_ms = now_ms;
@@ -248,7 +253,7 @@ impl Writer {
             return Err(StoreError::Closed);
         };
         // What is too old may still be there, for another group or as the last batch of all; nobody new is given it, who may have been here before.
-        let (lows, first_seq) = log::since(&self.db, topic, now_ms.saturating_sub(log.retention_ms))?
+        let (lows, first_seq) = log::since(&self.db, topic, self.clock.now_ms().saturating_sub(log.retention_ms))?
             .map_or_else(|| (log.ends.heads.clone(), log.ends.last_seq + 1), |oldest| (oldest.lows, oldest.seq));
         let positions: Vec<Cursor> = lows.into_iter().map(|next| Cursor { next, hint: first_seq - 1 }).collect();
         log::put_cursors(&self.db, app, topic, now_ms, &positions)?;
@@ -327,7 +332,7 @@ impl Writer {
     }
 
     fn work(&self, commands: &[Command]) -> Result<(Vec<Outcome>, Vec<Staged>, u64), StoreError> {
-        let now_ms = now_ms();
+        let (now_ms, steady_ms) = (now_ms(), self.clock.now_ms());
         let mut log_bytes = self.log_bytes;
         let mut jobs = self.jobs;
         let mut outcomes = Vec::with_capacity(commands.len());
@@ -349,9 +354,9 @@ impl Writer {
                     }
                 }
                 Command::State { writes, atomic, .. } => Outcome::State(if *atomic {
-                    state::write_all(&self.db, writes, now_ms)?
+                    state::write_all(&self.db, writes, steady_ms)?
                 } else {
-                    state::write_each(&self.db, writes, now_ms)?
+                    state::write_each(&self.db, writes, steady_ms)?
                 }),
                 Command::PutJob { job, overwrite, .. } => {
                     if jobs >= u64::from(self.limits.jobs_max) && jobs::get(&self.db, &job.app, &job.name)?.is_none() {

@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
 use super::*;
-use crate::store::Sweep;
+use crate::store::{Cutoff, Sweep};
 use crate::test_support::{History, fresh, incoming};
 
 const BASE: i64 = 1_700_000_000;
@@ -79,7 +79,7 @@ impl World {
     async fn sweep(&mut self, before: i64, steps: u32) {
         let (mut step, mut left) = (Sweep::start(), steps);
         while step != Sweep::Finished && left > 0 {
-            step = self.store.sweep(step, (BASE + before) * 1_000_000).await.unwrap().next;
+            step = self.store.sweep(step, Cutoff::at(Timestamp::from_second(BASE + before).unwrap(), Duration::ZERO)).await.unwrap().next;
             left -= 1;
         }
         // Of a sweep that was cut short some are gone.

@@ -153,7 +153,8 @@ pub(crate) async fn get(State(app): State<AppState>, caller: Caller, Path(id): P
 
 /// Publishes the letter's event again: for the consumer that gave up on it, or, where it asked to run a task, as a new task.
 ///
-/// Repeating it publishes nothing more and gives the same answer. It is recorded in the audit trail first.
+/// Repeating it publishes nothing more and gives the same answer. It is recorded in the audit trail first. Where the runner has ended the task already and whoever waited for it was
+/// told so (a hand-off, a resumption), there is nothing to publish: start the task anew.
 #[utoipa::path(
     post, path = "/v1/dead-letters/{id}/replay", tag = "dead letters", params(("id" = String, Path, description = "The letter")),
     responses(

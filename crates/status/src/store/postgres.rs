@@ -32,7 +32,7 @@ use self::connection::{Connector, Pool};
 use super::artifacts::Settled;
 use super::erasing::Forgotten;
 use super::letters::{LetterRow, LetterState, NewLetter};
-use super::sweep::{Sweep, Swept};
+use super::sweep::{Cutoff, Sweep, Swept};
 use super::{OPEN, StoreError};
 use crate::feed::Feed;
 use crate::reading::Incoming;
@@ -77,7 +77,7 @@ enum Command {
     Events(Arc<Vec<Incoming>>, Reply<()>),
     Letters(Arc<Vec<NewLetter>>, Reply<usize>),
     Decide { id: String, state: LetterState, at_us: i64, reply: Reply<Option<LetterRow>> },
-    Sweep { step: Sweep, cutoff_us: i64, reply: Reply<Swept> },
+    Sweep { step: Sweep, cutoff: Cutoff, reply: Reply<Swept> },
     Settle { settled: Settled, now_ms: i64, reply: Reply<()> },
     Forget { forgotten: Forgotten, reply: Reply<usize> },
     Probe(Reply<()>),
@@ -111,8 +111,8 @@ impl Postgres {
         self.ask(|reply| Command::Decide { id, state, at_us, reply }).await
     }
 
-    pub(crate) async fn sweep(&self, step: Sweep, cutoff_us: i64) -> Result<Swept, StoreError> {
-        self.ask(|reply| Command::Sweep { step, cutoff_us, reply }).await
+    pub(crate) async fn sweep(&self, step: Sweep, cutoff: Cutoff) -> Result<Swept, StoreError> {
+        self.ask(|reply| Command::Sweep { step, cutoff, reply }).await
     }
 
     pub(crate) async fn forget(&self, forgotten: Forgotten) -> Result<usize, StoreError> {

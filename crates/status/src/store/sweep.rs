@@ -3,9 +3,32 @@
 //! A sweep walks, tenant by tenant, the ended tasks that were asked for before the cutoff, each terminal status in the order of its index, and removes those that also
 //! ended before it; then the letters; then the events that belong to no task row. A step says where the next one goes on.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::erasing::MARK_MS;
+
 /// Most tasks looked at, and most rows removed, in one step.
 pub(super) const TASKS_MAX: i64 = 64;
 pub(super) const ROWS_MAX: i64 = 500;
+
+/// Before when what there is has had its time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cutoff {
+    /// What ended, was read or was put away, in microseconds since 1970.
+    pub us: i64,
+    /// Marks of what was erased, in milliseconds.
+    pub marks_ms: i64,
+}
+
+impl Cutoff {
+    /// What is older than the retention.
+    pub(crate) fn at(now: Timestamp, retention: Duration) -> Self {
+        let us = now.as_microsecond().saturating_sub(i64::try_from(retention.as_micros()).unwrap_or(i64::MAX));
+        Self { us, marks_ms: now.as_millisecond().saturating_sub(MARK_MS) }
+    }
+}
 
 /// Where a sweep stands.
 #[derive(Debug, Clone, PartialEq)]

@@ -234,7 +234,7 @@ mod sweeps {
     async fn sweep(store: &Store, cutoff: Timestamp) -> usize {
         let (mut step, mut steps) = (Sweep::start(), 0);
         while step != Sweep::Finished {
-            let swept = store.sweep(step, cutoff.as_microsecond()).await.unwrap();
+            let swept = store.sweep(step, Cutoff::at(cutoff, std::time::Duration::ZERO)).await.unwrap();
             assert!(swept.events <= 500 && swept.tasks <= 64, "{swept:?}");
             step = swept.next;
             steps += 1;

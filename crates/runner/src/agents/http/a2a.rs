@@ -50,7 +50,8 @@ impl Remote {
             }
         }
         if let Err(error) = self.rpc.cancel(&self.task).await {
-            tracing::debug!(%error, task = self.task, "a task elsewhere was not cancelled");
+            let error = self.rpc.clean(&error);
+            tracing::debug!(error, task = self.task, "a task elsewhere was not cancelled");
         }
     }
 }
@@ -125,7 +126,8 @@ async fn look(call: &mut Call, rpc: &Rpc, id: &str) -> Result<Task, Break> {
             Err(trouble @ Trouble::Forgotten(_)) => return Err(trouble.into()),
             Err(trouble) if !trouble.heals() || call.pace.failed() => return Err(trouble.into()),
             Err(trouble) => {
-                tracing::debug!(error = %trouble, task_id = %call.start.task_id, "a task elsewhere could not be asked for");
+                let error = clean(call, trouble.to_string());
+                tracing::debug!(error, task_id = %call.start.task_id, "a task elsewhere could not be asked for");
                 call.pause(None).await?;
             }
         }
@@ -239,7 +241,8 @@ async fn listen(call: &mut Call, follow: &mut Follow, mut stream: Stream) -> Res
             Ok(Some(event)) => event,
             Ok(None) => return Ok(()),
             Err(trouble) if trouble.heals() => {
-                tracing::debug!(error = %trouble, task_id = %call.start.task_id, "a stream of a task elsewhere broke");
+                let error = clean(call, trouble.to_string());
+                tracing::debug!(error, task_id = %call.start.task_id, "a stream of a task elsewhere broke");
                 return Ok(());
             }
             Err(trouble) => return Err(trouble.into()),

@@ -170,6 +170,13 @@ impl Client {
             for secret in [whole, whole.rsplit(' ').next().unwrap_or(whole)] {
                 if secret.len() >= SECRET_BYTES_MIN {
                     text = text.replace(secret, "…");
+                    // Nor the beginning of it, where a quote was cut.
+                    let begins = (SECRET_BYTES_MIN..secret.len()).rev().filter_map(|end| secret.get(..end));
+                    for begin in begins.map(|begin| format!("{begin}…")) {
+                        if text.contains(&begin) {
+                            text = text.replace(&begin, "…");
+                        }
+                    }
                 }
             }
         }

@@ -32,7 +32,8 @@ impl Operation {
     pub(super) async fn end(self) {
         let ask = Ask { within: self.agent.client.limits.answer, ..get(&self.location, Method::DELETE) };
         if let Err(error) = self.agent.client.ask(ask, &Meter::new(GOODBYE_BYTES_MAX)).await {
-            tracing::debug!(%error, "an operation elsewhere was not ended");
+            let error = self.agent.client.clean(error.to_string());
+            tracing::debug!(error, "an operation elsewhere was not ended");
         }
     }
 }

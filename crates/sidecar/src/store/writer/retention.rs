@@ -22,8 +22,8 @@ impl Writer {
         let now_ms = now_ms();
         let mut moved = Vec::new();
         for (index, group) in self.groups.iter_mut().enumerate() {
-            // Whom nobody uses has its time, however often the sidecar stops.
-            let is_news = group.cell.users.load(Ordering::Acquire) > 0 && now_ms - group.seen_ms > SEEN_EVERY_MS;
+            // Whom nobody uses has its time, however often the sidecar stops. Nobody was seen in the future, but by a clock that was ahead.
+            let is_news = group.cell.users.load(Ordering::Acquire) > 0 && (now_ms - group.seen_ms).abs() > SEEN_EVERY_MS;
             if all || is_news {
                 group.cell.mark();
             }
@@ -91,7 +91,7 @@ impl Writer {
 
     /// One bounded step; `incoming` bytes want room. Returns whether there is more to delete.
     fn sweep_step(&mut self, incoming: u64) -> rusqlite::Result<bool> {
-        let now_ms = now_ms();
+        let now_ms = self.clock.now_ms();
         self.forget_groups(now_ms)?;
         let mut more = state::expire(&self.db, now_ms, SWEEP_ROWS)? == SWEEP_ROWS;
         // From 95 % of the cap down to 90 %, so that it is not done for every publication.

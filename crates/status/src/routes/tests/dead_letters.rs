@@ -94,17 +94,74 @@ async fn a_bare_request_is_replayed_as_a_new_task_too() {
 #[tokio::test]
 async fn any_other_event_is_replayed_as_it_was_for_who_gave_up_on_it() {
     let status = Fixture::start().await;
-    let resumed = History::whole(TaskId::now()).parked();
-    let resumed = resumed.events.iter().find(|event| event.event.event_type == "fte.task.resumed").unwrap();
-    let (id, record) = letter(triggers::TOPIC, &resumed.record.body);
+    let ended = History::whole(TaskId::now()).ended(ResultKind::Completed);
+    let result = ended.events.iter().find(|event| event.event.event_type == "fte.result.completed").unwrap();
+    let (id, record) = letter("fte.results.completed", &result.record.body);
     receive(&status, &[&record]).await;
     let answer = status.post(&format!("/v1/dead-letters/{id}/replay")).await.expect(200);
     let published = status.sidecar.published().pop().unwrap();
-    let mut expected: Value = serde_json::from_slice(&resumed.record.body).unwrap();
+    let mut expected: Value = serde_json::from_slice(&result.record.body).unwrap();
     expected["ftereplay"] = json!(format!("fte-runner/{id}"));
-    assert_eq!((published.json(), published.topic.as_str()), (expected, triggers::TOPIC));
-    assert_eq!(published.key.as_deref(), resumed.event.subject.as_deref());
-    assert_eq!((&answer["task_id"], &answer["event_id"]), (&json!(resumed.event.subject), &json!(resumed.event.id)));
+    assert_eq!((published.json(), published.topic.as_str()), (expected, "fte.results.completed"));
+    assert_eq!(published.key.as_deref(), result.event.subject.as_deref());
+    assert_eq!((&answer["task_id"], &answer["event_id"]), (&json!(result.event.subject), &json!(result.event.id)));
+}
+
+#[tokio::test]
+async fn what_the_runner_gave_up_on_of_a_task_whose_end_was_told_is_not_replayed() {
+    let status = Fixture::start().await;
+    let parked = History::whole(TaskId::now()).parked();
+    let resumed = parked.events.iter().find(|event| event.event.event_type == "fte.task.resumed").unwrap().record.body.clone();
+    let handoff = sample::handoff_requested();
+    let handoff_topic = fte_events::handoffs::topic(&handoff.to_agent);
+    let handoff = Outgoing::new("runner", handoff.handoff_id, sample::time(0), &handoff).about(handoff.task_id).to_bytes().to_vec();
+    let request = json!({"id": "1", "source": "/shop", "type": "fte.task.requested", "data": {"task": {"not": "a text"}}});
+    let request = request.to_string();
+    let cases: [(&str, &[u8], &str); 3] = [
+        (triggers::TOPIC, &resumed, "start the task anew"),
+        (&handoff_topic, &handoff, "the task that waited for it has been told"),
+        (triggers::TOPIC, request.as_bytes(), "publish it anew"),
+    ];
+    for (topic, body, reason) in cases {
+        let (id, record) = letter(topic, body);
+        receive(&status, &[&record]).await;
+        let shown = status.get(&format!("/v1/dead-letters/{id}")).await.expect(200);
+        assert_eq!(shown["replayable"], false, "{shown}");
+        let answer = status.post(&format!("/v1/dead-letters/{id}/replay")).await.expect(409);
+        assert_eq!(answer["code"], "letter_not_replayable");
+        assert!(answer["detail"].as_str().unwrap().contains(reason), "{answer}");
+        assert_eq!(status.sidecar.published().len(), 0, "nothing was decided");
+    }
+    // What the sidecar could not deliver ended nothing; and what this service gave up on, it alone is told again.
+    let mut undelivered: Value = serde_json::from_slice(&handoff).unwrap();
+    undelivered["topic"] = json!(handoff_topic);
+    undelivered["id"] = json!("another");
+    receive(&status, &[undelivered.to_string().as_bytes()]).await;
+    let data = DeadLettered::new(&handoff_topic, &handoff, Failure::new("handler_failed", "?"), 5, sample::time(0), "fte-status");
+    let id = dead_letters::letter_id("fte-status", &handoff);
+    let record = Outgoing::new("status", id, sample::time(0), &data).to_bytes();
+    assert_eq!(status.deliver_raw("fte.deadletter.status", &[&record]).await, [true]);
+    let list = status.get("/v1/dead-letters?limit=2").await.expect(200);
+    for letter in list["items"].as_array().unwrap() {
+        assert_eq!(letter["replayable"], true, "{letter}");
+        status.post(&format!("/v1/dead-letters/{}/replay", letter["id"].as_str().unwrap())).await.expect(200);
+    }
+}
+
+#[tokio::test]
+async fn a_replay_whose_task_is_there_is_noted_and_not_published_again() {
+    let status = Fixture::start().await;
+    let (history, id, record) = request_letter();
+    receive(&status, &[&record]).await;
+    let path = format!("/v1/dead-letters/{id}");
+    let task: TaskId = status.get(&path).await.expect(200)["replay_task_id"].as_str().unwrap().parse().unwrap();
+    // It was published before a crash, and the decision was not noted: all that is left of it is the task.
+    assert_ne!(task, history.task);
+    status.record(History::of(task).requested("summarise").ended(ResultKind::Completed).events).await;
+    let answer = status.post(&format!("{path}/replay")).await.expect(200);
+    assert_eq!((&answer["status"], &answer["task_id"]), (&json!("replayed"), &json!(task)));
+    assert!(status.sidecar.published().iter().all(|published| published.topic != triggers::TOPIC));
+    assert_eq!(status.get(&path).await.expect(200)["status"], "replayed");
 }
 
 #[tokio::test]

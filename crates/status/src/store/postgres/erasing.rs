@@ -3,7 +3,7 @@
 use super::artifacts;
 use super::connection::Session;
 use crate::store::StoreError;
-use crate::store::erasing::{Forgotten, MARK_MS};
+use crate::store::erasing::Forgotten;
 
 pub(super) const TABLES: &str = r#"
 CREATE TABLE IF NOT EXISTS fte_status.erased (task BYTEA NOT NULL, tenant TEXT COLLATE "C" NOT NULL, at BIGINT NOT NULL, PRIMARY KEY (task, tenant));
@@ -32,7 +32,6 @@ pub(super) async fn forget(session: &Session, Forgotten { tenant, tasks }: &Forg
 }
 
 /// Takes back marks that have had their time.
-pub(super) async fn sweep(session: &Session) -> Result<(), StoreError> {
-    let before = jiff::Timestamp::now().as_millisecond() - MARK_MS;
-    session.execute("DELETE FROM fte_status.erased WHERE at < $1", &[&before]).await.map(drop)
+pub(super) async fn sweep(session: &Session, before_ms: i64) -> Result<(), StoreError> {
+    session.execute("DELETE FROM fte_status.erased WHERE at < $1", &[&before_ms]).await.map(drop)
 }

@@ -5,19 +5,19 @@ use fte_events::Status;
 use super::apply::{record_of, task_of};
 use super::artifacts;
 use super::connection::Session;
-use crate::store::sweep::{ROWS_MAX, Sweep, Swept, TASKS_MAX};
+use crate::store::sweep::{Cutoff, ROWS_MAX, Sweep, Swept, TASKS_MAX};
 use crate::store::{StoreError, status_code};
 
-pub(super) async fn step(session: &Session, step: Sweep, cutoff_us: i64) -> Result<Swept, StoreError> {
+pub(super) async fn step(session: &Session, step: Sweep, cutoff: Cutoff) -> Result<Swept, StoreError> {
     match step {
         Sweep::Tenants { after } => {
             let row = session.query_one("SELECT min(tenant) FROM fte_status.task WHERE tenant > $1", &[&after]).await?;
             let next = row.get::<_, Option<String>>(0).map(|tenant| Sweep::Tasks { tenant, status: 0, after: (i64::MIN, [0; 16]) });
             Ok(Swept::nothing(next.unwrap_or(Sweep::Letters)))
         }
-        Sweep::Tasks { tenant, status, after } => tasks(session, cutoff_us, tenant, status, after).await,
-        Sweep::Letters => letters(session, cutoff_us).await,
-        Sweep::Strays { after } => strays(session, cutoff_us, after).await,
+        Sweep::Tasks { tenant, status, after } => tasks(session, cutoff.us, tenant, status, after).await,
+        Sweep::Letters => letters(session, cutoff).await,
+        Sweep::Strays { after } => strays(session, cutoff.us, after).await,
         Sweep::Finished => Ok(Swept::nothing(Sweep::Finished)),
     }
 }
@@ -70,11 +70,11 @@ async fn tasks(session: &Session, cutoff_us: i64, tenant: String, status: usize,
     Ok(swept)
 }
 
-async fn letters(session: &Session, cutoff_us: i64) -> Result<Swept, StoreError> {
+async fn letters(session: &Session, cutoff: Cutoff) -> Result<Swept, StoreError> {
     let sql = "DELETE FROM fte_status.letter
                WHERE seq IN (SELECT seq FROM fte_status.letter ORDER BY seq LIMIT $2) AND stored < $1";
-    let removed = count(session.execute(sql, &[&(cutoff_us / 1000), &ROWS_MAX]).await?);
-    super::erasing::sweep(session).await?;
+    let removed = count(session.execute(sql, &[&(cutoff.us / 1000), &ROWS_MAX]).await?);
+    super::erasing::sweep(session, cutoff.marks_ms).await?;
     let next = if removed as i64 == ROWS_MAX { Sweep::Letters } else { Sweep::Strays { after: i64::MIN } };
     Ok(Swept { letters: removed, ..Swept::nothing(next) })
 }

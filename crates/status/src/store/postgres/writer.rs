@@ -111,7 +111,7 @@ impl Writer {
                 Command::Letters(letters, _) => Value::Letters(letters::record(session, letters).await?),
                 Command::Decide { id, state, at_us, .. } => Value::Decided(letters::decide(session, id, *state, *at_us).await?),
                 Command::Forget { forgotten, .. } => Value::Letters(erasing::forget(session, forgotten).await?),
-                Command::Sweep { step, cutoff_us, .. } => Value::Swept(sweep::step(session, step.clone(), *cutoff_us).await?),
+                Command::Sweep { step, cutoff, .. } => Value::Swept(sweep::step(session, step.clone(), *cutoff).await?),
             });
         }
         if applied.last_row > head {

@@ -4,7 +4,7 @@ use rusqlite::{Connection, params};
 
 use super::Sqlite;
 use crate::store::StoreError;
-use crate::store::erasing::{Forgotten, MARK_MS};
+use crate::store::erasing::Forgotten;
 
 /// Longest wait for those who read.
 const CUT_WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(2);
@@ -53,7 +53,6 @@ fn forget(connection: &Connection, Forgotten { tenant, tasks }: &Forgotten) -> r
 }
 
 /// Takes back marks that have had their time.
-pub(super) fn sweep(connection: &Connection) -> rusqlite::Result<()> {
-    let before = jiff::Timestamp::now().as_millisecond() - MARK_MS;
-    connection.prepare_cached("DELETE FROM erased WHERE at < ?1")?.execute([before]).map(drop)
+pub(super) fn sweep(connection: &Connection, before_ms: i64) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM erased WHERE at < ?1")?.execute([before_ms]).map(drop)
 }

@@ -6,17 +6,17 @@ use rusqlite::{Connection, params};
 use super::apply::record_of;
 use super::reads::tenant_after;
 use super::{Sqlite, artifacts};
-use crate::store::sweep::{ROWS_MAX, Sweep, Swept, TASKS_MAX};
+use crate::store::sweep::{Cutoff, ROWS_MAX, Sweep, Swept, TASKS_MAX};
 use crate::store::{StoreError, status_code};
 
 impl Sqlite {
-    /// Takes one step of a sweep of what ended before `cutoff_us` (microseconds since 1970).
-    pub(crate) async fn sweep(&self, step: Sweep, cutoff_us: i64) -> Result<Swept, StoreError> {
+    /// Takes one step of a sweep of what ended before then.
+    pub(crate) async fn sweep(&self, step: Sweep, cutoff: Cutoff) -> Result<Swept, StoreError> {
         self.write(move |connection| match step.clone() {
             Sweep::Tenants { after } => tenants(connection, &after),
-            Sweep::Tasks { tenant, status, after } => tasks(connection, cutoff_us, tenant, status, after),
-            Sweep::Letters => letters(connection, cutoff_us),
-            Sweep::Strays { after } => strays(connection, cutoff_us, after),
+            Sweep::Tasks { tenant, status, after } => tasks(connection, cutoff.us, tenant, status, after),
+            Sweep::Letters => letters(connection, cutoff),
+            Sweep::Strays { after } => strays(connection, cutoff.us, after),
             Sweep::Finished => Ok(Swept::nothing(Sweep::Finished)),
         })
         .await
@@ -73,11 +73,11 @@ fn tasks(connection: &Connection, cutoff_us: i64, tenant: String, status: usize,
     Ok(swept)
 }
 
-fn letters(connection: &Connection, cutoff_us: i64) -> rusqlite::Result<Swept> {
+fn letters(connection: &Connection, cutoff: Cutoff) -> rusqlite::Result<Swept> {
     let removed = connection
         .prepare_cached("DELETE FROM letter WHERE seq IN (SELECT seq FROM letter ORDER BY seq LIMIT ?2) AND stored < ?1")?
-        .execute(params![cutoff_us / 1000, ROWS_MAX])?;
-    super::erasing::sweep(connection)?;
+        .execute(params![cutoff.us / 1000, ROWS_MAX])?;
+    super::erasing::sweep(connection, cutoff.marks_ms)?;
     let next = if removed as i64 == ROWS_MAX { Sweep::Letters } else { Sweep::Strays { after: i64::MIN } };
     Ok(Swept { next, tasks: 0, events: 0, letters: removed })
 }

@@ -48,6 +48,11 @@ pub(super) struct Stream {
 }
 
 impl Rpc {
+    /// What went wrong, for the log.
+    pub(super) fn clean(&self, trouble: &Trouble) -> String {
+        self.agent.client.clean(trouble.to_string())
+    }
+
     /// Reads the card, and picks the interface that is spoken here.
     pub(super) async fn connect(agent: Arc<HttpAgent>, meter: Arc<Meter>) -> Result<Self, Trouble> {
         let at = card(&agent.http.url).ok_or_else(|| Trouble::Bad("the url has no place for a card".to_owned()))?;

@@ -38,6 +38,8 @@ fn secrets_are_never_shown() {
     let client = client("http://x", r#"{ Authorization = "Bearer env:TOKEN" }"#, &env, RootCertStore::empty()).unwrap();
     assert!(!format!("{:?}", client.headers).contains("s3cret"));
     assert_eq!(client.clean("you sent Bearer s3cret-token, or s3cret-token".to_owned()), "you sent …, or …");
+    assert_eq!(client.clean(clip(format!("you sent {}", "s3cret-token".repeat(20)), 100)), format!("you sent {}", "…".repeat(8)));
+    assert_eq!(client.clean("you sent s3cret-tok…".to_owned()), "you sent …");
 }
 
 #[test]
