@@ -124,6 +124,12 @@ impl Client {
         Ok(Self::new(Target { authorization, ..there.with_hints(hints) }))
     }
 
+    /// The same, which our texts name by its own address.
+    pub(crate) fn named(mut self) -> Self {
+        self.target.hints = Hints::new(Some(self.target.base.clone()));
+        self
+    }
+
     pub(crate) fn has_key(&self) -> bool {
         self.target.authorization.is_some()
     }

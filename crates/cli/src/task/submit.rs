@@ -97,7 +97,7 @@ impl Submit {
         }
         let teller = if self.wait { Some(Teller::of(&client).await) } else { None };
         let watching = match &teller {
-            Some(Teller::There(url)) if !client.has_key() => client.at(url)?,
+            Some(Teller::There(url)) if !client.has_key() => client.at(url)?.named(),
             Some(Teller::There(_) | Teller::Unknown) => return Err(nobody_tells(&client)),
             Some(Teller::Here) | None => client.clone(),
         };
@@ -109,7 +109,7 @@ impl Submit {
             return if output.json { output.answer(&answer.body) } else { output.line(&id) };
         }
         output.note(format!("task {id}"));
-        let mut story = Story::new(&id, client.hints());
+        let mut story = Story::new(&id, watching.hints());
         let ended = follow(&watching, &accepted.task_id, self.timeout, (Known::Accepted, Order::ByTime), |told| {
             story.lines(told.iter().map(|told| &told.event)).iter().for_each(|line| output.note(line));
             Ok(())
