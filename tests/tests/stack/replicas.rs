@@ -16,7 +16,7 @@ const TAKEOVER_PATIENCE: Duration = Duration::from_secs(60);
 const TRIGGERS: &str = "fte.triggers.inbound";
 
 /// How many sandboxes this runner has in use for the agent that takes its time.
-async fn at_work(runner: &Client) -> u64 {
+pub(crate) async fn at_work(runner: &Client) -> u64 {
     let agents: Value = runner.get("/v1/agents").await.unwrap().expect_status(200).json();
     agents["items"].as_array().unwrap().iter().find(|agent| agent["name"] == "demo").unwrap()["in_use"].as_u64().unwrap()
 }
