@@ -57,19 +57,24 @@ impl Load {
 
     /// So many people post at the same time, each of them at most so often: what must not pile up where a story is long.
     pub fn start_paced(every: Duration, posters: u64, doors: Doors) -> Self {
-        Self::start_all(u64::MAX, every, posters, doors)
+        Self::start_all(&[], u64::MAX, every, posters, doors)
     }
 
     /// So many people post at the same time, each up to so many tasks.
     pub fn start_up_to(each_max: u64, posters: u64, doors: Doors) -> Self {
-        Self::start_all(each_max, Duration::ZERO, posters, doors)
+        Self::start_all(&[], each_max, Duration::ZERO, posters, doors)
     }
 
-    fn start_all(each_max: u64, every: Duration, posters: u64, doors: Doors) -> Self {
+    /// So many people post at the same time, plain tasks to these agents in turns.
+    pub fn start_for(agents: &'static [&'static str], posters: u64, doors: Doors) -> Self {
+        Self::start_all(agents, u64::MAX, Duration::ZERO, posters, doors)
+    }
+
+    fn start_all(agents: &'static [&'static str], each_max: u64, every: Duration, posters: u64, doors: Doors) -> Self {
         let (doors, watched) = watch::channel(Some(doors));
         let shared = Arc::<Shared>::default();
         let posters =
-            (0..posters).map(|poster| tokio::spawn(post(poster, each_max, every, watched.clone(), Arc::clone(&shared)))).collect();
+            (0..posters).map(|poster| tokio::spawn(post(poster, agents, each_max, every, watched.clone(), Arc::clone(&shared)))).collect();
         let approver = Some(tokio::spawn(approve(watched, Arc::clone(&shared))));
         Self { doors, shared, posters, approver }
     }
@@ -135,7 +140,14 @@ async fn begin<'a>(doors: &mut watch::Receiver<Option<Doors>>, shared: &'a Share
     }
 }
 
-async fn post(poster: u64, each_max: u64, every: Duration, mut doors: watch::Receiver<Option<Doors>>, shared: Arc<Shared>) {
+async fn post(
+    poster: u64,
+    agents: &[&str],
+    each_max: u64,
+    every: Duration,
+    mut doors: watch::Receiver<Option<Doors>>,
+    shared: Arc<Shared>,
+) {
     for number in 0..each_max {
         if shared.is_over.load(Ordering::Relaxed) {
             return;
@@ -146,7 +158,10 @@ async fn post(poster: u64, each_max: u64, every: Duration, mut doors: watch::Rec
             0 => json!({ "task": "show", "agent": "demo", "context": { "demo": { "step_ms": 20 } } }),
             1 => json!({ "task": "ask first", "require_approval": true }),
             2 => json!({ "task": "a little later", "delay": "1s" }),
-            _ => json!({ "task": format!("{poster}/{number}"), "priority": "P3" }),
+            _ => match agents.get((number % agents.len().max(1) as u64) as usize) {
+                Some(agent) => json!({ "task": format!("{poster}/{number}"), "priority": "P3", "agent": agent }),
+                None => json!({ "task": format!("{poster}/{number}"), "priority": "P3" }),
+            },
         };
         // A lost answer leaves open whether there is a task; if there is, it is held to the same invariants.
         match doors.intake.post("/v1/tasks", &body).await {

@@ -47,13 +47,18 @@ fn time(text: &str, sign: i32) -> Result<Timestamp, String> {
     Timestamp::now().checked_add(span * sign).map_err(|_| "it is beyond the calendar".to_owned())
 }
 
+/// Who acts: who is at the terminal, else who this process runs as.
+pub(crate) fn user() -> Option<String> {
+    logged_in().or_else(own_user)
+}
+
 /// Who is at the terminal, as the system names them.
 pub(crate) fn logged_in() -> Option<String> {
     ["USER", "LOGNAME"].into_iter().find_map(|name| ProcessEnv.get(name))
 }
 
 /// Who this process runs as, by the system's list of users: in a container often nothing else says who somebody is.
-pub(crate) fn own_user() -> Option<String> {
+fn own_user() -> Option<String> {
     let own = rustix::process::getuid().as_raw().to_string();
     let users = std::fs::read_to_string("/etc/passwd").ok()?;
     users.lines().find_map(|user| {

@@ -225,6 +225,12 @@ impl AgentHost {
         }
     }
 
+    /// Ends programs that wait for a task, and waits until those at work are gone, too, once others have ended them. None is kept ready any more.
+    pub fn put_away(&self) -> impl Future<Output = ()> + Send + use<> {
+        let programs: Vec<_> = self.programs().cloned().collect();
+        async move { drop(futures_util::future::join_all(programs.iter().map(|program| program.warm.close())).await) }
+    }
+
     fn programs(&self) -> impl Iterator<Item = &Arc<ProgramAgent>> {
         self.agents.values().filter_map(|worker| match worker {
             Worker::Program(program) => Some(program),
@@ -236,6 +242,7 @@ impl AgentHost {
     /// directory's lock.
     pub fn sweep(&self) -> io::Result<()> {
         workspace::sweep(&self.shared.workspaces)?;
+        self.shared.launcher.sweep()?;
         self.shared.artifacts.kept().sweep()
     }
 

@@ -96,7 +96,7 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus, env: &impl Env
         // Whoever holds the seat is alone on this directory: what lies there is a dead predecessor's.
         host.sweep().map_err(failed)?;
     }
-    let warm = host.keep_warm();
+    let (warm, put_away) = (host.keep_warm(), host.put_away());
     metrics::register(settings.agents.agents.keys().map(fte_events::AgentName::as_str));
     let ports = ports::Ports {
         store: Arc::new(adapters::SidecarStore(bus.state.clone())),
@@ -119,16 +119,22 @@ pub async fn start(config: Config, settings: &Settings, bus: Bus, env: &impl Env
             async move { if live { Ok(()) } else { Err("this runner holds no lease yet, or lost it".to_owned()) } }
         }),
     ));
-    // Twice this: for what runs, and for handing over the rest; and half of it for giving back what is elsewhere. It is the half of the drain time that a
-    // service has for its stop.
+    // Twice this: for what runs, and for handing over the rest; and half of it for giving back what is elsewhere, and for clearing away what is here. It is the
+    // half of the drain time that a service has for its stop.
     let patience = settings.drain / 5;
     let stopping = Arc::clone(&runner);
     service.stop = Some(Box::new(move || {
         Box::pin(async move {
             stopping.stop(patience).await;
-            if let Some(claims) = claims
-                && tokio::time::timeout(patience / 2, claims.settled()).await.is_err()
-            {
+            let given_back = async {
+                if let Some(claims) = claims {
+                    claims.settled().await;
+                }
+            };
+            let elsewhere = tokio::time::timeout(patience / 2, given_back);
+            // What is not gone by then is killed with this process.
+            let (elsewhere, _) = tokio::join!(elsewhere, tokio::time::timeout(patience / 2, put_away));
+            if elsewhere.is_err() {
                 tracing::warn!("not all sandboxes that were claimed elsewhere are given back; they end by themselves");
             }
         })

@@ -33,7 +33,7 @@ mod waits;
 mod work;
 
 pub use admission::{Admitted, Incoming};
-pub use decisions::{Answer, CancelError, DecideError, Decided};
+pub use decisions::{Answer, CancelError, DecideError, Decided, Made};
 pub use handoffs::{AnswerError, Replied};
 pub use messages::{Letter, SendError};
 pub use runner::{AgentUse, Runner, Standing};

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fte_events::TaskId;
+use fte_service::keys::Caller;
 use fte_service::{ApiRoutes, Arrival, Problem};
 use http::StatusCode;
 use utoipa_axum::routes;
@@ -29,6 +30,8 @@ use crate::protocol::Runner;
 
 /// How often a task that is on its way is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Longest name of who decides, replies, cancels or sends.
+const NAME_CHARS_MAX: usize = 200;
 
 /// What handlers need.
 #[derive(Clone)]
@@ -59,6 +62,21 @@ where
             answer => return answer,
         }
     }
+}
+
+/// Who does something: the key's owner where API keys are in force, else whom the body names.
+fn who(caller: &Caller, named: Option<String>) -> Option<String> {
+    caller.name().map(str::to_owned).or_else(|| named.filter(|name| !name.trim().is_empty()))
+}
+
+/// The same where it need not be known.
+fn whoever(caller: &Caller, named: Option<String>) -> String {
+    who(caller, named).unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// Whether it can be a name.
+fn is_name(name: &str) -> bool {
+    name.chars().count() <= NAME_CHARS_MAX
 }
 
 fn not_found(task: TaskId) -> Problem {

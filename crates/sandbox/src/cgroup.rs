@@ -29,7 +29,7 @@ const CPU_PERIOD_US: u64 = 100_000;
 pub struct Cgroups {
     hierarchies: Vec<Hierarchy>,
     next: AtomicU64,
-    /// Groups that were still busy when they should have gone.
+    /// Groups that were still busy when they should have gone, also those of dead predecessors.
     leftover: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
 
@@ -94,12 +94,13 @@ impl Cgroups {
     pub fn find() -> io::Result<Self> {
         let own = fs::read_to_string("/proc/self/cgroup")?;
         let name = format!("{PREFIX}{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
-        let two = unified(&own).map(|own| second(&own, &name));
+        let mut busy = BTreeSet::new();
+        let two = unified(&own).map(|own| second(&own, &name, &mut busy));
         let hierarchies = match two {
             Some(Ok(hierarchy)) => vec![hierarchy],
-            two => first(&own, &name).map_err(|error| two.and_then(Result::err).unwrap_or(error))?,
+            two => first(&own, &name, &mut busy).map_err(|error| two.and_then(Result::err).unwrap_or(error))?,
         };
-        Ok(Self { hierarchies, next: AtomicU64::new(1), leftover: Arc::default() })
+        Ok(Self { hierarchies, next: AtomicU64::new(1), leftover: Arc::new(Mutex::new(busy)) })
     }
 
     /// In words: `cgroup v2: memory, pids, cpu`.
@@ -147,7 +148,10 @@ impl Cgroups {
 
     /// Removes groups that were busy when their sandbox ended.
     fn clear(&self) {
-        self.leftover.lock().unwrap_or_else(PoisonError::into_inner).retain(|directory| is_busy(fs::remove_dir(directory)));
+        let mut leftover = self.leftover.lock().unwrap_or_else(PoisonError::into_inner);
+        // From the back: what is inside comes behind what it is in.
+        let busy = leftover.iter().rev().filter(|directory| is_busy(fs::remove_dir(directory))).cloned().collect();
+        *leftover = busy;
     }
 }
 
@@ -233,10 +237,10 @@ fn unified(own: &str) -> Option<PathBuf> {
     has(&directory.join("cgroup.controllers"), Control::Memory).then_some(directory)
 }
 
-fn second(own: &Path, name: &str) -> io::Result<Hierarchy> {
+fn second(own: &Path, name: &str, busy: &mut BTreeSet<PathBuf>) -> io::Result<Hierarchy> {
     let mut refused = io::Error::other(format!("no group above {} may be divided", own.display()));
     for parent in own.ancestors().take_while(|directory| directory.starts_with(MOUNT)) {
-        match divide(parent).and_then(|()| make(parent, name)) {
+        match divide(parent).and_then(|()| make(parent, name, busy)) {
             Ok(directory) => {
                 divide(&directory)?;
                 let controls = Control::ALL.into_iter().filter(|control| has(&directory.join("cgroup.subtree_control"), *control));
@@ -262,7 +266,7 @@ fn divide(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn first(own: &str, name: &str) -> io::Result<Vec<Hierarchy>> {
+fn first(own: &str, name: &str, busy: &mut BTreeSet<PathBuf>) -> io::Result<Vec<Hierarchy>> {
     let mut hierarchies = Vec::new();
     for control in Control::ALL {
         let path = own.lines().find_map(|line| {
@@ -272,7 +276,7 @@ fn first(own: &str, name: &str) -> io::Result<Vec<Hierarchy>> {
         });
         let made = path
             .ok_or_else(|| io::Error::other(format!("there is no controller for {}", control.name())))
-            .and_then(|path| make(&Path::new(MOUNT).join(control.name()).join(path.trim_start_matches('/')), name));
+            .and_then(|path| make(&Path::new(MOUNT).join(control.name()).join(path.trim_start_matches('/')), name, busy));
         match made {
             Ok(directory) => hierarchies.push(Hierarchy { directory, version: Version::One, controls: vec![control] }),
             Err(_) if control == Control::Cpu => {}
@@ -283,8 +287,8 @@ fn first(own: &str, name: &str) -> io::Result<Vec<Hierarchy>> {
 }
 
 /// Makes our directory in `parent`, and removes those of processes that are gone.
-fn make(parent: &Path, name: &str) -> io::Result<PathBuf> {
-    sweep(parent);
+fn make(parent: &Path, name: &str, busy: &mut BTreeSet<PathBuf>) -> io::Result<PathBuf> {
+    sweep(parent, busy);
     let directory = parent.join(name);
     match fs::create_dir(&directory) {
         // Of a predecessor that had our number, as in a container: its cells may be busy still.
@@ -293,16 +297,20 @@ fn make(parent: &Path, name: &str) -> io::Result<PathBuf> {
     }
 }
 
-fn sweep(parent: &Path) {
+/// What cannot be removed yet is noted as busy: the sandboxes of a runner that was killed a moment ago may be about to end.
+fn sweep(parent: &Path, busy: &mut BTreeSet<PathBuf>) {
+    let mut remove = |directory: PathBuf| {
+        if is_busy(fs::remove_dir(&directory)) {
+            busy.insert(directory);
+        }
+    };
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
         let owner = entry.file_name().to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next()?.parse::<u32>().ok());
         if owner.is_some_and(|owner| !Path::new(&format!("/proc/{owner}")).exists()) {
-            // The kernel keeps those with processes.
-            for cell in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
-                drop(fs::remove_dir(cell.path()));
-            }
-            drop(fs::remove_dir(entry.path()));
+            let cells = fs::read_dir(entry.path()).into_iter().flatten().flatten();
+            cells.filter(|cell| cell.file_type().is_ok_and(|kind| kind.is_dir())).for_each(|cell| remove(cell.path()));
+            remove(entry.path());
         }
     }
 }
@@ -372,6 +380,33 @@ mod tests {
         let (Some(one), Some(other)) = (cgroups(), cgroups()) else { return };
         drop(one);
         other.cell(&Limits::default()).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_predecessor_left_busy_goes_once_it_is_free() {
+        let Some(cgroups) = cgroups() else { return };
+        let mut gone = Command::new("true").spawn().unwrap();
+        let name = format!("{PREFIX}{}-0", gone.id());
+        gone.wait().unwrap();
+        // In a place of our own: others who start sweep where we begin.
+        let places: Vec<_> = cgroups.hierarchies.iter().map(|hierarchy| hierarchy.directory.join("place")).collect();
+        let lefts: Vec<_> = places.iter().map(|place| place.join(&name)).collect();
+        let mut sleeper = Command::new("sleep").arg("600").spawn().unwrap();
+        for left in &lefts {
+            fs::create_dir_all(left.join("1")).unwrap();
+            fs::write(left.join("1/cgroup.procs"), sleeper.id().to_string()).unwrap();
+        }
+        for place in &places {
+            sweep(place, &mut cgroups.leftover.lock().unwrap());
+        }
+        assert!(lefts.iter().all(|left| left.join("1").exists()));
+        sleeper.kill().unwrap();
+        sleeper.wait().unwrap();
+        // The kernel may need a moment more.
+        while lefts.iter().any(|left| left.exists()) {
+            cgroups.cell(&Limits::default()).unwrap();
+        }
+        places.iter().for_each(|place| fs::remove_dir(place).unwrap());
     }
 
     #[test]

@@ -70,6 +70,8 @@ pub struct Agent {
     pub concurrency_key: Option<KeyPath>,
     /// Longest run of one attempt. Default 15 minutes.
     pub timeout: Duration,
+    /// An attempt of which nothing is heard for so long fails. Default: however long.
+    pub silent: Option<Duration>,
     /// Attempts in all. Default 3.
     pub attempts: u32,
     /// Values of the secret store that its program gets.
@@ -192,6 +194,7 @@ impl Agent {
             rate: None,
             concurrency_key: None,
             timeout: Duration::from_secs(15 * 60),
+            silent: None,
             attempts: 3,
             secrets: Vec::new(),
             sandbox: Sandbox::default(),
@@ -238,6 +241,7 @@ struct RawAgent {
     rate: Option<Rate>,
     concurrency_key: Option<KeyPath>,
     timeout: Option<Spanned<Span>>,
+    silent: Option<Spanned<Span>>,
     attempts: Option<Spanned<u32>>,
     secrets: Option<Spanned<Vec<String>>>,
     sandbox: Option<Spanned<RawPlace>>,
@@ -336,16 +340,26 @@ impl RawAgent {
             sandbox.refuse(http::NOT_HERE)?;
         }
         let messages = hears(&kind, self.messages)?;
-        let kind_waits = matches!(kind, AgentKind::Process(_));
+        let kind_waits = matches!(kind, AgentKind::Process(_) | AgentKind::Acp(..));
         let defaults = Agent::builtin(Builtin::Echo);
         let max_default = if matches!(kind, AgentKind::Builtin(_)) { defaults.max } else { 4 };
         let max = within("max", self.max, max_default, (1, 4096))?;
+        let timeout = match self.timeout {
+            None => defaults.timeout,
+            Some(span) if span.get_ref().0.is_zero() => return Err(wrong("timeout", Some(&span), "expected more than nothing")),
+            Some(span) => span.into_inner().0,
+        };
+        let silent = silence(&kind, self.silent, timeout)?;
         let agent = Agent {
             kind,
             max,
             min_warm: match (kind_waits, self.min_warm) {
                 (false, Some(min_warm)) if *min_warm.get_ref() > 0 => {
-                    return Err(wrong("min_warm", Some(&min_warm), "only for kind = \"process\": others get their task with their start"));
+                    return Err(wrong(
+                        "min_warm",
+                        Some(&min_warm),
+                        "only for kind = \"process\" and \"acp\": others get their task with their start",
+                    ));
                 }
                 (_, min_warm) => within("min_warm", min_warm, defaults.min_warm, (0, max))?,
             },
@@ -353,11 +367,8 @@ impl RawAgent {
             rate: self.rate,
             concurrency_key: self.concurrency_key,
             attempts: within("attempts", self.attempts, defaults.attempts, (1, 100))?,
-            timeout: match self.timeout {
-                None => defaults.timeout,
-                Some(span) if span.get_ref().0.is_zero() => return Err(wrong("timeout", Some(&span), "expected more than nothing")),
-                Some(span) => span.into_inner().0,
-            },
+            timeout,
+            silent,
             env: match self.env {
                 None => Vec::new(),
                 Some(env) => match env.get_ref().iter().find(|name| name.is_empty() || name.contains('=')) {
@@ -387,6 +398,18 @@ fn budget<T: Copy + fmt::Display>(
         Some(value) if !is_one(*value.get_ref()) => Err(wrong(key, Some(&value), format!("{}: expected {expected}", value.get_ref()))),
         value => Ok(value.map(Spanned::into_inner)),
     }
+}
+
+/// How long an agent may be silent. It is less than the whole attempt may take, or it would never come to that.
+fn silence(kind: &AgentKind, silent: Option<Spanned<Span>>, timeout: Duration) -> Result<Option<Duration>, Wrong> {
+    let Some(silent) = silent else { return Ok(None) };
+    let problem = match silent.get_ref().0 {
+        _ if matches!(kind, AgentKind::Builtin(_)) => "a built-in agent is part of this program, and never silent",
+        span if span.is_zero() => "expected more than nothing",
+        span if span >= timeout => "expected less than `timeout`, after which the attempt ends in any case",
+        span => return Ok(Some(span)),
+    };
+    Err(wrong("silent", Some(&silent), problem))
 }
 
 /// Whether an agent takes messages. One that speaks JSON lines may not know them, and could take one for the answer that it waits for: it has to be asked for.

@@ -36,6 +36,10 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Json<T>(pub T);
 
+/// A JSON object as the body in, where there is a body: without one all its fields are absent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OptionalJson<T>(pub T);
+
 /// The bytes of a JSON body: the media type is checked, the text is not yet read.
 #[derive(Clone, Debug)]
 pub struct JsonBytes(pub Bytes);
@@ -55,20 +59,43 @@ impl<S: Send + Sync> FromRequest<S> for JsonBytes {
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         if !is_json(&request) {
             discard(request.into_body()).await;
-            let detail = "The body must be JSON and say so: send it with the header \"content-type: application/json\".";
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail));
+            return Err(not_said_to_be_json());
         }
-        match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await {
-            Ok(Ok(bytes)) => Ok(Self(bytes)),
-            Ok(Err(BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)))) => Err(body_too_large(None)),
-            Ok(Err(error)) => {
-                let detail = "The body did not arrive whole.";
-                Err(Problem::new(StatusCode::BAD_REQUEST, "body_incomplete", detail).caused_by(&error))
-            }
-            Err(_) => {
-                let detail = format!("The body did not arrive within {} s.", BODY_TIMEOUT.as_secs());
-                Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail))
-            }
+        whole(request, state).await.map(Self)
+    }
+}
+
+fn not_said_to_be_json() -> Problem {
+    let detail = "The body must be JSON and say so: send it with the header \"content-type: application/json\".";
+    Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
+}
+
+/// All of a body, in time and within its limit.
+async fn whole<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+    match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)))) => Err(body_too_large(None)),
+        Ok(Err(error)) => {
+            let detail = "The body did not arrive whole.";
+            Err(Problem::new(StatusCode::BAD_REQUEST, "body_incomplete", detail).caused_by(&error))
+        }
+        Err(_) => {
+            let detail = format!("The body did not arrive within {} s.", BODY_TIMEOUT.as_secs());
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail))
+        }
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJson<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let is_json = is_json(&request);
+        // Whether there is one shows only at its end: one of no length may come in pieces.
+        match whole(request, state).await? {
+            bytes if bytes.is_empty() => Ok(Self::default()),
+            _ if !is_json => Err(not_said_to_be_json()),
+            bytes => parse_json(&bytes).map(Self),
         }
     }
 }

@@ -107,6 +107,60 @@ async fn a_parked_session_goes_on_by_its_id_after_a_crash_and_a_new_one_begins_w
     told(&api, &tasks[1], forgot).await;
 }
 
+/// Until so many programs wait for a task.
+async fn waits(process: &FteProcess, count: usize) {
+    let ahead = process.data().join("workspaces/ahead");
+    eventually(|| async {
+        let waiting = std::fs::read_dir(&ahead).map_or(0, Iterator::count);
+        if waiting == count { Ok(()) } else { Err(waiting) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_waits_behind_its_walls_for_a_task_was_initialised_serves_one_and_is_replaced() {
+    let dir = Dir::new();
+    let ready = r#"
+    [agents.ready]
+    kind = "acp"
+    command = ["python3", "agent.py", "before:open('greeted', 'w').close()"]
+    min_warm = 2
+    max = 3
+"#;
+    let agents = dir.write("agents.toml", ready);
+    dir.write("agent.py", include_str!("../../../crates/runner/tests/agents/acp/agent.py"));
+    dir.write("secret.txt", "outside");
+    let args = ["--agents", agents.to_str().unwrap()];
+    let process = FteProcess::start_with(built_binary(), dir.join("data"), args, [] as [(&str, &str); 0]).await;
+    let api = process.api();
+    let script = r#"#
+agent.say(json.dumps([os.uname().nodename, os.path.exists("../../../../secret.txt"), os.listdir("."), agent.cwd == os.getcwd(), agent.cwd]))
+agent.end()"#;
+    let mut tasks = Vec::new();
+    for _ in 0..4 {
+        waits(&process, 2).await;
+        let ahead = process.data().join("workspaces/ahead");
+        let greeted = || std::fs::read_dir(&ahead).unwrap().flatten().filter(|entry| entry.path().join("greeted").exists()).count();
+        eventually(|| async { if greeted() == 2 { Ok(()) } else { Err("not asked to initialise yet") } }).await;
+        let task = post(&api, json!({ "task": script })).await;
+        let claimed = told(&api, &task, |event| event["type"] == "fte.sandbox.claimed").await;
+        assert_eq!(claimed["data"]["warm"], true, "{claimed}");
+        tasks.push(task);
+    }
+    let mut places = Vec::new();
+    for task in &tasks {
+        let end = result(&api, task).await;
+        assert_eq!(end["status"], "completed", "{end}");
+        let mut found: Vec<Value> = serde_json::from_str(end["result"].as_str().unwrap()).unwrap();
+        places.push(found.pop().unwrap().to_string());
+        assert_eq!(json!(found), json!(["sandbox", false, ["greeted"], true]), "{end}");
+    }
+    places.sort();
+    places.dedup();
+    assert_eq!(places.len(), 4, "each serves one task: {places:?}");
+    settled(&crate::load::Doors::all(&api), &tasks).await;
+}
+
 /// Written by others, on another implementation of the protocol than ours: it answers as ELIZA did in 1966.
 #[tokio::test]
 async fn an_agent_that_others_wrote_works_behind_the_same_walls() {
@@ -116,12 +170,19 @@ async fn an_agent_that_others_wrote_works_behind_the_same_walls() {
     assert!(fetched.status.success(), "tests/acp/tools needs cargo and npm, and a way to their registries: {words}");
     let eliza = Path::new(std::str::from_utf8(&fetched.stdout).unwrap().trim()).join("bin/elizacp");
     let command = json!([eliza, "--deterministic", "acp"]);
-    let fte = Fte::with_agents(&format!("[agents.eliza]\nkind = \"acp\"\ncommand = {command}\n"), &[]).await;
+    let agent = |name: &str| format!("[agents.{name}]\nkind = \"acp\"\ncommand = {command}\n");
+    let agents = format!("default = \"eliza\"\n{}{}min_warm = 1\n", agent("eliza"), agent("ready"));
+    let fte = Fte::with_agents(&agents, &[]).await;
     let mut tasks = Vec::new();
     for task in ["I am unhappy about my mother", "I dreamed of a full queue"] {
         tasks.push(fte.post(json!({ "task": task })).await);
     }
-    for (task, word) in tasks.iter().zip(["mother", "dream"]) {
+    // As well if it has waited, initialised, for its task.
+    waits(&fte.process, 1).await;
+    tasks.push(fte.post(json!({ "task": "I want to be warm", "agent": "ready" })).await);
+    let claimed = told(&fte.api(), &tasks[2], |event| event["type"] == "fte.sandbox.claimed").await;
+    assert_eq!(claimed["data"]["warm"], true, "{claimed}");
+    for (task, word) in tasks.iter().zip(["mother", "dream", "warm"]) {
         let end = fte.result(task).await;
         assert_eq!(end["status"], "completed", "{end}");
         let said = end["result"].as_str().unwrap().to_lowercase();

@@ -26,6 +26,49 @@ async fn a_yes_lets_the_task_run_and_a_second_yes_changes_nothing() {
 }
 
 #[tokio::test]
+async fn who_comes_second_is_told_who_was_first() {
+    let fte = Fte::start().await;
+    let context = json!({ "demo": { "step_ms": 1 } });
+    let task = fte.post(json!({ "task": "show", "agent": "demo", "context": context, "require_approval": true })).await;
+    fte.asking(&task, 1).await;
+    let api = fte.api();
+    let path = format!("/v1/tasks/{task}/approval");
+    let say = async |approved: bool, question: u32, by: &str| {
+        api.post(&path, &json!({ "approved": approved, "question": question, "approver": by })).await.unwrap()
+    };
+    let first: Value = say(true, 1, "ada").await.expect_status(200).json();
+    let at = first["decided_at"].as_str().unwrap().to_owned();
+    assert_eq!(first, json!({ "task_id": task, "approved": true, "approver": "ada", "decided_at": at, "edited": false, "already": false }));
+    let is_ada_s = async || {
+        // The same from somebody else counts as theirs no more than another.
+        let second: Value = say(true, 1, "bob").await.expect_status(200).json();
+        assert_eq!(
+            second,
+            json!({ "task_id": task, "approved": true, "approver": "ada", "decided_at": at, "edited": false, "already": true })
+        );
+        let refused = say(false, 1, "bob").await.expect_status(409);
+        assert_eq!(refused.problem_code(), "decided_otherwise");
+        let refused: Value = refused.json();
+        assert_eq!(
+            (&refused["approved"], &refused["approver"], &refused["decided_at"], &refused["edited"]),
+            (&json!(true), &json!("ada"), &json!(at), &json!(false)),
+            "{refused}"
+        );
+        let words = refused["detail"].as_str().unwrap();
+        assert!(words.contains("approved by ada at ") && words.contains(&at[..19]), "{words}");
+    };
+    is_ada_s().await;
+    // Also once it asks something else, and after its end.
+    fte.asking(&task, 2).await;
+    is_ada_s().await;
+    say(false, 2, "eve").await.expect_status(200);
+    assert_eq!(fte.result(&task).await["status"], "rejected");
+    let refused: Value = say(true, 2, "bob").await.expect_status(409).json();
+    assert_eq!((&refused["approved"], &refused["approver"]), (&json!(false), &json!("eve")), "{refused}");
+    is_ada_s().await;
+}
+
+#[tokio::test]
 async fn nobody_decides_without_a_name() {
     let fte = Fte::start().await;
     let task = fte.post(json!({ "task": "spend money", "require_approval": true })).await;
@@ -131,6 +174,42 @@ async fn a_cancel_counts_before_during_and_not_after() {
     let done = fte.post(echo("done")).await;
     fte.result(&done).await;
     assert_eq!(cancel(done).await.expect_status(409).problem_code(), "task_ended");
+}
+
+#[tokio::test]
+async fn a_cancel_is_by_whom_it_names_and_needs_neither_name_nor_body() {
+    let fte = Fte::start().await;
+    let api = fte.api();
+    let later = async || {
+        let task = fte.post(json!({ "task": "later", "delay": "1h" })).await;
+        fte.in_status(&task, "queued").await;
+        task
+    };
+    let cancel = async |task: &str, content_type: &'static str, body: &str| {
+        let headers = http::HeaderMap::from_iter([(http::header::CONTENT_TYPE, http::HeaderValue::from_static(content_type))]);
+        let body = bytes::Bytes::copy_from_slice(body.as_bytes());
+        api.send(http::Method::POST, &format!("/v1/tasks/{task}/cancel"), headers, body).await.unwrap()
+    };
+    let json = "application/json";
+    // As `curl -X POST` and `curl -d ''` send nothing.
+    let form = "application/x-www-form-urlencoded";
+    for (content_type, body, by) in
+        [(json, r#"{"by":"ada"}"#, "ada"), (json, "{}", "unknown"), (json, r#"{"by":" "}"#, "unknown"), (form, "", "unknown")]
+    {
+        let task = later().await;
+        cancel(&task, content_type, body).await.expect_status(202);
+        let end = fte.result(&task).await;
+        assert_eq!((&end["status"], &end["error"]["message"]), (&json!("cancelled"), &json!(format!("cancelled by {by}"))), "{end}");
+        let said = crate::trail::actions(&api, &task, "task.cancel-requested", 1).await;
+        assert_eq!(said[0]["event"]["data"]["actor"], json!({ "type": "user", "id": by }), "{said:?}");
+    }
+    let task = later().await;
+    let long = json!({ "by": "x".repeat(201) }).to_string();
+    assert_eq!(cancel(&task, json, &long).await.expect_status(422).problem_code(), "invalid_cancel");
+    assert_eq!(cancel(&task, json, r#"{"who":"ada"}"#).await.expect_status(422).problem_code(), "invalid_body");
+    assert_eq!(cancel(&task, json, "by ada").await.expect_status(400).problem_code(), "invalid_json");
+    assert_eq!(cancel(&task, form, "by=ada").await.expect_status(415).problem_code(), "unsupported_media_type");
+    fte.in_status(&task, "queued").await;
 }
 
 #[tokio::test]

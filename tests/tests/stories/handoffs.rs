@@ -267,6 +267,58 @@ say("result", result=[reply["result"], reply["error"]])
     }
 }
 
+/// Makes an artifact that nobody can read to its end, as where the store of artifacts hangs, and hands it to all of these.
+const HANDS_OVER: &str = r#"
+import glob, os
+open("held", "w").close()
+say("artifact", path="held")
+kept = []
+while not kept:
+    kept = glob.glob(start["context"]["data"] + "/artifacts/sha256/*/*")
+    time.sleep(0.01)
+os.remove(kept[0])
+os.mkfifo(kept[0])
+asked = [("line", {}), ("b", {}), ("brief", {}), ("c", {"deadline": "2s"}), ("late", {"deadline": "2s"})]
+for to, fields in asked:
+    say("handoff", to=to, id=to, task="x", artifacts=["held"], **fields)
+replies = [hear() for _ in asked]
+say("result", result={reply["handoff"]: [reply["status"], reply["error"]["code"]] for reply in replies})
+"#;
+
+#[tokio::test]
+async fn who_waits_for_what_is_handed_over_can_be_called_off_and_runs_out() {
+    let line = |name: &str| format!("[agents.{name}]\nkind = \"command\"\ncommand = [\"cat\"]\nsandbox = \"none\"\n");
+    let agents = format!("{}{}{}{}timeout = \"2s\"\n", agents_toml(), line("line"), line("late"), line("brief"));
+    let team = Team::start_of(&agents, &[("FTE_RUNNER_HANDOFF_STAY_MS", "600000")]).await;
+    let (api, data) = (team.api(), team.process.data());
+    let id = post(&api, json!({ "task": HANDS_OVER, "context": { "data": data } })).await;
+    let tree = grown(&api, &id, 6).await;
+    let workspace = |task: &str| data.join("workspaces").join(task);
+    for child in tree["children"].as_array().unwrap() {
+        let (task, agent) = (child["task_id"].as_str().unwrap(), child["agent"].as_str().unwrap());
+        if ["line", "b"].contains(&agent) {
+            fte_testkit::eventually(|| async { if workspace(task).exists() { Ok(()) } else { Err("no workspace") } }).await;
+            api.post(&format!("/v1/tasks/{task}/cancel"), &json!({ "by": "ada" })).await.unwrap().expect_status(202);
+        }
+    }
+    let end = result(&api, &id).await;
+    for (agent, status, codes) in [
+        ("line", "cancelled", ["cancelled"].as_slice()),
+        ("b", "cancelled", &["cancelled"]),
+        ("brief", "timed_out", &["agent_timeout"]),
+        // Whoever looks at the clock first: who waits for it, or its own runner.
+        ("c", "timed_out", &["handoff_timed_out", "deadline_passed"]),
+        ("late", "timed_out", &["handoff_timed_out", "deadline_passed"]),
+    ] {
+        let reply = &end["result"][agent];
+        assert!(reply[0] == status && codes.contains(&reply[1].as_str().unwrap()), "{agent}: {end}");
+    }
+    settled(&Doors::all(&api), &ids(&tree)).await;
+    for task in ids(&tree) {
+        fte_testkit::eventually(|| async { if workspace(&task).exists() { Err("a workspace is left") } else { Ok(()) } }).await;
+    }
+}
+
 /// Reads what it was linked to, and says so with what else it was told.
 const CODER: &str = r#"#
 link = agent.links[0]

@@ -34,6 +34,7 @@ mod poison;
 mod pool;
 mod protocol;
 mod queue;
+mod silence;
 mod steps;
 mod stopping;
 mod stream;

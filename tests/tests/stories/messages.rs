@@ -81,6 +81,32 @@ async fn a_message_that_was_accepted_survives_kills_and_is_heard_once_by_who_fin
 }
 
 #[tokio::test]
+async fn a_message_is_from_whom_it_names() {
+    let fte = Fte::with_agents(&agents(LISTENER), &[]).await;
+    let task = fte.post(json!({ "task": "listen" })).await;
+    let path = format!("/v1/tasks/{task}/messages");
+    let send =
+        async |id: &str, text: &str, by: Value| fte.api().post(&path, &json!({ "text": text, "message_id": id, "by": by })).await.unwrap();
+    shown(&fte.api(), &task, |task| task["stage"] == "listening after 0").await;
+    assert_eq!(send("m0", "long", json!("x".repeat(201))).await.expect_status(422).problem_code(), "invalid_message");
+    send("m1", "one", json!("ada")).await.expect_status(202);
+    send("m2", "two", json!(null)).await.expect_status(202);
+    send("m3", "finish", json!("bob")).await.expect_status(202);
+    assert_eq!(fte.result(&task).await["status"], "completed");
+    for (id, by) in [("m1", "ada"), ("m2", "unknown"), ("m3", "bob")] {
+        told(&fte.api(), &task, |event| {
+            let message = &event["data"]["details"]["message"];
+            message["id"] == id && message["from"] == by
+        })
+        .await;
+    }
+    settled(&fte.doors(), std::slice::from_ref(&task)).await;
+    let said = actions(&fte.api(), &task, "message.accepted", 3).await;
+    let by: Vec<&Value> = said.iter().map(|entry| &entry["event"]["data"]["actor"]["id"]).collect();
+    assert_eq!(by, ["ada", "unknown", "bob"], "{said:?}");
+}
+
+#[tokio::test]
 async fn a_message_waits_for_a_task_that_waits_and_is_refused_by_who_hears_nothing() {
     let fte = Fte::with_agents(&agents(LISTENER), &[]).await;
     let task = fte.post(json!({ "task": "listen", "require_approval": true })).await;

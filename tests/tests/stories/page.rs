@@ -163,6 +163,27 @@ async fn a_person_edits_and_approves_with_a_click() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whose_click_comes_second_sees_who_was_first() {
+    let fte = Fte::start().await;
+    let mut browser = Browser::start().await;
+    for (first, said) in [(true, "was decided so before you did"), (false, "was rejected by bob at ")] {
+        let task = fte.post(json!({ "task": "spend", "require_approval": true })).await;
+        let link = fte.asking(&task, 1).await["approval"]["link"].as_str().unwrap().to_owned();
+        browser.session = None;
+        browser.open(&link).await;
+        browser.type_into("approver", "ada").await;
+        let decision = json!({ "approved": first, "approver": "bob" });
+        fte.api().post(&format!("/v1/tasks/{task}/approval"), &decision).await.unwrap().expect_status(200);
+        browser.click("approve").await;
+        let notice = browser.text("notice").await;
+        assert!(notice.contains(said), "{notice}");
+        assert_eq!(browser.text("outcome").await, if first { "Approved" } else { "Rejected" });
+        let page = browser.value("document.body.innerText").await;
+        assert!(page.as_str().unwrap().contains("By bob, "), "{page}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_keys_are_in_force_the_page_asks_for_one_and_the_name_is_its_owner_s() {
     let fte = Guarded::start().await;
     let api = fte.somebody(&["root2", "--role", "admin", "--tenant", "*"]).await;

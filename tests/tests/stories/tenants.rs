@@ -124,7 +124,7 @@ async fn what_a_person_does_is_one_action_in_their_name_however_often_they_say_i
     };
     twice(&ada, format!("/v1/tasks/{yes}/approval"), json!({ "approved": true })).await;
     twice(&ada, format!("/v1/tasks/{no}/approval"), json!({ "approved": false })).await;
-    twice(&ada, format!("/v1/tasks/{off}/cancel"), json!({})).await;
+    twice(&ada, format!("/v1/tasks/{off}/cancel"), json!({ "by": "somebody else" })).await;
     twice(&ada, format!("/v1/tasks/{early}/cancel"), json!({})).await;
     let sidecar = fte.process.sidecar();
     let publish = async |event: &Value| {

@@ -2,10 +2,9 @@
 
 use clap::Args;
 use fte_events::TaskId;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Task;
 use crate::client::Client;
 use crate::error::Error;
 use crate::input;
@@ -46,9 +45,20 @@ struct Decision<'a> {
     edit: Option<&'a Value>,
 }
 
+/// The decision that counts: somebody may have been first.
+#[derive(Deserialize)]
+struct Taken {
+    #[serde(default)]
+    approver: String,
+    #[serde(default)]
+    decided_at: String,
+    #[serde(default)]
+    already: bool,
+}
+
 impl Approve {
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
-        let approver = self.approver.or_else(input::logged_in).or_else(input::own_user);
+        let approver = self.approver.or_else(input::user);
         let decision = Decision {
             approved: !self.reject,
             question: self.question,
@@ -60,8 +70,9 @@ impl Approve {
         if output.json {
             return output.answer(&answer.body);
         }
-        let task: Task = answer.json()?;
+        let taken: Taken = answer.json()?;
         let word = if self.reject { "rejected" } else { "approved" };
-        output.line(format!("{}  {word}  {}", self.id, printable(&task.status)).trim_end())
+        let first = if taken.already { format!(" already  by {}  {}", taken.approver, taken.decided_at) } else { String::new() };
+        output.line(format!("{}  {word}{}", self.id, printable(first.trim_end())))
     }
 }

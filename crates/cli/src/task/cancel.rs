@@ -2,6 +2,7 @@
 
 use clap::Args;
 use fte_events::TaskId;
+use serde::Serialize;
 
 use super::Task;
 use crate::client::Client;
@@ -14,11 +15,21 @@ pub(crate) struct Cancel {
     /// The task's id
     #[arg(value_parser = input::task_id)]
     id: TaskId,
+    /// Who calls it off [default: who is logged in]; an instance with API keys takes the key's owner instead
+    #[arg(long, visible_alias = "as", value_name = "NAME")]
+    by: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Wish {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<String>,
 }
 
 impl Cancel {
     pub(crate) async fn run(self, client: Client, output: Output) -> Result<(), Error> {
-        let answer = client.post(&format!("/v1/tasks/{}/cancel", self.id), None::<&()>, &[]).await?;
+        let wish = Wish { by: self.by.or_else(input::user) };
+        let answer = client.post(&format!("/v1/tasks/{}/cancel", self.id), Some(&wish), &[]).await?;
         if output.json {
             return output.answer(&answer.body);
         }

@@ -30,6 +30,9 @@ pub(crate) struct Send {
     /// The message's id: the same message again is told once [default: a new one]
     #[arg(long, value_name = "ID")]
     message_id: Option<String>,
+    /// Who says it [default: who is logged in]; an instance with API keys takes the key's owner instead
+    #[arg(long, visible_alias = "as", value_name = "NAME")]
+    by: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -39,6 +42,8 @@ struct Message<'a> {
     data: Option<&'a Value>,
     policy: &'static str,
     message_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<&'a str>,
 }
 
 #[derive(Deserialize)]
@@ -56,7 +61,8 @@ impl Send {
         };
         // With an id a request whose answer was lost can be made again.
         let message_id = self.message_id.unwrap_or_else(|| Uuid::new_v4().to_string());
-        let message = Message { text: &self.text, data: self.data.as_ref(), policy, message_id: &message_id };
+        let by = self.by.or_else(input::user);
+        let message = Message { text: &self.text, data: self.data.as_ref(), policy, message_id: &message_id, by: by.as_deref() };
         let answer = client.post(&format!("/v1/tasks/{}/messages", self.id), Some(&message), &[]).await?;
         if output.json {
             return output.answer(&answer.body);

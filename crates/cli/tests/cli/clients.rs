@@ -87,18 +87,29 @@ async fn a_queued_task_of_a_list_shows_its_place_in_the_queue() {
 #[tokio::test]
 async fn decisions_and_cancels_say_how_they_went() {
     let approval = format!("POST /v1/tasks/{ID}/approval");
+    let first = r#"{"approved":true,"approver":"ann","decided_at":"2026-01-02T09:15:02Z","already":true}"#;
     let cancel = format!("POST /v1/tasks/{ID}/cancel");
     let known = format!("GET /v1/tasks/{ID}");
     let fake = Fake::start([
-        (&*approval, vec![json(200, r#"{"task_id":"x","status":"queued"}"#), problem(409, "already_decided", "Decided otherwise")]),
+        (
+            &*approval,
+            vec![
+                json(200, r#"{"already":false,"approver":"ann"}"#),
+                problem(409, "already_decided", "Decided otherwise"),
+                json(200, first),
+            ],
+        ),
         (&*cancel, vec![json(202, "{}"), problem(409, "task_terminal", "The task has ended"), json(202, "{}")]),
         (&*known, vec![json(200, r#"{"status":"running"}"#), problem(404, "task_not_found", "Not here")]),
     ])
     .await;
-    fte(&fake.url, &["approve", ID, "--reason", "fine", "--approver", "ann"]).await.check(0, &format!("{ID}  approved  queued"));
+    fte(&fake.url, &["approve", ID, "--reason", "fine", "--approver", "ann"]).await.check(0, &format!("{ID}  approved"));
     let ran = fte(&fake.url, &["approve", ID, "--reject", "--question", "2", "--as", "bob"]).await;
     ran.check(4, "");
     assert_eq!(ran.err, "error: Decided otherwise (409 already_decided)\n  why: for this test\n");
+    // Somebody has said the same before.
+    let ran = fte(&fake.url, &["approve", ID, "--as", "bob"]).await;
+    ran.check(0, &format!("{ID}  approved already  by ann  2026-01-02T09:15:02Z"));
     let ran = fte(&fake.url, &["cancel", ID]).await;
     ran.check(0, &format!("{ID}  cancel requested"));
     assert_eq!(ran.err, "");
@@ -109,13 +120,14 @@ async fn decisions_and_cancels_say_how_they_went() {
     assert!(ran.err.contains("nobody has met this task") && ran.err.contains("fte tasks"), "{}", ran.err);
     let asked = fake.asked();
     let routes: Vec<_> = asked.iter().map(|asked| asked.route.as_str()).collect();
-    assert_eq!(routes, [&approval, &approval, &cancel, &known, &cancel, &cancel, &known]);
+    assert_eq!(routes, [&approval, &approval, &approval, &cancel, &known, &cancel, &cancel, &known]);
     let bodies: Vec<_> = asked.into_iter().map(|asked| asked.body).collect();
     assert_eq!(
         bodies[..2],
         [r#"{"approved":true,"reason":"fine","approver":"ann"}"#, r#"{"approved":false,"question":2,"approver":"bob"}"#]
     );
-    assert!(bodies[2..].iter().all(String::is_empty), "{bodies:?}");
+    let mine = format!(r#"{{"by":"{}"}}"#, own_user());
+    assert_eq!([&bodies[3], &bodies[5], &bodies[6]], [&mine; 3], "{bodies:?}");
 }
 
 #[tokio::test]
@@ -132,26 +144,40 @@ async fn who_is_logged_in_is_the_approver_unless_another_is_named() {
     assert_eq!(approve(&[], &[("USER", ""), ("LOGNAME", "bob")]).await.as_deref(), Some("bob"));
     assert_eq!(approve(&["--approver", "eve"], &[("USER", "ann")]).await.as_deref(), Some("eve"));
     // Where the environment names nobody, it is whoever the command runs as.
-    let own = std::process::Command::new("id").arg("-un").output().unwrap();
-    let own = String::from_utf8(own.stdout).unwrap();
-    assert_eq!(approve(&[], &[]).await.as_deref(), Some(own.trim()));
+    let own = own_user();
+    assert_eq!(approve(&[], &[]).await.as_deref(), Some(own.as_str()));
     assert_eq!(approve(&["--by", "eve"], &[("USER", "ann")]).await.as_deref(), Some("eve"));
 
-    // Who replies is known by the same.
-    let route = format!("POST /v1/tasks/{ID}/reply");
-    let taken = format!(r#"{{"task_id":"{ID}"}}"#);
-    let fake = Fake::start([(&*route, vec![json(200, &taken)])]).await;
-    let reply = async |more: &[&str], env: &[(&str, &str)]| {
-        let args = [&["reply", ID, "yes"], more].concat();
-        let ran = command(&args).env("FTE_URL", &fake.url).envs(env.iter().copied()).output().await.unwrap();
-        assert!(ran.status.success(), "{ran:?}");
-        let body: serde_json::Value = serde_json::from_str(&fake.asked().last().unwrap().body).unwrap();
-        body["by"].as_str().map(str::to_owned)
-    };
-    assert_eq!(reply(&[], &[]).await.as_deref(), Some(own.trim()));
-    for option in ["--by", "--as", "--approver"] {
-        assert_eq!(reply(&[option, "eve"], &[("USER", "ann")]).await.as_deref(), Some("eve"));
+    // Who replies, sends or cancels is known by the same.
+    let taken = format!(r#"{{"task_id":"{ID}","message_id":"m"}}"#);
+    let acts: [(&str, &str, &[&str], &[&str]); 3] = [
+        ("reply", "reply", &[ID, "yes"], &["--by", "--as", "--approver"]),
+        ("send", "messages", &[ID, "hello"], &["--by", "--as"]),
+        ("cancel", "cancel", &[ID], &["--by", "--as"]),
+    ];
+    for (verb, route, what, options) in acts {
+        let (route, known) = (format!("POST /v1/tasks/{ID}/{route}"), format!("GET /v1/tasks/{ID}"));
+        let fake = Fake::start([(&*route, vec![json(202, &taken)]), (&*known, vec![json(200, "{}")])]).await;
+        let by = async |more: &[&str], env: &[(&str, &str)]| {
+            let args = [&[verb], what, more].concat();
+            let ran = command(&args).env("FTE_URL", &fake.url).envs(env.iter().copied()).output().await.unwrap();
+            assert!(ran.status.success(), "{ran:?}");
+            let asked = fake.asked();
+            let body: serde_json::Value = serde_json::from_str(&asked.iter().rfind(|asked| asked.route == route).unwrap().body).unwrap();
+            body["by"].as_str().map(str::to_owned)
+        };
+        assert_eq!(by(&[], &[]).await.as_deref(), Some(own.as_str()));
+        assert_eq!(by(&[], &[("USER", "ann")]).await.as_deref(), Some("ann"));
+        for option in options {
+            assert_eq!(by(&[option, "eve"], &[("USER", "ann")]).await.as_deref(), Some("eve"));
+        }
     }
+}
+
+/// Whoever a command runs as.
+fn own_user() -> String {
+    let own = std::process::Command::new("id").arg("-un").output().unwrap();
+    String::from_utf8(own.stdout).unwrap().trim().to_owned()
 }
 
 #[tokio::test]

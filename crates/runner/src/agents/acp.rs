@@ -51,6 +51,8 @@ use crate::ports::{Said, Start, Tell};
 const QUOTE_BYTES_MAX: usize = 120;
 /// Longest id of a session, in bytes: it is kept in the checkpoint.
 const SESSION_BYTES_MAX: usize = 1024;
+/// The id of our first request.
+const INITIALIZE: i64 = 1;
 /// The members of a checkpoint: the session, and what it had cost.
 const SESSION: &str = "acp_session";
 const SESSION_USD: &str = "acp_usd";
@@ -113,6 +115,17 @@ struct Client<'a> {
     line: u64,
 }
 
+/// Our first request: what the runner is, and what it offers. What is denied is not offered either.
+pub(super) fn initialize(permissions: Permissions) -> Vec<u8> {
+    let offered = |permission| permission != Permission::Deny;
+    let files = FileSystemCapabilities::new().read_text_file(offered(permissions.read)).write_text_file(offered(permissions.edit));
+    let capabilities = ClientCapabilities::new().fs(files).terminal(offered(permissions.execute));
+    let request = InitializeRequest::new(ProtocolVersion::V1)
+        .client_capabilities(capabilities)
+        .client_info(Implementation::new("fte", env!("CARGO_PKG_VERSION")));
+    rpc::request(INITIALIZE, AGENT_METHOD_NAMES.initialize, &request)
+}
+
 pub(super) async fn talk(conversation: &mut Conversation, permissions: Permissions) -> Result<Said, Gone> {
     let handed = match handed::over(conversation).await {
         Ok(handed) => handed,
@@ -126,7 +139,7 @@ pub(super) async fn talk(conversation: &mut Conversation, permissions: Permissio
         permissions,
         handed,
         phase: Phase::Initialize,
-        request: 0,
+        request: INITIALIZE,
         session,
         loads: false,
         resumed: false,
@@ -145,7 +158,12 @@ pub(super) async fn talk(conversation: &mut Conversation, permissions: Permissio
 
 impl Client<'_> {
     async fn run(mut self) -> Result<Said, Gone> {
-        self.initialize();
+        if self.conversation.ahead {
+            // It was asked when it was started. That its task had to be laid out first is no silence of its own.
+            self.conversation.program.may_be_silent(false);
+        } else {
+            self.conversation.program.write(&initialize(self.permissions));
+        }
         let mut lines = Lines::new(self.conversation.shared.limits.message_bytes_max);
         let status = loop {
             // What is in hand comes first, and waits while the agent does not read its answers.
@@ -191,6 +209,8 @@ impl Client<'_> {
                     let said = disk_full(&self.conversation.agent);
                     return self.ended_by(said).await;
                 }
+                // It waits for a command that it has run here, not we for it.
+                Happening::Silent if self.conversation.terminals.are_awaited() => self.conversation.program.may_be_silent(false),
                 Happening::Silent => {
                     let said = silent(&self.conversation.agent);
                     return self.ended_by(said).await;
@@ -268,18 +288,6 @@ impl Client<'_> {
             say(&self.conversation.said, word).await?;
         }
         Ok(())
-    }
-
-    fn initialize(&mut self) {
-        // What is denied is not offered either.
-        let offered = |permission| permission != Permission::Deny;
-        let files =
-            FileSystemCapabilities::new().read_text_file(offered(self.permissions.read)).write_text_file(offered(self.permissions.edit));
-        let capabilities = ClientCapabilities::new().fs(files).terminal(offered(self.permissions.execute));
-        let request = InitializeRequest::new(ProtocolVersion::V1)
-            .client_capabilities(capabilities)
-            .client_info(Implementation::new("fte", env!("CARGO_PKG_VERSION")));
-        self.ask(Phase::Initialize, AGENT_METHOD_NAMES.initialize, &request);
     }
 
     /// An answer to the open request, or to none.

@@ -46,7 +46,7 @@ impl HttpAgent {
     /// Reads the agent's secrets.
     pub(super) fn new(name: &str, agent: &Agent, http: &Http, env: &impl Env, limits: &HttpLimits) -> Result<Self, ConfigError> {
         let client = Client::new(name, http, env, limits, client::trusted_roots())?;
-        Ok(Self { http: http.clone(), patience: agent.timeout, client })
+        Ok(Self { http: http.clone(), patience: agent.silent.unwrap_or(agent.timeout), client })
     }
 
     /// The same agent at another host and port; nothing where that is none.

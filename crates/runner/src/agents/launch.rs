@@ -59,6 +59,14 @@ impl Launcher {
         Self { sandboxes, ways_out: directory.join("ways-out") }
     }
 
+    /// Removes what a killed predecessor left.
+    pub(super) fn sweep(&self) -> io::Result<()> {
+        match std::fs::remove_dir_all(&self.ways_out) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            swept => swept,
+        }
+    }
+
     /// What holds on this machine, where somebody asked for it.
     pub fn holds(&self) -> Option<&Holds> {
         self.sandboxes.as_ref().map(Sandboxes::holds)

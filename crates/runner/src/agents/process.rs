@@ -38,6 +38,8 @@ pub(super) async fn talk(conversation: &mut Conversation) -> Result<Said, Gone> 
     let mut lines = Lines::new(limits.line_bytes_max);
     let mut last: Option<Said> = None;
     let (mut artifacts, mut cancelled, mut number) = (0, false, 0u64);
+    // A question without its decision, and hand-offs without their reply: what it waits for is no silence of its own.
+    let (mut asking, mut handed_off) = (false, 0u32);
     match handed::over(conversation).await {
         Ok(handed) => conversation.program.write(&wire::start_line(&conversation.start, &handed)),
         Err(wrong) => return Ok(wrong),
@@ -66,9 +68,14 @@ pub(super) async fn talk(conversation: &mut Conversation) -> Result<Said, Gone> 
                         }
                         Heard::Question(question) => {
                             say(&conversation.said, question).await?;
+                            asking = true;
                             conversation.program.may_be_silent(true);
                         }
-                        Heard::Handoff(handoff) => say(&conversation.said, handoff).await?,
+                        Heard::Handoff(handoff) => {
+                            say(&conversation.said, handoff).await?;
+                            handed_off += 1;
+                            conversation.program.may_be_silent(true);
+                        }
                         Heard::Last(word) => {
                             last = Some(word);
                             conversation.program.close_stdin();
@@ -92,12 +99,17 @@ pub(super) async fn talk(conversation: &mut Conversation) -> Result<Said, Gone> 
                     Err(wrong) => return Ok(last.unwrap_or(wrong)),
                 }
                 match told {
-                    Tell::Message { .. } | Tell::Reply { .. } => {}
-                    Tell::Decision { .. } => conversation.program.may_be_silent(false),
+                    Tell::Message { .. } => continue,
+                    Tell::Decision { .. } => asking = false,
+                    Tell::Reply { .. } => handed_off = handed_off.saturating_sub(1),
                     Tell::Cancel => {
                         cancelled = true;
                         conversation.program.end_after(limits.grace, limits.grace);
+                        continue;
                     }
+                }
+                if last.is_none() {
+                    conversation.program.may_be_silent(asking || handed_off > 0);
                 }
             }
             Happening::Drained => {}

@@ -104,7 +104,8 @@ pub(super) struct Terms {
     pub(super) output_bytes_max: u64,
     pub(super) disk_bytes_max: u64,
     pub(super) memory_bytes_max: u64,
-    pub(super) silence_max: Duration,
+    /// Nothing is made of its silence where it has none.
+    pub(super) silence_max: Option<Duration>,
     pub(super) leave: Duration,
     /// What it was given and we do not repeat, in every form.
     pub(super) secrets: Vec<String>,
@@ -166,7 +167,6 @@ impl Program {
         terms: Terms,
     ) -> io::Result<Self> {
         let Spawned { group, children, cell, ear, proxy, first, stdin, stdout, stderr } = Spawned::new(launcher, launch, watchdog)?;
-        let alarms = Alarms { silent: Some(Instant::now() + terms.silence_max), ..Alarms::default() };
         Ok(Self {
             group,
             children,
@@ -185,7 +185,7 @@ impl Program {
             tail: Tail::default(),
             output_bytes: 0,
             status: None,
-            alarms,
+            alarms: Alarms::default(),
             terms,
             deaf: false,
         })
@@ -248,8 +248,9 @@ impl Program {
         self.cell.as_ref().is_some_and(|cell| cell.out_of_memory() > 0)
     }
 
-    /// Writes to its standard input when it reads.
+    /// Writes to its standard input when it reads. Who is told something may think about it.
     pub(super) fn write(&mut self, bytes: &[u8]) {
+        self.is_heard();
         if self.stdin.is_some() && !self.close_stdin {
             self.unread.extend_from_slice(bytes);
         }
@@ -270,7 +271,14 @@ impl Program {
 
     /// It may be silent from now on, or no more.
     pub(super) fn may_be_silent(&mut self, may: bool) {
-        self.alarms.silent = if may { None } else { Some(Instant::now() + self.terms.silence_max) };
+        self.alarms.silent = self.terms.silence_max.filter(|_| !may).map(|max| Instant::now() + max);
+    }
+
+    /// Its silence, if that is counted now, begins anew.
+    fn is_heard(&mut self) {
+        if self.alarms.silent.is_some() {
+            self.may_be_silent(false);
+        }
     }
 
     /// It is asked to leave after `first` and made to after `then` more.
@@ -378,9 +386,7 @@ impl Program {
     /// Whether that was too much.
     fn count(&mut self, bytes: usize) -> bool {
         self.output_bytes += bytes as u64;
-        if self.alarms.silent.is_some() {
-            self.may_be_silent(false);
-        }
+        self.is_heard();
         self.output_bytes > self.terms.output_bytes_max
     }
 

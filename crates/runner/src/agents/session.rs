@@ -81,7 +81,9 @@ impl Drop for EndOnDrop {
 
 pub(super) async fn start(agent: Arc<ProgramAgent>, start: Start, shared: Arc<Shared>) -> Result<Session, StartError> {
     let working = agent.warm.work();
-    let mut program = match agent.warm.take() {
+    let warm = agent.warm.take();
+    let ahead = warm.is_some();
+    let mut program = match warm {
         Some(warm) => warm,
         None => {
             let handed = match lay_out(&agent, &start, &shared).await? {
@@ -96,13 +98,18 @@ pub(super) async fn start(agent: Arc<ProgramAgent>, start: Start, shared: Arc<Sh
     let (held, dropped) = oneshot::channel();
     program.begin(start.task_id, &said);
     let guard = EndOnDrop { group: program.group(), _held: held };
-    tokio::spawn(Conversation { agent, start, shared, program, terminals: Terminals::default(), told, said, working }.run(dropped));
+    let terminals = Terminals::default();
+    tokio::spawn(Conversation { agent, start, shared, program, ahead, terminals, told, said, working }.run(dropped));
     Ok(Session { said: hear, tell, guard: Box::new(guard) })
 }
 
 /// Starts the program ahead of a task, as far as it comes without one.
 pub(super) async fn spawn_ahead(agent: &Arc<ProgramAgent>, shared: &Arc<Shared>) -> Result<Program, StartError> {
     let mut program = spawn(agent, None, None, shared).await?;
+    if let Talk::Acp(permissions) = agent.talk {
+        // Its answer waits in the pipe until the task is there.
+        program.write(&acp::initialize(permissions));
+    }
     match tokio::time::timeout(READY_MAX, program.get_ready()).await {
         Ok(()) => Ok(program),
         Err(_) => {
@@ -197,7 +204,7 @@ fn spawn_now(
         agent: agent.name.clone(),
         task_id: None,
         output_bytes_max: output_bytes_max(agent.talk, limits),
-        silence_max: agent.agent.timeout,
+        silence_max: agent.agent.silent,
         disk_bytes_max: agent.agent.sandbox.disk_bytes,
         memory_bytes_max: agent.agent.sandbox.memory_bytes,
         leave: limits.leave,
@@ -219,6 +226,8 @@ pub(super) struct Conversation {
     pub(super) start: Start,
     pub(super) shared: Arc<Shared>,
     pub(super) program: Program,
+    /// It was started ahead of the task.
+    pub(super) ahead: bool,
     /// What else runs for the agent.
     pub(super) terminals: Terminals,
     pub(super) told: mpsc::Receiver<crate::ports::Tell>,
@@ -286,9 +295,10 @@ pub(super) fn result_too_large(shared: &Shared) -> Said {
     error("result_too_large", message, false)
 }
 
-/// Silence past the agent's time-out.
+/// Silence for longer than the agent may be silent.
 pub(super) fn silent(agent: &ProgramAgent) -> Said {
-    error("agent_silent", format!("the agent wrote nothing for {} s", agent.agent.timeout.as_secs_f64()), true)
+    let silence = agent.agent.silent.unwrap_or_default().as_secs_f64();
+    error("agent_silent", format!("nothing was heard from the agent for {silence} s (`silent` in agents.toml)"), true)
 }
 
 /// A workspace past its limit.

@@ -1,15 +1,17 @@
-//! Programs that are started ahead of their tasks (`min_warm`): behind their walls, with their interpreter loaded, waiting for the start message.
+//! Programs that are started ahead of their tasks (`min_warm`): behind their walls, with their interpreter loaded, waiting for the start message; one that speaks
+//! the Agent Client Protocol was told `initialize`, too, and its session begins with the task.
 //!
 //! Always true: a warm program serves one task and no second one; there are never more programs of an agent than `max`, warm ones included, but for the moment in which
 //! one replaces another; what dies while it waits, or has waited for too long, is replaced, the slower the more often it dies.
 //!
-//! Only programs of the JSON-lines protocol can wait: the others get their task with their start.
+//! A `command` cannot wait: it gets its task with its start.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -19,6 +21,8 @@ use super::program::Program;
 const AGE_MAX: Duration = Duration::from_secs(15 * 60);
 /// How often those that wait are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How often it is looked whether those at work are gone.
+const GONE_EVERY: Duration = Duration::from_millis(10);
 const BACKOFF: Duration = Duration::from_millis(500);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
@@ -26,6 +30,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct Warm {
     ready: Mutex<VecDeque<(Instant, Program)>>,
+    /// Nobody waits any more.
+    closed: AtomicBool,
     /// Programs at work.
     working: AtomicU32,
     changed: Notify,
@@ -73,6 +79,9 @@ impl Warm {
     {
         let mut backoff = BACKOFF;
         loop {
+            if self.is_closed() {
+                return std::future::pending().await;
+            }
             let died = self.clear();
             let wanted = min.min(max.saturating_sub(self.working.load(Ordering::Relaxed))) as usize;
             if self.ready().len() >= wanted {
@@ -86,7 +95,7 @@ impl Warm {
             }
             match start().await {
                 Some(program) => {
-                    self.ready().push_back((Instant::now(), program));
+                    self.put(program);
                     if died == 0 {
                         backoff = BACKOFF;
                     }
@@ -96,6 +105,32 @@ impl Warm {
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                 }
             }
+        }
+    }
+
+    fn put(&self, program: Program) {
+        let mut ready = self.ready();
+        if self.is_closed() {
+            dispose(program);
+        } else {
+            ready.push_back((Instant::now(), program));
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Ends those that wait, and waits until they and those at work, which others end, are gone.
+    pub(super) async fn close(&self) {
+        let waiting = {
+            let mut ready = self.ready();
+            self.closed.store(true, Ordering::Relaxed);
+            std::mem::take(&mut *ready)
+        };
+        join_all(waiting.into_iter().map(|(_, program)| program.finish())).await;
+        while self.working.load(Ordering::Relaxed) > 0 {
+            sleep(GONE_EVERY).await;
         }
     }
 

@@ -137,6 +137,9 @@ pub struct Granted {
     pub ordinal: u32,
     /// Who said yes.
     pub approver: String,
+    /// When.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided_at: Option<Timestamp>,
     /// The digest of their edit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edit_sha256: Option<String>,
@@ -246,8 +249,8 @@ impl TaskDoc {
         if let Some(before) = self.approval.take()
             && let Some(decision) = before.decision.filter(|decision| decision.approved)
         {
-            let Decision { approver, edit_sha256, .. } = decision;
-            self.granted.push(Granted { ordinal: before.ordinal, approver, edit_sha256 });
+            let Decision { approver, decided_at, edit_sha256, .. } = decision;
+            self.granted.push(Granted { ordinal: before.ordinal, approver, decided_at: Some(decided_at), edit_sha256 });
             let most = self.granted.len().saturating_sub(ANSWERS_MAX);
             self.granted.drain(..most);
         }

@@ -1,5 +1,6 @@
 //! What people say to a task, through any replica: decisions and cancels.
 
+use std::fmt;
 use std::sync::Arc;
 
 use fte_events::{Actor, ResultKind, ResumeReason, TaskId, json_sha256};
@@ -9,7 +10,7 @@ use serde_json::Value;
 use super::admission::rejected_end;
 use super::change::{Plan, change};
 use super::instance::Instance;
-use crate::document::{Decision, End, State, TaskDoc, edited_request};
+use crate::document::{Decision, End, Granted, State, TaskDoc, edited_request};
 use crate::ports::PortError;
 
 /// What a person says.
@@ -38,6 +39,42 @@ pub enum Decided {
     Before,
 }
 
+/// A decision that counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// Yes or no.
+    pub approved: bool,
+    /// Who made it.
+    pub approver: String,
+    /// When; an old document does not say so of an earlier question.
+    pub decided_at: Option<Timestamp>,
+    /// They changed the input.
+    pub edited: bool,
+}
+
+impl fmt::Display for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = if self.approved { "approved" } else { "rejected" };
+        let edit = if self.edited { " with an edit" } else { "" };
+        write!(f, "{word}{edit} by {}", self.approver)?;
+        self.decided_at.map_or(Ok(()), |at| write!(f, " at {at:.0}"))
+    }
+}
+
+impl From<&Decision> for Made {
+    fn from(decision: &Decision) -> Self {
+        let Decision { approved, approver, decided_at, edit_sha256, .. } = decision;
+        Self { approved: *approved, approver: approver.clone(), decided_at: Some(*decided_at), edited: edit_sha256.is_some() }
+    }
+}
+
+impl From<&Granted> for Made {
+    fn from(granted: &Granted) -> Self {
+        let Granted { approver, decided_at, edit_sha256, .. } = granted;
+        Self { approved: true, approver: approver.clone(), decided_at: *decided_at, edited: edit_sha256.is_some() }
+    }
+}
+
 /// Why a decision was not taken in.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DecideError {
@@ -56,15 +93,8 @@ pub enum DecideError {
         asked: Option<u32>,
     },
     /// It was decided otherwise.
-    #[error("the task was {}{} by {approver} already", if *approved { "approved" } else { "rejected" }, if *edited { " with an edit" } else { "" })]
-    Otherwise {
-        /// The decision that counts.
-        approved: bool,
-        /// Who made it.
-        approver: String,
-        /// They changed the input.
-        edited: bool,
-    },
+    #[error("the task was {0} already")]
+    Otherwise(Made),
     /// The configuration names who may decide, and this is somebody else.
     #[error("{approver} may not decide what agent {agent} asks: its approvers are others")]
     NotApprover {
@@ -92,7 +122,7 @@ pub enum CancelError {
     Unavailable(#[from] PortError),
 }
 
-pub(super) async fn decide(instance: &Arc<Instance>, task: TaskId, answer: Answer) -> Result<Decided, DecideError> {
+pub(super) async fn decide(instance: &Arc<Instance>, task: TaskId, answer: Answer) -> Result<(Decided, Made), DecideError> {
     let edit_sha256 = answer.edit.as_ref().map(json_sha256);
     change(instance, task, |doc, now| {
         let known = doc.filter(|doc| doc.is_met_by(answer.tenant.as_deref()));
@@ -106,11 +136,10 @@ pub(super) async fn decide(instance: &Arc<Instance>, task: TaskId, answer: Answe
         }
         match doc.approval.as_ref().map(|approval| &approval.decision) {
             // An edit that differs is another decision.
-            Some(Some(made)) if made.approved == approved && made.edit_sha256 == edit_sha256 => return Plan::Leave(Ok(Decided::Before)),
-            Some(Some(made)) => {
-                let (approved, approver, edited) = (made.approved, made.approver.clone(), made.edit_sha256.is_some());
-                return Plan::Leave(Err(DecideError::Otherwise { approved, approver, edited }));
+            Some(Some(made)) if made.approved == approved && made.edit_sha256 == edit_sha256 => {
+                return Plan::Leave(Ok((Decided::Before, made.into())));
             }
+            Some(Some(made)) => return Plan::Leave(Err(DecideError::Otherwise(made.into()))),
             Some(None) if !doc.ended() => {}
             _ => return Plan::Leave(Err(DecideError::NotAwaiting(standing(&doc)))),
         }
@@ -119,16 +148,18 @@ pub(super) async fn decide(instance: &Arc<Instance>, task: TaskId, answer: Answe
         {
             return Plan::Leave(Err(DecideError::BadEdit(misfit)));
         }
-        doc.decide(now, Decision::new(approved, reason.clone(), &approver, now).edited(edit));
+        let decision = Decision::new(approved, reason.clone(), &approver, now).edited(edit);
+        let taken = Ok((Decided::Now, Made::from(&decision)));
+        doc.decide(now, decision);
         if doc.owner.is_some() {
-            return Plan::Note(Box::new(doc), Ok(Decided::Now));
+            return Plan::Note(Box::new(doc), taken);
         }
         if !approved {
             doc.end(now, rejected_end(reason.as_deref(), &approver));
         } else if doc.state == State::ParkedForApproval {
             doc.wake(now, ResumeReason::Approved);
         }
-        Plan::Move(Box::new(doc), Ok(Decided::Now))
+        Plan::Move(Box::new(doc), taken)
     })
     .await?
 }
@@ -147,13 +178,10 @@ fn fits(instance: &Instance, doc: &TaskDoc, edit: &Value, now: Timestamp) -> Res
 }
 
 /// An answer to a question that is not the last one.
-fn decided_earlier(doc: &TaskDoc, named: u32, approved: bool, edit_sha256: Option<&str>) -> Result<Decided, DecideError> {
+fn decided_earlier(doc: &TaskDoc, named: u32, approved: bool, edit_sha256: Option<&str>) -> Result<(Decided, Made), DecideError> {
     match doc.granted.iter().find(|granted| granted.ordinal == named) {
-        Some(granted) if approved && granted.edit_sha256.as_deref() == edit_sha256 => Ok(Decided::Before),
-        Some(granted) => {
-            let (approver, edited) = (granted.approver.clone(), granted.edit_sha256.is_some());
-            Err(DecideError::Otherwise { approved: true, approver, edited })
-        }
+        Some(granted) if approved && granted.edit_sha256.as_deref() == edit_sha256 => Ok((Decided::Before, granted.into())),
+        Some(granted) => Err(DecideError::Otherwise(granted.into())),
         None => Err(DecideError::OtherQuestion { named, asked: doc.approval.as_ref().map(|approval| approval.ordinal) }),
     }
 }

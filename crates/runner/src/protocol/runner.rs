@@ -11,7 +11,7 @@ use futures_util::future::{Either, select};
 use tokio::sync::{oneshot, watch};
 
 use super::admission::{Admitted, Incoming};
-use super::decisions::{Answer, CancelError, DecideError, Decided};
+use super::decisions::{Answer, CancelError, DecideError, Decided, Made};
 use super::handoffs::{AnswerError, Replied};
 use super::instance::Instance;
 use super::messages::{Letter, SendError};
@@ -174,7 +174,7 @@ impl Runner {
     }
 
     /// A person decides.
-    pub async fn decide(&self, task: TaskId, answer: Answer) -> Result<Decided, DecideError> {
+    pub async fn decide(&self, task: TaskId, answer: Answer) -> Result<(Decided, Made), DecideError> {
         let instance = self.ready()?;
         let decided = self.to_its_end(async move { decisions::decide(&instance, task, answer).await }).await;
         decided.ok_or_else(gone)?

@@ -7,15 +7,15 @@ use fte_service::extract::{Json, Path};
 use fte_service::keys::Caller;
 use fte_service::{FieldError, Problem};
 use http::StatusCode;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{AppState, not_found, once_met, unavailable};
-use crate::protocol::{Answer, DecideError};
+use super::{AppState, NAME_CHARS_MAX, not_found, once_met, unavailable, who};
+use crate::protocol::{Answer, DecideError, Decided, Made};
 
 const REASON_CHARS_MAX: usize = 2000;
-const APPROVER_CHARS_MAX: usize = 200;
 const EDIT_BYTES_MAX: usize = 64 * 1024;
 
 /// A person's answer to a question.
@@ -44,6 +44,15 @@ pub(crate) struct DecisionTaken {
     task_id: TaskId,
     /// Yes or no.
     approved: bool,
+    /// Who made it: perhaps somebody else, where it was made already.
+    approver: String,
+    /// When.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decided_at: Option<Timestamp>,
+    /// Whether they changed the input.
+    edited: bool,
+    /// It was made before this request, which changed nothing.
+    already: bool,
 }
 
 /// Decides a task that awaits approval. The same decision again is 200.
@@ -54,7 +63,7 @@ pub(crate) struct DecisionTaken {
         (status = 200, description = "The decision counts", body = DecisionTaken),
         (status = 403, description = "`not_an_approver`: the agent's configuration names others"),
         (status = 404, description = "`task_not_found`"),
-        (status = 409, description = "`not_awaiting_approval`, `decided_otherwise` (also with another edit), `other_question`"),
+        (status = 409, description = "`not_awaiting_approval`, `other_question`, `decided_otherwise` (also with another edit): with `approved`, `approver`, `decided_at` and `edited` of the decision that counts"),
         (status = 422, description = "`approver_missing`: nobody decides without a name. `invalid_decision`: what is too long, or an edit that does not fit"),
         (status = 503, description = "`runner_unavailable`: whether it counts is not known; send the same again"),
     )
@@ -65,14 +74,12 @@ pub(crate) async fn decide(
     Path(id): Path<TaskId>,
     Json(request): Json<DecisionRequest>,
 ) -> Result<Json<DecisionTaken>, Problem> {
-    let named = request.approver.filter(|name| !name.trim().is_empty());
-    let Some(approver) = caller.name().map(str::to_owned).or(named) else { return Err(nameless()) };
-    let too_long =
-        [("/reason", request.reason.as_deref().unwrap_or_default(), REASON_CHARS_MAX), ("/approver", &approver, APPROVER_CHARS_MAX)]
-            .into_iter()
-            .filter(|(_, text, max)| text.chars().count() > *max)
-            .map(|(pointer, _, max)| FieldError { pointer: pointer.to_owned(), detail: format!("at most {max} characters") })
-            .collect::<Vec<_>>();
+    let Some(approver) = who(&caller, request.approver) else { return Err(nameless()) };
+    let too_long = [("/reason", request.reason.as_deref().unwrap_or_default(), REASON_CHARS_MAX), ("/approver", &approver, NAME_CHARS_MAX)]
+        .into_iter()
+        .filter(|(_, text, max)| text.chars().count() > *max)
+        .map(|(pointer, _, max)| FieldError { pointer: pointer.to_owned(), detail: format!("at most {max} characters") })
+        .collect::<Vec<_>>();
     if !too_long.is_empty() {
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_decision", "The decision is too long.").errors(too_long));
     }
@@ -96,7 +103,10 @@ pub(crate) async fn decide(
     };
     let is_unmet = |error: &DecideError| matches!(error, DecideError::Unknown(_));
     match once_met(id, is_unmet, || app.runner.decide(id, answer.clone())).await {
-        Ok(_) => Ok(Json(DecisionTaken { task_id: id, approved: request.approved })),
+        Ok((decided, made)) => {
+            let Made { approved, approver, decided_at, edited } = made;
+            Ok(Json(DecisionTaken { task_id: id, approved, approver, decided_at, edited, already: decided == Decided::Before }))
+        }
         Err(DecideError::Unknown(task)) => Err(not_found(task)),
         Err(DecideError::NotAwaiting(status)) => {
             let detail = format!("The task does not await approval: it is {status}.");
@@ -106,16 +116,25 @@ pub(crate) async fn decide(
             let detail = format!("Nothing was decided: {error}. Look at the task and answer what it asks now.");
             Err(Problem::new(StatusCode::CONFLICT, "other_question", detail).with("question", asked))
         }
-        Err(error @ DecideError::Otherwise { approved, .. }) => {
-            let detail = format!("Nothing was decided: {error}; a decision cannot be changed.");
-            Err(Problem::new(StatusCode::CONFLICT, "decided_otherwise", detail).with("approved", approved))
-        }
+        Err(DecideError::Otherwise(made)) => Err(otherwise(made)),
         Err(error @ DecideError::NotApprover { .. }) => {
             let detail = format!("Nothing was decided: {error} (`approvers` in agents.toml).");
             Err(Problem::new(StatusCode::FORBIDDEN, "not_an_approver", detail))
         }
         Err(DecideError::BadEdit(misfit)) => Err(bad_edit(misfit)),
         Err(DecideError::Unavailable(error)) => Err(unavailable(&error)),
+    }
+}
+
+/// Somebody was first.
+fn otherwise(made: Made) -> Problem {
+    let detail = format!("Nothing was decided: the task was {made} already; a decision cannot be changed.");
+    let Made { approved, approver, decided_at, edited } = made;
+    let problem = Problem::new(StatusCode::CONFLICT, "decided_otherwise", detail);
+    let problem = problem.with("approved", approved).with("approver", approver).with("edited", edited);
+    match decided_at {
+        Some(at) => problem.with("decided_at", at.to_string()),
+        None => problem,
     }
 }
 

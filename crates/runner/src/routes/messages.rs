@@ -14,7 +14,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{AppState, not_found, once_met, unavailable};
+use super::{AppState, NAME_CHARS_MAX, is_name, not_found, once_met, unavailable, whoever};
 use crate::document::{Message, NoRoom};
 use crate::protocol::{Letter, SendError};
 
@@ -49,6 +49,8 @@ pub(crate) struct MessageRequest {
     policy: Policy,
     /// Its id within the task, 1 to 200 visible characters: who sends it again sends nothing new. Else that of the header `Idempotency-Key`, else a new one.
     message_id: Option<String>,
+    /// Who says it, at most 200 characters. Where API keys are in force it is the key's owner whatever stands here; where nobody is named it is `unknown`.
+    by: Option<String>,
 }
 
 /// The message is kept, and the agent will be told unless the task ends first.
@@ -93,12 +95,14 @@ pub(crate) async fn send(
 }
 
 fn read(request: MessageRequest, headers: &HeaderMap, caller: &Caller) -> Result<Letter, Problem> {
-    let MessageRequest { text, data, policy, message_id } = request;
+    let MessageRequest { text, data, policy, message_id, by } = request;
     let key = idempotency_key(headers)?;
     let id = message_id.or(key).unwrap_or_else(|| Uuid::now_v7().to_string());
+    let from = whoever(caller, by);
     let wrong = [
         (is_task_text(&text), "/text", format!("expected a text of 1 to {TASK_CHARS_MAX} characters")),
         (data.as_ref().is_none_or(|data| json_bytes(data) <= DATA_BYTES_MAX), "/data", format!("at most {DATA_BYTES_MAX} bytes of JSON")),
+        (is_name(&from), "/by", format!("at most {NAME_CHARS_MAX} characters")),
         (is_id(&id), "/message_id", format!("expected 1 to {ID_BYTES_MAX} visible ASCII characters, such as a UUID")),
     ];
     let wrong: Vec<_> = wrong
@@ -109,7 +113,6 @@ fn read(request: MessageRequest, headers: &HeaderMap, caller: &Caller) -> Result
     if !wrong.is_empty() {
         return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_message", "Nothing was sent.").errors(wrong));
     }
-    let from = caller.name().unwrap_or("unknown").to_owned();
     let message = Message { id, text, data, interrupt: policy == Policy::Interrupt, from, told: false };
     Ok(Letter { message, unless_busy: policy == Policy::Reject, tenant: caller.only_tenant().map(str::to_owned) })
 }

@@ -11,14 +11,13 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{AppState, not_found, once_met, unavailable};
+use super::{AppState, is_name, not_found, once_met, unavailable, who};
 use crate::document::PersonAnswer;
 use crate::protocol::AnswerError;
 
 /// Most bytes of a result.
 const RESULT_BYTES_MAX: usize = 256 * 1024;
 const ERROR_CHARS_MAX: usize = 2000;
-const BY_CHARS_MAX: usize = 200;
 
 /// A person's answer to what an agent handed to them: `result` or `error`.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -72,9 +71,8 @@ pub(crate) async fn reply(
         (None, Some(_)) => return Err(invalid("The error must be a text of 1 to 2000 characters.")),
         (Some(_), Some(_)) | (None, None) => return Err(invalid("Say either a result or an error.")),
     };
-    let named = request.by.filter(|name| !name.trim().is_empty());
-    let Some(by) = caller.name().map(str::to_owned).or(named) else { return Err(nameless()) };
-    if by.chars().count() > BY_CHARS_MAX {
+    let Some(by) = who(&caller, request.by) else { return Err(nameless()) };
+    if !is_name(&by) {
         return Err(invalid("The name of who answers must be at most 200 characters."));
     }
     let (answer, tenant) = (PersonAnswer::new(by, said), caller.only_tenant().map(str::to_owned));

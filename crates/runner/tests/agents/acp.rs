@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use fte_events::Tokens;
 use fte_runner::agents::Limits;
-use fte_runner::ports::{Said, Session, Start, Tell};
+use fte_runner::ports::{Agents as _, Said, Session, Start, Tell};
 use fte_service::agents::{Agent, AgentKind, Builtin, Permission, Permissions};
 use fte_testkit::in_time;
 use serde_json::{Map, Value, json};
 
-use crate::support::{Desk, all, dead, expect_error, expect_no_secret, is_silent, next, open, pids, start, trusted, yes};
+use crate::support::{
+    Desk, alive, all, dead, eventually, expect_error, expect_no_secret, is_silent, next, open, pids, start, trusted, yes,
+};
 
 fn agent(mode: &str, permissions: Permissions) -> Agent {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/agents/acp/agent.py");
@@ -172,7 +174,7 @@ async fn what_comes_before_a_session_is_checked() {
 async fn an_agent_that_crashes_hangs_or_floods_is_told_from_one_that_worked() {
     let message = expect_error(&last(&desk(), "os.kill(os.getpid(), signal.SIGKILL)").await, "agent_crashed", true);
     assert!(message.contains("was killed by signal 9 without a result"), "{message}");
-    let hanging = Desk::new(Agent { timeout: Duration::from_secs(3), ..agent("", Permissions::default()) });
+    let hanging = Desk::new(Agent { silent: Some(Duration::from_secs(3)), ..agent("", Permissions::default()) });
     expect_error(&last(&hanging, "time.sleep(600)").await, "agent_silent", true);
     hanging.cleared().await;
     let limits = || Limits { message_bytes_max: 10_000, conversation_bytes_max: 1 << 20, data_bytes_max: 1000, ..Limits::default() };
@@ -308,7 +310,7 @@ agent.end()"#;
 #[tokio::test]
 async fn an_agent_that_waits_for_a_person_may_be_silent() {
     in_time(Duration::from_secs(3), async |silence| {
-        let desk = Desk::new(Agent { timeout: silence, ..agent("", Permissions::default()) });
+        let desk = Desk::new(Agent { silent: Some(silence), ..agent("", Permissions::default()) });
         let mut session = begin(&desk, r#"agent.say(agent.wish("execute", "make")); agent.end()"#).await;
         let mut first = next(&mut session).await;
         while matches!(first, Some(Said::Action { .. } | Said::Progress { .. })) {
@@ -508,7 +510,7 @@ agent.end()"#;
 async fn who_falls_over_a_session_of_before_begins_anew_at_its_next_start() {
     let kept = Start { checkpoint: Some(json!({"acp_session": "old", "acp_usd": 2.0})), ..start(&script("agent.end()")) };
     let said = async |mode: &str, silence: Duration| {
-        let agent = Agent { timeout: silence, ..agent(mode, Permissions::default()) };
+        let agent = Agent { silent: Some(silence), ..agent(mode, Permissions::default()) };
         all(&mut Desk::new(agent).try_start(kept.clone()).await.unwrap()).await
     };
     let forgotten = |said: &[Said], code: &str, retryable: bool| {
@@ -528,6 +530,74 @@ async fn who_falls_over_a_session_of_before_begins_anew_at_its_next_start() {
         Ok(())
     })
     .await;
+}
+
+/// Keeps agents ready for as long as it is there.
+struct Keeping(tokio::task::JoinHandle<()>);
+
+impl Keeping {
+    fn of(desk: &Desk) -> Self {
+        Self(tokio::spawn(desk.host.keep_warm()))
+    }
+}
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// An agent that waits for its task, in this mode.
+fn ready(mode: &str) -> Desk {
+    Desk::new(Agent { min_warm: 1, max: 2, ..agent(mode, Permissions::default()) })
+}
+
+/// The number of the process that waits, as it wrote it down once it was asked to initialise.
+async fn greeted(desk: &Desk) -> u32 {
+    let ahead = desk.workspaces().join("ahead");
+    let number = || {
+        let mut workspaces = std::fs::read_dir(&ahead).ok()?.flatten().map(|entry| entry.path());
+        workspaces.find_map(|workspace| std::fs::read_to_string(workspace.join("greeted")).ok()?.parse().ok())
+    };
+    eventually("one waits and was greeted", || number().is_some_and(alive) && desk.host.is_warm("agent")).await;
+    number().expect("it was there")
+}
+
+const GREETED: &str = "before:open('greeting', 'w').write(str(os.getpid()))\nos.rename('greeting', 'greeted')";
+
+#[tokio::test]
+async fn who_waits_for_a_task_was_initialised_serves_one_and_is_replaced() {
+    let desk = ready(GREETED);
+    let _keeping = Keeping::of(&desk);
+    let text = r#"agent.say(json.dumps([os.getpid(), agent.cwd == os.getcwd(), os.listdir("."), agent.initialized["protocolVersion"]]))"#;
+    let mut served = Vec::new();
+    for _ in 0..3 {
+        let waiting = greeted(&desk).await;
+        assert_eq!(found(&desk, text).await, json!([waiting, true, ["greeted"], 1]));
+        served.push(waiting);
+        dead(&[waiting]).await;
+    }
+    // One that died while it waited is no answer to a task.
+    let waiting = greeted(&desk).await;
+    assert!(!served.contains(&waiting));
+    rustix::process::kill_process(rustix::process::Pid::from_raw(waiting.cast_signed()).unwrap(), rustix::process::Signal::KILL).unwrap();
+    dead(&[waiting]).await;
+    assert_ne!(found(&desk, text).await[0], json!(waiting));
+    // What is wrong with how it was greeted is wrong with its task.
+    let desk = ready("before:agent.answer(first, {'protocolVersion': 2})\ntime.sleep(600)");
+    let _keeping = Keeping::of(&desk);
+    eventually("one waits", || desk.host.is_warm("agent")).await;
+    expect_error(&last(&desk, "").await, "protocol_unsupported", false);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_task_can_take_a_session_up_again() {
+    let desk = ready("load");
+    let _keeping = Keeping::of(&desk);
+    eventually("one waits", || desk.host.is_warm("agent")).await;
+    let kept = Start { checkpoint: Some(json!({"acp_session": "old"})), ..start(&script("agent.say(agent.opened); agent.end()")) };
+    let said = all(&mut desk.try_start(kept).await.unwrap()).await;
+    assert_eq!(said.last(), Some(&Said::Result(json!("session/load"))), "{said:?}");
 }
 
 #[tokio::test]

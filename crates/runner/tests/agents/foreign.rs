@@ -10,7 +10,7 @@ use fte_service::agents::{Agent, AgentKind, Agents, Builtin, Permissions};
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::{Desk, all, expect_error, next, open, start, yes};
+use crate::support::{Desk, all, eventually, expect_error, next, open, start, yes};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
@@ -38,7 +38,7 @@ async fn the_rust_sdk_s_agent_agrees_on_the_version() {
 }
 
 /// The example of kind `acp`, in a directory beside the SDK that it needs.
-fn example() -> (Desk, TempDir) {
+fn example(min_warm: u32) -> (Desk, TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let examples = root().join("examples/agents");
     for file in ["acp.mjs", "package.json"] {
@@ -47,12 +47,29 @@ fn example() -> (Desk, TempDir) {
     std::os::unix::fs::symlink(tools().join("node_modules"), directory.path().join("node_modules")).unwrap();
     let mut agents = Agents::read("FTE_AGENTS", &examples.join("agents.toml")).unwrap();
     agents.agents.values_mut().for_each(|agent| agent.sandbox = open());
+    agents.agents.get_mut("note").unwrap().min_warm = min_warm;
     (Desk::of(&agents, Some(directory.path()), Limits::default()), directory)
 }
 
 #[tokio::test]
 async fn the_javascript_sdk_s_agent_plans_writes_asks_and_counts() {
-    let (desk, _directory) = example();
+    let (desk, _directory) = example(0);
+    plans_writes_asks_and_counts(&desk).await;
+    desk.cleared().await;
+}
+
+#[tokio::test]
+async fn the_javascript_sdk_s_agent_does_so_if_it_has_waited_for_its_task() {
+    let (desk, _directory) = example(1);
+    let keeping = tokio::spawn(desk.host.keep_warm());
+    for _ in 0..2 {
+        eventually("one waits", || desk.host.is_warm("note")).await;
+        plans_writes_asks_and_counts(&desk).await;
+    }
+    keeping.abort();
+}
+
+async fn plans_writes_asks_and_counts(desk: &Desk) {
     let mut session = desk.host.start("note", start("to be or not to be")).await.unwrap();
     let mut said = Vec::new();
     let question = loop {
@@ -78,12 +95,11 @@ async fn the_javascript_sdk_s_agent_plans_writes_asks_and_counts() {
     let said = all(&mut session).await;
     assert_eq!(said.last(), Some(&Said::Result(json!("The note has 6 words."))), "{said:?}");
     assert!(said.contains(&Said::Progress { pct: Some(100), message: None }), "{said:?}");
-    desk.cleared().await;
 }
 
 #[tokio::test]
 async fn the_javascript_sdk_s_agent_can_be_cancelled_while_a_person_decides() {
-    let (desk, _directory) = example();
+    let (desk, _directory) = example(0);
     let mut session = desk.host.start("note", start("to be")).await.unwrap();
     while !matches!(next(&mut session).await.expect("a question"), Said::Approval { .. }) {}
     session.tell.send(Tell::Cancel).await.unwrap();

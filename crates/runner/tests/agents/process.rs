@@ -297,7 +297,7 @@ async fn a_start_message_larger_than_a_pipe_does_not_block_either_side() {
 #[tokio::test]
 async fn silence_ends_a_session_but_not_while_a_person_decides() {
     in_time(Duration::from_secs(2), async |silence| {
-        let short = |text| Desk::new(Agent { timeout: silence, ..script(AgentKind::Process, text) });
+        let short = |text| Desk::new(Agent { silent: Some(silence), ..script(AgentKind::Process, text) });
         let asks = short(r#"echo '{"type":"approval"}'; IFS= read -r decision; echo '{"type":"result","result":"patient"}'"#);
         let hangs = short("sleep 600");
         let mut asking = asks.start("t").await;

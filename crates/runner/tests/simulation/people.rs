@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use fte_events::json_sha256;
-use fte_runner::protocol::{Answer, CancelError, DecideError, Decided, Runner};
+use fte_runner::protocol::{Answer, CancelError, DecideError, Decided, Made, Runner};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -102,7 +102,7 @@ impl World {
                 let mut world = sim.world();
                 world.tell(|| format!("p{process} decision {approved} on {id}: {outcome:?}"));
                 match outcome {
-                    Ok(Decided::Now) => {
+                    Ok((Decided::Now, _)) => {
                         world.met(Met::Decision);
                         if edit_sha256.is_some() {
                             world.met(Met::Edit);
@@ -111,18 +111,17 @@ impl World {
                             world.violate(|| format!("the decision {approved} on {id} was confirmed and is in no document"));
                         }
                     }
-                    Ok(Decided::Before) => world.met(Met::DecisionAgain),
+                    Ok((Decided::Before, _)) => world.met(Met::DecisionAgain),
                     Err(DecideError::Unavailable(_)) => world.decide_again(task, (approved, edit), question, tries),
                     Err(
                         DecideError::Unknown(_)
                         | DecideError::NotAwaiting(_)
                         | DecideError::OtherQuestion { .. }
-                        | DecideError::Otherwise { approved: false, .. }
-                        | DecideError::Otherwise { edited: false, .. },
+                        | DecideError::Otherwise(Made { approved: false, .. } | Made { edited: false, .. }),
                     ) => {
                         world.met(Met::DecisionRefused);
                     }
-                    Err(DecideError::Otherwise { .. }) => world.met(Met::EditRefused),
+                    Err(DecideError::Otherwise(_)) => world.met(Met::EditRefused),
                     Err(error @ (DecideError::NotApprover { .. } | DecideError::BadEdit(_))) => {
                         world.violate(|| format!("a sound decision on {id} was refused: {error}"));
                     }

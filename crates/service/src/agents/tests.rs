@@ -82,7 +82,11 @@ fn a_bad_value_names_file_line_key_and_the_accepted_form() {
     check(&format!("{echo}max = 0\n"), "line 3, agents.echo.max:", "expected 1 to 4096");
     let process = "[agents.x]\nkind = \"process\"\ncommand = [\"cat\"]\n";
     check(&format!("{process}min_warm = 9999\n"), "line 4, agents.x.min_warm:", "expected 0 to 4");
-    check(&format!("{echo}queue = 9\nmin_warm = 1\n"), "line 4, agents.echo.min_warm:", "only for kind = \"process\"");
+    check(&format!("{echo}queue = 9\nmin_warm = 1\n"), "line 4, agents.echo.min_warm:", "only for kind = \"process\" and \"acp\"");
+    check(&format!("{echo}silent = \"1s\"\n"), "line 3, agents.echo.silent:", "built-in");
+    check(&format!("{process}silent = \"0s\"\n"), "line 4, agents.x.silent:", "more than nothing");
+    check(&format!("{process}silent = \"15m\"\n"), "line 4, agents.x.silent:", "less than `timeout`");
+    check(&format!("{process}timeout = \"9s\"\nsilent = \"10s\"\n"), "line 5, agents.x.silent:", "less than `timeout`");
     check(&format!("{echo}\nattempts = 0\n"), "line 4, agents.echo.attempts:", "expected 1 to 100");
     check(&format!("{echo}timeout = \"0s\"\n"), "line 3, agents.echo.timeout:", "more than nothing");
     check(&format!("{echo}rate = \"60\"\n"), "line 3, agents.echo.rate:", r#"such as "60/m""#);

@@ -137,6 +137,11 @@ impl Terminals {
         Ok(None)
     }
 
+    /// Whether a request waits for the end of a command.
+    pub(super) fn are_awaited(&self) -> bool {
+        self.held.values().any(|terminal| !terminal.waiting.is_empty())
+    }
+
     /// Ends its command; its output stays.
     pub(super) fn kill(&mut self, id: &TerminalId) -> Result<(), Error> {
         self.terminal(id)?.group.signal(Signal::KILL);

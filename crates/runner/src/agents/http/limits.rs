@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct HttpLimits {
     /// Longest wait for a connection. Default 10 s.
     pub connect: Duration,
-    /// Longest wait for an answer to begin that takes no work: a card, a state, an artifact. Default 30 s. What takes work has the agent's `timeout`.
+    /// Longest wait for an answer to begin that takes no work: a card, a state, an artifact. Default 30 s. What takes work has the agent's `silent`, else its `timeout`.
     pub answer: Duration,
     /// Longest silence inside an answer. A stream that is silent for longer is taken for lost, and its task is asked for. Default 60 s.
     pub idle: Duration,

@@ -60,15 +60,20 @@ function askForKey(problem) {
   show(element("h1", "Who are you?"), element("p", problem || "This instance asks for a key.", { class: "error" }), form);
 }
 
-function decided(question) {
-  const made = question.decision;
-  if (!made) return show(element("h1", "Nothing is asked any more"), element("p", "The task has ended, or the question has run out."));
-  const word = made.approved ? "Approved" : "Rejected";
-  const edited = made.edited ? ", with an edit" : "";
-  show(element("h1", word, { id: "outcome" }), element("p", `By ${made.approver}${edited}, ${new Date(made.decided_at).toLocaleString()}.`), ...(made.reason ? [element("p", made.reason)] : []));
+// What the reader did, where it was not what came of it.
+function noticed(notice) {
+  return notice ? [element("p", notice, { id: "notice", role: "status" })] : [];
 }
 
-function ask(question) {
+function decided(question, notice) {
+  const made = question.decision;
+  if (!made) return show(element("h1", "Nothing is asked any more"), ...noticed(notice), element("p", "The task has ended, or the question has run out."));
+  const word = made.approved ? "Approved" : "Rejected";
+  const edited = made.edited ? ", with an edit" : "";
+  show(element("h1", word, { id: "outcome" }), element("p", `By ${made.approver}${edited}, ${new Date(made.decided_at).toLocaleString()}.`), ...noticed(notice), ...(made.reason ? [element("p", made.reason)] : []));
+}
+
+function ask(question, notice) {
   const facts = element("dl");
   const ends = question.default === "approve" ? "then it counts as approved" : "then the task ends";
   const rows = [
@@ -124,7 +129,8 @@ function ask(question) {
     }
     for (const each of row.children) each.disabled = true;
     const answer = await call("POST", body).catch((problem) => ({ status: 0, value: { detail: problem.message } }));
-    if (answer.status === 200 || answer.status === 409) return load();
+    if (answer.status === 200) return load(answer.value.already ? "It was decided so before you did." : "");
+    if (answer.status === 409) return load(answer.value.detail);
     for (const each of row.children) each.disabled = false;
     const wrong = (answer.value.errors || []).map((each) => each.detail).join("; ");
     error.textContent = [answer.value.detail || `The answer was ${answer.status}.`, wrong].filter(Boolean).join(" ");
@@ -141,16 +147,16 @@ function ask(question) {
       edit.focus();
     });
   }
-  show(element("h1", question.reason || "May it go on?", { id: "question" }), facts, shown, editor, labelled("Why (the agent reads it)", reason), named, row, error);
+  show(element("h1", question.reason || "May it go on?", { id: "question" }), ...noticed(notice), facts, shown, editor, labelled("Why (the agent reads it)", reason), named, row, error);
 }
 
-async function load() {
+async function load(notice) {
   try {
     const { status, value } = await call("GET");
     if (status === 401 || status === 403) return askForKey(key ? value.detail : undefined);
     if (status !== 200) return show(element("h1", "There is nothing to decide"), element("p", value.detail || `The answer was ${status}.`));
-    if (value.open) ask(value);
-    else decided(value);
+    if (value.open) ask(value, notice);
+    else decided(value, notice);
   } catch (problem) {
     show(element("h1", "The instance cannot be reached"), element("p", problem.message));
   }

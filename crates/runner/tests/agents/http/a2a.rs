@@ -313,7 +313,7 @@ async fn what_cannot_be_reached_or_does_not_answer_is_tried_again() {
         .await;
         // The card has its time even where the machine is busy.
         let limits = if streaming { HttpLimits { answer: Duration::from_secs(2), ..quick().http } } else { quick().http };
-        let far = Far::with(&server.url, "a2a", "timeout = \"200ms\"", Limits { http: limits, ..quick() });
+        let far = Far::with(&server.url, "a2a", "silent = \"200ms\"", Limits { http: limits, ..quick() });
         expect_error(&far.last("t").await, code, true);
     };
     check(true, "remote_unreachable").await;

@@ -126,7 +126,7 @@ async fn what_cannot_be_reached_is_tried_again() {
     let far = Far::with(&stuck.url, "post", "", Limits { http, ..quick() });
     expect_error(&far.last("t").await, "remote_unreachable", true);
     let silent = Server::start(|_, _| never().boxed()).await;
-    let far = Far::with(&silent.url, "post", "timeout = \"100ms\"", quick());
+    let far = Far::with(&silent.url, "post", "silent = \"100ms\"", quick());
     expect_error(&far.last("t").await, "agent_silent", true);
 }
 
