@@ -133,7 +133,7 @@ fn judge(topic: &Topic, seen: &Seen, findings: &mut Vec<Finding>) {
         findings.push(Finding::bad(CHECK, Exit::Failed, found, advice));
     }
     // A text that says how long events are kept says this, too, if it is not the broker's default: a week.
-    let longer = seen.segment_ms.map_or(seen.retention_ms.is_some(), |segment| segment > topic.segment_ms);
+    let longer = seen.segment_ms.map_or_else(|| seen.retention_ms.is_some(), |segment| segment > topic.segment_ms);
     if longer && starts_work(topic) {
         let found = format!(
             "{name} is kept in files of more than {} ms each, so that a request may come again when its task is forgotten",
