@@ -1,6 +1,6 @@
 //! The command as a person or a script meets it: the real binary, its output, its exit codes, against a small fake of the API.
 
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test that cannot go on says where, and whom it could not ask")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 mod archives;
 mod audit;
