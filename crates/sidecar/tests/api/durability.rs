@@ -242,7 +242,8 @@ async fn offsets_go_on_after_retention_and_restart() {
         options.limits.sweep_interval = Duration::from_millis(20);
         options.topics.push(TopicSpec { name: "t".to_owned(), partitions: 2, retention: Some(Duration::from_millis(1)) });
     };
-    let daprd = Daprd::with(&app, quick).await;
+    // What nobody has joined for yet is kept for nobody.
+    let daprd = Daprd::with(&app, quick).await.ready().await;
     for partition in [0, 0, 1] {
         daprd.send(Method::POST, &format!("/v1.0/publish/pubsub/t?metadata.partitionNumber={partition}"), &[], "x").await.expect(204);
     }
