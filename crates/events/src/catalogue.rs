@@ -48,6 +48,11 @@ impl Topic {
         self.name.ends_with("{agent}")
     }
 
+    /// Whether what is on it asks to run tasks.
+    pub fn begins_tasks(&self) -> bool {
+        self.name == triggers::TOPIC || self.name.starts_with(handoffs::TOPIC_PREFIX)
+    }
+
     /// How long events are kept, for people.
     pub fn retention_text(&self) -> String {
         format!("{} d", self.retention_ms / DAY_MS)

@@ -127,16 +127,20 @@ impl Settings {
 
 #[cfg(test)]
 mod tests {
-    use fte_events::{handoffs, topics, triggers};
+    use fte_events::topics;
 
     use super::*;
 
     /// A broker deletes whole files, and looks every few minutes.
     #[test]
     fn an_ended_task_is_remembered_for_longer_than_its_request_can_come_again() {
-        let begins = topics(&["writer".parse().unwrap()]);
-        let begins = begins.iter().filter(|topic| topic.name == triggers::TOPIC || topic.name.starts_with(handoffs::TOPIC_PREFIX));
-        let longest = begins.map(|topic| Duration::from_millis(topic.retention_ms + topic.segment_ms)).max().unwrap();
+        let topics = topics(&["writer".parse().unwrap()]);
+        let longest = topics
+            .iter()
+            .filter(|topic| topic.begins_tasks())
+            .map(|topic| Duration::from_millis(topic.retention_ms + topic.segment_ms))
+            .max()
+            .unwrap();
         assert!(longest + Duration::from_secs(3600) < Settings::default().keep_ended, "{longest:?}");
     }
 }

@@ -38,6 +38,7 @@ async fn who_comes_second_is_told_who_was_first() {
     };
     let first: Value = say(true, 1, "ada").await.expect_status(200).json();
     let at = first["decided_at"].as_str().unwrap().to_owned();
+    assert_eq!(at.len(), "2026-11-30T15:39:12.123Z".len(), "{at}");
     assert_eq!(first, json!({ "task_id": task, "approved": true, "approver": "ada", "decided_at": at, "edited": false, "already": false }));
     let is_ada_s = async || {
         // The same from somebody else counts as theirs no more than another.

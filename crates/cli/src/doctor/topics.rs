@@ -114,11 +114,6 @@ fn compare(seen: &BTreeMap<String, Seen>, agents: &[AgentName]) -> Vec<Finding> 
     findings
 }
 
-/// Whether what is on it begins tasks.
-fn starts_work(topic: &Topic) -> bool {
-    topic.name == fte_events::triggers::TOPIC || topic.name.starts_with(fte_events::handoffs::TOPIC_PREFIX)
-}
-
 fn judge(topic: &Topic, seen: &Seen, findings: &mut Vec<Finding>) {
     let name = &topic.name;
     if seen.partitions.is_some_and(|count| count < u64::from(topic.partitions)) {
@@ -134,7 +129,7 @@ fn judge(topic: &Topic, seen: &Seen, findings: &mut Vec<Finding>) {
     }
     // A text that says how long events are kept says this, too, if it is not the broker's default: a week.
     let longer = seen.segment_ms.map_or_else(|| seen.retention_ms.is_some(), |segment| segment > topic.segment_ms);
-    if longer && starts_work(topic) {
+    if longer && topic.begins_tasks() {
         let found = format!(
             "{name} is kept in files of more than {} ms each, so that a request may come again when its task is forgotten",
             topic.segment_ms

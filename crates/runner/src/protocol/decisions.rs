@@ -57,7 +57,7 @@ impl fmt::Display for Made {
         let word = if self.approved { "approved" } else { "rejected" };
         let edit = if self.edited { " with an edit" } else { "" };
         write!(f, "{word}{edit} by {}", self.approver)?;
-        self.decided_at.map_or(Ok(()), |at| write!(f, " at {at:.0}"))
+        self.decided_at.map_or(Ok(()), |at| write!(f, " at {}", fte_bus::time::text(at)))
     }
 }
 

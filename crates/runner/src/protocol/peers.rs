@@ -210,7 +210,7 @@ async fn take_task(instance: &Arc<Instance>, dead: &InstanceId, task: TaskId) ->
             Some((doc, guard)) => (doc, guard),
             None => {
                 // Listed before it was written, as a rule; or away for longer than an ended task is kept.
-                tracing::warn!(%task, instance = %dead.0, "a task that a dead runner was responsible for has no document");
+                tracing::info!(%task, instance = %dead.0, "a task that a dead runner was responsible for has no document");
                 (TaskDoc::blank(task), Guard::Absent)
             }
         };

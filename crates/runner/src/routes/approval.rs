@@ -47,7 +47,7 @@ pub(crate) struct DecisionTaken {
     /// Who made it: perhaps somebody else, where it was made already.
     approver: String,
     /// When.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "fte_bus::time::serialize")]
     decided_at: Option<Timestamp>,
     /// Whether they changed the input.
     edited: bool,
@@ -133,7 +133,7 @@ fn otherwise(made: Made) -> Problem {
     let problem = Problem::new(StatusCode::CONFLICT, "decided_otherwise", detail);
     let problem = problem.with("approved", approved).with("approver", approver).with("edited", edited);
     match decided_at {
-        Some(at) => problem.with("decided_at", at.to_string()),
+        Some(at) => problem.with("decided_at", fte_bus::time::text(at)),
         None => problem,
     }
 }
