@@ -5,7 +5,8 @@ use std::fs;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -159,11 +160,22 @@ impl Daemon {
 impl Drop for Daemon {
     #[expect(clippy::print_stderr, reason = "a failed test shows what the process said")]
     fn drop(&mut self) {
-        // The child is killed by its own drop.
+        if let Some(child) = &mut self.child {
+            let _ = child.start_kill();
+            gone(child);
+        }
         if std::thread::panicking() {
             eprintln!("the log of {} ends with:\n{}", self.name, self.log_tail());
         }
     }
+}
+
+/// Returns when a killed process has ended, and what it held, such as the lock of its directory, is free.
+fn gone(child: &Child) {
+    let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+    let Some(Ok(process)) = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) else { return };
+    let patience = Timespec::try_from(PATIENCE).ok();
+    let _ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], patience.as_ref());
 }
 
 #[expect(clippy::disallowed_methods, reason = "handed on to a child, not read as configuration")]

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::*;
+use crate::desk::tests::seen_through;
 use crate::engine::tests::test_key;
 use crate::engine::{Engine, EngineOptions, Sealing};
 use crate::entry::NewEntry;
@@ -266,6 +267,7 @@ async fn contents_that_have_had_their_time_can_still_be_erased_and_take_nothing_
     assert_eq!(world.sidecar.published().len(), 0);
     // Whoever asks to be forgotten is, everywhere: the others hold what the log cannot read any more.
     let erased = contents.desk.erase(Subject::parse("default", "user:ada").unwrap(), "root").await.unwrap();
+    let erased = seen_through(&contents.desk, erased).await;
     assert_eq!((erased.step, erased.tasks), (Step::Told, 2));
     assert!(!contents.is_readable(child).await);
     let told =
