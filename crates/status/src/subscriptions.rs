@@ -22,7 +22,7 @@ pub(crate) const APP_ID: &str = "fte-status";
 const GATHER_MS: u32 = 200;
 /// How long batches of results gather, which programs wait for. Event by event would be sooner, but of a single record Dapr makes the Kafka headers those of
 /// the HTTP request, and one that HTTP cannot carry would hold up its partition for ever.
-const RESULTS_GATHER_MS: u32 = 10;
+const RESULTS_GATHER_MS: u32 = 5;
 /// Longest wait for the store. It is shorter than the handler's own limit, which would count as a fault of the event.
 const STORE_WAIT_MAX: Duration = Duration::from_secs(30);
 
