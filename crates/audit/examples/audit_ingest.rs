@@ -80,8 +80,8 @@ fn main() {
 
 async fn run(plan: Plan) {
     std::fs::create_dir_all(&plan.directory).expect("a directory to measure in");
-    let place = fte_audit::signing::KeyPlace::File(plan.directory.join("audit/keys/log.key"));
-    let key = fte_audit::signing::key(&place, None, &plan.directory.join("audit")).expect("a key");
+    let place = fte_audit::keys::signing::KeyPlace::File(plan.directory.join("audit/keys/log.key"));
+    let key = fte_audit::keys::signing::key(&place, None, &plan.directory.join("audit")).expect("a key");
     let opening = Instant::now();
     let mut options = EngineOptions::at(plan.directory.join("audit"), Arc::new(key));
     if plan.sealed {
@@ -101,7 +101,7 @@ async fn run(plan: Plan) {
     let next = Arc::new(AtomicUsize::new(0));
 
     let settings = Settings::from_env(&MapEnv::default(), fte_audit::config::PORTS).expect("default settings");
-    let router = fte_audit::subscribe::subscriptions(&settings, &log, &fte_audit::heard::Heard::nothing()).router();
+    let router = fte_audit::service::subscribe::subscriptions(&settings, &log, &fte_audit::service::heard::Heard::nothing()).router();
     let (bulk, each) = (plan.bulk, plan.each);
     // With a rate as many workers as may ever wait: a delivery is never late because others are.
     let workers = if plan.rate.is_some() { 1_000 } else { plan.at_once };

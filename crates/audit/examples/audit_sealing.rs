@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use fte_audit::reading::Reading;
+use fte_audit::entry::reading::Reading;
 use fte_audit::subjects::{About, Context, Opened, Subjects, SubjectsOptions, Unsealed};
 use fte_events::{EventName, TaskId, event_id};
 use sha2::Digest as _;

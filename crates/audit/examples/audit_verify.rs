@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use fte_audit::leaf::{Header, Kind, encode};
+use fte_audit::entry::leaf::{Header, Kind, encode};
 use fte_audit::verify::{Directory, Options, verify};
 use fte_tlog::{Checkpoint, Frontier, KeyAlgorithm, Policy, SignedNote, SignerKey, TileLevel, TilePath, leaf_hash, push_entry};
 

@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 pub use self::bucket::{BucketShelf, BucketSource, years_in};
 pub use self::directory::DirectoryShelf;
 use self::files::Files;
-use crate::leaf;
+use crate::entry::leaf;
 use crate::retention::KEPT_MS;
 use crate::verify::{Options, Progress, Report, Source, VerifyError, verify};
 

@@ -67,7 +67,7 @@ use self::signers::Keys;
 pub use self::state::{Published, Stopped};
 use self::view::{Files, Shared};
 use crate::entry::{Entry, NewEntry, Position};
-use crate::leaf::Kind;
+use crate::entry::leaf::Kind;
 use crate::log::{Appended, Gaps, Log, LogError, Page, Query};
 use crate::metrics;
 

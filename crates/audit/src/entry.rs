@@ -3,6 +3,11 @@
 //! A record is an event of one identity, (`source`, `id`), or it is evidence that something unreadable arrived, whose identity is its topic and a
 //! digest of it: keyed where the log seals what it keeps, so that nobody can find out by guessing what was there. Where it came from (partition, offset) is a hint and never identity: a recreated topic starts its offsets again.
 
+pub(crate) mod canonical;
+pub mod leaf;
+pub(crate) mod mark;
+pub mod reading;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
@@ -14,9 +19,9 @@ use fte_events::{TENANT, hex};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::leaf::Header;
-pub use crate::leaf::Kind;
-use crate::reading::Reading;
+use self::leaf::Header;
+pub use self::leaf::Kind;
+use self::reading::Reading;
 use crate::subjects::About;
 
 /// Where an entry stands: its shard (a year of the log's clock) and its index there, from 0 without a gap. Positions are ordered as the log is.

@@ -49,8 +49,8 @@ pub use self::archive::{ARCHIVE_BYTES_MAX, Archive, unpack};
 use self::archive::{Folder, Spool};
 pub use self::check::{Checked, check};
 pub use self::ocsf::ocsf;
-use crate::leaf::{self, Header};
-use crate::reading::Reading;
+use crate::entry::leaf::{self, Header};
+use crate::entry::reading::Reading;
 use crate::verify::Source;
 
 /// Most entries of one export.
@@ -107,7 +107,7 @@ impl<'s> Prover<'s> {
     /// Against the log's present checkpoint, whose quorum may still be missing.
     pub fn new(source: &'s dyn Source, policy: &Policy) -> Result<Self, ExportError> {
         let note = read(source, "checkpoint")?;
-        let policy = crate::trust::policy_of(policy, &note);
+        let policy = crate::keys::trust::policy_of(policy, &note);
         let judged = policy.judge(&note).map_err(|error| ExportError::bad("checkpoint", fte_service::chain(&error)))?;
         let note = String::from_utf8(note).map_err(|_| ExportError::bad("checkpoint", "no text"))?;
         Ok(Self { source, note, checkpoint: judged.checkpoint, bundle: None })
@@ -263,7 +263,7 @@ pub fn write<W: Write>(
     out.write_spooled("ocsf.ndjson", views)?;
     out.write_spooled("report.html", page)?;
     out.write("checkpoint", prover.note().as_bytes())?;
-    let mut policy = crate::trust::policy_of(from.policy, prover.note().as_bytes());
+    let mut policy = crate::keys::trust::policy_of(from.policy, prover.note().as_bytes());
     // An installation's key under its own name is no key of this log, and a policy may not have one key twice.
     policy.logs.retain(|log| log.key.name() == origin);
     out.write("policy", policy.to_string().as_bytes())?;

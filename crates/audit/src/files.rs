@@ -7,6 +7,9 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+/// The name of a shard's last cosigned checkpoint, beside its `log`.
+pub(crate) const WITNESSED: &str = "witnessed";
+
 /// Puts a file in its place, over one that is there.
 pub fn install(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     fs::rename(beside(path, bytes, mode)?, path)?;

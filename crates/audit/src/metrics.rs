@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::engine::Counts;
-use crate::leaf::Kind;
+use crate::entry::leaf::Kind;
 
 /// Entries written, by `kind` ([`Kind`]).
 pub const ENTRIES: &str = "fte_audit_entries_total";

@@ -11,10 +11,10 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::canonical::canonical;
+use crate::entry::canonical::canonical;
 use crate::engine::{SOURCE, Sealing};
 use crate::entry::{Key, NewEntry};
-use crate::leaf::Kind;
+use crate::entry::leaf::Kind;
 use crate::log::{Log, LogError};
 
 /// An entry that the log is to write by itself.

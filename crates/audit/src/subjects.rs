@@ -15,7 +15,7 @@
 //! did is sealed with that person's key even where it belongs to a task, so that a decision lasts as long as who made it and not as long as who asked.
 //! That topic is to carry no personal data; it is sealed all the same, since anybody may be wrong about that.
 //!
-//! **Contents that have had their time** lose their keys by age, which is no erasure: see `expiring`, and [`crate::contents`] for what the time is.
+//! **Contents that have had their time** lose their keys by age, which is no erasure: see `expiring`, and [`crate::service::contents`] for what the time is.
 //!
 //! **What arrives late.** A destroyed key leaves its place empty: an event for it is sealed with a key that nobody keeps. An event that names an erased
 //! person and happened before the erasure takes its task along, which is then erased everywhere, as those that were known ([`Subjects::unfinished`]).
@@ -29,6 +29,7 @@ mod cipher;
 pub(crate) mod erasing;
 mod error;
 pub(crate) mod expiring;
+pub(crate) mod holds;
 pub(crate) mod keys;
 mod master;
 mod retiring;

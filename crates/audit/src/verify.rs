@@ -44,7 +44,7 @@ use self::source::WITNESSED;
 pub(crate) use self::source::blob_name;
 pub use self::source::{Directory, Source};
 use self::tiles::{Stop, Tiles};
-use crate::trust::policy_of;
+use crate::keys::trust::policy_of;
 
 /// What is known from elsewhere.
 #[derive(Clone, Debug)]

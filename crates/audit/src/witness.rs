@@ -22,7 +22,7 @@ use fte_tlog::{
 pub use self::request::{Request, RequestError};
 use self::store::Store;
 pub use self::store::StoreError;
-use crate::trust::policy_of;
+use crate::keys::trust::policy_of;
 
 /// A clock in seconds since 1970.
 pub type ClockS = Arc<dyn Fn() -> u64 + Send + Sync>;

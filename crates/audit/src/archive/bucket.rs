@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 
 use super::Shelf;
 use crate::verify::Source;
-use crate::witnessing::FILE as WITNESSED;
+use crate::files::WITNESSED;
 
 /// How often a call is repeated.
 const RETRIES: usize = 5;

@@ -7,7 +7,7 @@ use fte_tlog::{TileLevel, TilePath};
 
 use super::{ArchiveError, checkpoint_in};
 use crate::verify::{Report, Source, blob_name};
-use crate::witnessing::FILE as WITNESSED;
+use crate::files::WITNESSED;
 
 const CHECKPOINT: &str = "checkpoint";
 /// Levels of hashes that a tree can have, and the bundles.

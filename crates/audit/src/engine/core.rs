@@ -31,7 +31,7 @@ use super::state::{Published, State};
 use super::view::{Files, Layout, Shared, View};
 use super::wal::Wal;
 use crate::entry::{Key, NewEntry, Position};
-use crate::leaf::{self, Flag, Header, Kind, LEAF_BYTES_MAX, LeafError};
+use crate::entry::leaf::{self, Flag, Header, Kind, LEAF_BYTES_MAX, LeafError};
 use crate::log::Appended;
 
 /// What the core works with.
@@ -529,7 +529,7 @@ pub(super) fn drop_segments(disk: &dyn Disk, layout: &Layout, shards: &[u16]) ->
 }
 
 fn is_like(one: &NewEntry, other: &NewEntry) -> bool {
-    crate::canonical::is_same_content(&one.bytes, &other.bytes)
+    crate::entry::canonical::is_same_content(&one.bytes, &other.bytes)
 }
 
 /// Makes a view of what was recovered, in the place of the one before.

@@ -8,7 +8,7 @@ use rusqlite::ErrorCode;
 
 use super::wal::WalError;
 use crate::entry::Position;
-use crate::leaf::LeafError;
+use crate::entry::leaf::LeafError;
 use crate::log::LogError;
 
 /// A fault of the log. After one nothing in memory is believed: the log is opened again from what is on the disk.

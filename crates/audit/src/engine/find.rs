@@ -11,7 +11,7 @@ use super::index::{BLOCK_BITS, Field, Missing, facets, pos_of, position_of, read
 use super::sealing::Sealing;
 use super::view::{Files, Leaves, read_payload};
 use crate::entry::{Entry, Position, Task, clip};
-use crate::leaf::{self, Header};
+use crate::entry::leaf::{self, Header};
 use crate::log::{Gap, Page, Query};
 
 /// Most entries and blocks that are looked at for a page.

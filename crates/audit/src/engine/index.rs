@@ -20,8 +20,8 @@ use uuid::Uuid;
 
 use super::retiring::record_id;
 use crate::entry::{Key, Position, Task};
-use crate::leaf::{Header, Kind};
-use crate::mark::Mark;
+use crate::entry::leaf::{Header, Kind};
+use crate::entry::mark::Mark;
 
 const INDEX_BITS: u32 = 44;
 /// Entries of a block, as a power of two: those of a bundle.

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use super::index::{Life, Missing};
 use super::state::Published;
-use crate::canonical::canonical;
+use crate::entry::canonical::canonical;
 use crate::entry::Task;
-use crate::leaf::{Header, Kind};
+use crate::entry::leaf::{Header, Kind};
 
 /// Who writes them.
 pub const SOURCE: &str = "/fte/audit";

@@ -25,7 +25,7 @@ use super::state::{Published, Signed, State, read_note};
 use super::view::{Files, View};
 use super::wal::Wal;
 use crate::entry::Position;
-use crate::leaf;
+use crate::entry::leaf;
 
 /// Entries that the index takes in at a time when it catches up.
 const CATCH_UP: usize = 4096;

@@ -5,9 +5,9 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 
-use crate::canonical::is_same_content;
+use crate::entry::canonical::is_same_content;
 use crate::entry::NewEntry;
-use crate::leaf::{Enc, Header, Kind};
+use crate::entry::leaf::{Enc, Header, Kind};
 use crate::log::LogError;
 
 /// What is stored of an event.

@@ -19,7 +19,7 @@ use super::fault::Fault;
 use super::own::{OwnEntry, SOURCE, key_rotated_id};
 use super::state::shard_key;
 use crate::entry::{Key, Position};
-use crate::leaf::{self, Header, Kind};
+use crate::entry::leaf::{self, Header, Kind};
 
 /// The keys that a log is opened with.
 #[derive(Clone)]

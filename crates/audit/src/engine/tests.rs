@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::entry::Task;
-use crate::leaf::Flag;
+use crate::entry::leaf::Flag;
 
 mod compare;
 mod crash;

@@ -16,7 +16,7 @@ use super::fault::Fault;
 use super::retiring::{self, Retired};
 use super::state::Published;
 use crate::entry::Position;
-use crate::leaf::{self, Header};
+use crate::entry::leaf::{self, Header};
 use crate::log::LogError;
 use crate::metrics;
 

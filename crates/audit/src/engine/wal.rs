@@ -18,7 +18,7 @@ use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, Digest};
 
 use super::disk::{Disk, DiskFile, Durability, install, make_dir};
-use crate::leaf::LEAF_BYTES_MAX;
+use crate::entry::leaf::LEAF_BYTES_MAX;
 
 const FRAME: usize = 24;
 /// A segment that has so many bytes takes no further group. A 32nd of that is written ahead in zeros.

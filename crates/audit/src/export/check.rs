@@ -13,8 +13,8 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::{ExportError, FORMAT, Manifest, signed, unchecked};
-use crate::leaf;
-use crate::trust::policy_of;
+use crate::entry::leaf;
+use crate::keys::trust::policy_of;
 use crate::verify::{Directory, Source};
 
 /// What was checked.

@@ -3,7 +3,7 @@
 use fte_bus::json;
 use serde_json::{Value, json};
 
-use crate::leaf::{Header, Kind};
+use crate::entry::leaf::{Header, Kind};
 
 /// The version of this view.
 const VIEW: u32 = 1;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use jiff::Timestamp;
 
 use super::Query;
-use crate::leaf::Header;
+use crate::entry::leaf::Header;
 
 /// Text that stays text in HTML.
 fn escaped(text: &str) -> String {

@@ -76,7 +76,7 @@ mod tests {
         let wide = Policy::of_logs([of_log().verifier(), as_export.verifier(), key().verifier()]);
         for note in [note.clone(), relabelled(&note, &of_log()), relabelled(&note, &key())] {
             assert!(wide.judge(note.as_bytes()).is_err(), "{note}");
-            assert!(crate::trust::policy_of(&wide, note.as_bytes()).judge(note.as_bytes()).is_err(), "{note}");
+            assert!(crate::keys::trust::policy_of(&wide, note.as_bytes()).judge(note.as_bytes()).is_err(), "{note}");
         }
         for origin in [ORIGIN.to_owned(), name(ORIGIN)] {
             let signer = key().renamed(&*origin, KeyAlgorithm::Ed25519).unwrap();

@@ -4,7 +4,7 @@ use fte_tlog::{Frontier, KeyAlgorithm, SignerKey, push_entry};
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::leaf::{Kind, encode};
+use crate::entry::leaf::{Kind, encode};
 use crate::verify::Directory;
 
 fn key() -> SignerKey {

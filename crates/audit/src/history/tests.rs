@@ -4,7 +4,7 @@ use fte_events::sample;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::leaf::Header;
+use crate::entry::leaf::Header;
 
 fn entry(topic: &str, event_type: &str, data: &Value) -> Entry {
     let event = json!({"id": "1", "source": "/fte/runner", "type": event_type, "data": data}).to_string();

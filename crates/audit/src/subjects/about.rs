@@ -3,7 +3,7 @@
 use fte_events::audit;
 
 use crate::entry::Task;
-use crate::reading::Reading;
+use crate::entry::reading::Reading;
 
 /// What the sources of FTE's own services begin with.
 const OWN: &str = "/fte/";

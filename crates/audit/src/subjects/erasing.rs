@@ -19,7 +19,7 @@ use super::cache::Name;
 use super::keys::{DESTROYED, Fault, Gone, Keys, Result, Vault, insert, key_of, open_alone, random_id, seal_alone, task_id};
 use super::{KeyError, Subjects};
 use crate::entry::Task;
-use crate::holds::Blocked;
+use crate::subjects::holds::Blocked;
 
 /// How long a person who was erased is remembered: longer than any topic but that of the actions keeps an event, which is 90 days.
 pub(crate) const GONE_KEPT_MS: i64 = 100 * 24 * 3600 * 1000;
@@ -297,7 +297,7 @@ fn erase_in(
                 return Ok(Outcome::Before(Uuid::from_bytes(before.erasure)));
             }
             let tasks = n.map_or(Ok(Vec::new()), |n| tasks_of(transaction, n))?;
-            if let Some(blocked) = crate::holds::blocking(transaction, vault, subject, Some(&name), &tasks)? {
+            if let Some(blocked) = crate::subjects::holds::blocking(transaction, vault, subject, Some(&name), &tasks)? {
                 return Ok(Outcome::Refused(blocked.into()));
             }
             let (erasure, id) = begin(transaction, vault, subject, now_ms)?;
@@ -339,7 +339,7 @@ fn erase_unit(transaction: &Transaction<'_>, vault: &Vault, subject: &Subject, n
         return Ok(Outcome::Before(before));
     }
     let units = with_kin(transaction, name)?;
-    if let Some(blocked) = crate::holds::blocking(transaction, vault, subject, None, &units)? {
+    if let Some(blocked) = crate::subjects::holds::blocking(transaction, vault, subject, None, &units)? {
         return Ok(Outcome::Refused(blocked.into()));
     }
     let (erasure, id) = begin(transaction, vault, subject, now_ms)?;

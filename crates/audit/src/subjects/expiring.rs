@@ -92,7 +92,7 @@ impl Keys {
         // Who has the keys is locked: nobody else begins one.
         let transaction = Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
         let (units, upto) = choose(self, &transaction)?;
-        let held: HashSet<Name> = crate::holds::held(&transaction, &self.vault, &units)?;
+        let held: HashSet<Name> = crate::subjects::holds::held(&transaction, &self.vault, &units)?;
         let mut destroyed = Vec::new();
         {
             let mut destroy = transaction.prepare_cached("UPDATE key SET wrapped = ?2, erasure = ?3 WHERE unit = ?1 AND wrapped <> ?2")?;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use fte_events::hex;
 
 use super::{Context, KeyError, Opened, Sealed, Subjects, Unsealed};
-use crate::canonical::is_same_content;
+use crate::entry::canonical::is_same_content;
 use crate::engine::{self, Sealing};
 use crate::entry::NewEntry;
-use crate::leaf::{self, Header};
+use crate::entry::leaf::{self, Header};
 use crate::log::LogError;
 
 impl Sealing for Subjects {

@@ -11,9 +11,9 @@ use uuid::Uuid;
 use super::*;
 use crate::engine::Sealing;
 use crate::entry::NewEntry;
-use crate::holds::{Covers, Hold};
-use crate::leaf::Header;
-use crate::reading::Reading;
+use crate::subjects::holds::{Covers, Hold};
+use crate::entry::leaf::Header;
+use crate::entry::reading::Reading;
 
 pub(super) struct Store {
     pub(super) directory: tempfile::TempDir,

@@ -9,7 +9,7 @@ use super::report::Finding;
 use super::source::{Source, blob_name};
 use super::strict;
 use super::tiles::{Stop, Tiles, first_leaf, read};
-use crate::leaf::{self, Flag, Header, Kind};
+use crate::entry::leaf::{self, Flag, Header, Kind};
 
 /// Sixteen bytes that stand for one or several texts.
 pub(super) type Digest16 = [u8; 16];

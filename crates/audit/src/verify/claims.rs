@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fte_tlog::{Checkpoint, SignedNote, VerifierKey};
 use serde::Deserialize;
 
-use crate::leaf::{Header, Kind};
+use crate::entry::leaf::{Header, Kind};
 
 /// A statement of the log about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]

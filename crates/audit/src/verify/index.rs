@@ -10,7 +10,7 @@ use fte_tlog::Bundle;
 use super::report::{Finding, IndexReport, Report};
 use crate::engine::{CompareError, Compared, Comparison, unsigned_leaves};
 use crate::entry::Position;
-use crate::leaf;
+use crate::entry::leaf;
 
 /// The index's name in findings.
 pub(super) const NAME: &str = "index.sqlite";

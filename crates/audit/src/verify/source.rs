@@ -19,7 +19,7 @@ pub trait Source: Sync {
 }
 
 /// The last checkpoint that witnesses have signed.
-pub(super) const WITNESSED: &str = crate::witnessing::FILE;
+pub(super) const WITNESSED: &str = crate::files::WITNESSED;
 
 /// That a shard was retired.
 pub(super) const RETIRED: &str = crate::engine::RETIRED;

@@ -136,7 +136,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::canonical::canonical;
+    use crate::entry::canonical::canonical;
 
     fn check(line: &str) -> Result<(), usize> {
         check_header(format!("{line}\npayload").as_bytes())

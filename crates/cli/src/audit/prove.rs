@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use fte_audit::export::{ExportError, Prover};
-use fte_audit::trust::policy_of;
+use fte_audit::keys::trust::policy_of;
 use fte_service::chain;
 use serde_json::json;
 

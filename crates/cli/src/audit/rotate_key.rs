@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use fte_audit::rotation::{Begun, Finished, Places, RotationError, begin, finish};
+use fte_audit::keys::rotation::{Begun, Finished, Places, RotationError, begin, finish};
 use serde_json::json;
 
 use super::data::{self, Data};

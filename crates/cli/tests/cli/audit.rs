@@ -372,8 +372,8 @@ async fn a_copy_that_was_touched_or_put_back_is_found_and_its_entry_named() {
 pub(crate) async fn live_in(data: &Path, year: i16) {
     use fte_audit::engine::{Engine, EngineOptions, Sealing};
     use fte_audit::log::Log;
-    use fte_audit::rotation::{Given, given};
-    use fte_audit::signing::{KEY, KeyPlace};
+    use fte_audit::keys::rotation::{Given, given};
+    use fte_audit::keys::signing::{KEY, KeyPlace};
     use fte_audit::subjects::{Subjects, SubjectsOptions};
 
     let audit = data.join("audit");

@@ -16,7 +16,7 @@ use rusqlite::{Connection, ErrorCode, Rows};
 
 use super::{BLOCK_BITS, Index, Result, pos_of, position_of, schema};
 use crate::entry::Position;
-use crate::leaf::{self, Header, Kind};
+use crate::entry::leaf::{self, Header, Kind};
 
 /// Memory for pages of the index that is made, in KiB.
 const CACHE_KIB: u32 = 32 * 1024;

@@ -7,14 +7,14 @@ use super::super::disk::Disk;
 use super::super::fault::Fault;
 use super::super::view::Layout;
 use super::note_checkpoint;
-use crate::witnessing;
+use crate::files::WITNESSED;
 
 /// Removes everything of a shard but its final checkpoint, what witnesses signed of that, and the file that says that it was retired.
 pub(super) fn clear(disk: &dyn Disk, layout: &Layout, shard: u16) -> Result<(), Fault> {
     let checkpoint = layout.log(shard).join("checkpoint");
     let mut kept = vec![layout.log(shard), checkpoint.clone(), layout.retired(shard)];
     // Their signatures of an earlier size prove nothing without the tree.
-    let witnessed = layout.shard(shard).join(witnessing::FILE);
+    let witnessed = layout.shard(shard).join(WITNESSED);
     if disk.read(&witnessed).ok().is_some_and(|note| {
         let of = note_checkpoint(&note);
         of.is_some() && of == disk.read(&checkpoint).ok().and_then(|note| note_checkpoint(&note))

@@ -16,7 +16,7 @@ use super::super::state::lock;
 use super::super::view::{Files, Layout, Shared};
 use super::{Ended, Retired, survey};
 use crate::entry::{NewEntry, Task};
-use crate::leaf::Kind;
+use crate::entry::leaf::Kind;
 use crate::log::LogError;
 
 /// What is there of a log, as its published checkpoints say.
@@ -96,7 +96,7 @@ impl Standing {
                 let log = self.files.layout.log(retired.shard);
                 let directory = self.files.layout.shard(retired.shard);
                 let names = |path: &Path| self.files.disk.list(path).map_err(Fault::io(path));
-                let is_kept = |name: &String| ["log", super::FILE, crate::witnessing::FILE].contains(&name.as_str());
+                let is_kept = |name: &String| ["log", super::FILE, crate::files::WITNESSED].contains(&name.as_str());
                 if names(&log)? != ["checkpoint"] || !names(&directory)?.iter().all(is_kept) {
                     return Ok(true);
                 }

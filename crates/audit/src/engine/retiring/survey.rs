@@ -6,7 +6,7 @@ use super::super::fault::Fault;
 use super::super::state::Published;
 use super::super::view::Files;
 use crate::entry::Position;
-use crate::leaf::{self, Header};
+use crate::entry::leaf::{self, Header};
 
 /// A shard that has ended.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use fte_tlog::{TileHashes, TilePath, tree_root};
 use super::super::sim::SimDisk;
 use super::super::view::Shared;
 use super::*;
-use crate::leaf;
+use crate::entry::leaf;
 
 /// How a run of the log ends.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -278,7 +278,7 @@ fn of_kind(core: &Core, kind: Kind) -> usize {
     let shards = core.means.shared.view().shards.clone();
     let mut leaves = core.files.leaves();
     let places = shards.into_iter().flat_map(|(shard, size)| (0..size).map(move |index| Position { shard, index }));
-    places.filter(|at| crate::leaf::decode(&leaves.leaf(*at).unwrap().unwrap()).unwrap().0.kind == kind).count()
+    places.filter(|at| crate::entry::leaf::decode(&leaves.leaf(*at).unwrap().unwrap()).unwrap().0.kind == kind).count()
 }
 
 #[test]

@@ -44,7 +44,7 @@ async fn every_entry_is_proved_by_a_signed_checkpoint_that_only_grows() {
         let leaf = bundle.leaf(usize::try_from(index % 256).unwrap()).unwrap();
         fte_tlog::check_inclusion(&proof.proof, index, &leaf_hash(leaf), 1001, &second.checkpoint.root).unwrap();
         let entry = log.entry(at).await.unwrap().unwrap();
-        assert_eq!(crate::leaf::decode(leaf).unwrap().0, entry.header);
+        assert_eq!(crate::entry::leaf::decode(leaf).unwrap().0, entry.header);
     }
     assert!(log.proof(Position { shard: second.shard, index: 1001 }).await.unwrap().is_none());
     // A partial tile of the older checkpoint can still be read, though only the newest are kept.

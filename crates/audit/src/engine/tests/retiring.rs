@@ -289,16 +289,16 @@ fn p14_a_record_that_is_not_the_one_that_was_signed_removes_nothing() {
     let mut forged = Vec::new();
     let mut is_there = false;
     for leaf in fte_tlog::Bundle::parse(&bundle, path.width).unwrap().leaves() {
-        let (header, payload) = crate::leaf::decode(leaf).unwrap();
+        let (header, payload) = crate::entry::leaf::decode(leaf).unwrap();
         if header.kind != Kind::ShardRetired {
             fte_tlog::push_entry(&mut forged, leaf).unwrap();
             continue;
         }
         is_there = true;
         let payload = String::from_utf8(payload.to_vec()).unwrap().replace("\"kept_days\":2557", "\"kept_days\":2558");
-        let fresh = crate::leaf::Header::new(Kind::ShardRetired, header.logged_time, payload.as_bytes());
-        let header = crate::leaf::Header { payload_len: fresh.payload_len, payload_sha256: fresh.payload_sha256, ..header };
-        fte_tlog::push_entry(&mut forged, &crate::leaf::encode(&header, payload.as_bytes()).unwrap()).unwrap();
+        let fresh = crate::entry::leaf::Header::new(Kind::ShardRetired, header.logged_time, payload.as_bytes());
+        let header = crate::entry::leaf::Header { payload_len: fresh.payload_len, payload_sha256: fresh.payload_sha256, ..header };
+        fte_tlog::push_entry(&mut forged, &crate::entry::leaf::encode(&header, payload.as_bytes()).unwrap()).unwrap();
     }
     assert!(is_there && forged != bundle);
     disk.create(&file).unwrap().write_at(0, &forged).unwrap();

@@ -8,7 +8,7 @@ use super::super::signers::shard_verifier;
 use super::super::sim::SimDisk;
 use super::super::state::last_signed;
 use super::*;
-use crate::leaf;
+use crate::entry::leaf;
 use crate::verify::{self, Source, verify};
 
 pub(super) fn key(seed: u8) -> Arc<SignerKey> {

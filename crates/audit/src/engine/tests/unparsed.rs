@@ -4,7 +4,7 @@ use fte_events::hex;
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::leaf::Header;
+use crate::entry::leaf::Header;
 use crate::subjects::{Subject, Subjects, SubjectsOptions};
 
 const SECRET: &[u8] = b"pin 4711";
@@ -65,7 +65,7 @@ async fn it_is_one_entry_whatever_is_repeated_and_no_digest_of_it_is_anywhere() 
     keys.erase(&Subject::parse("default", &format!("key:{key}")).unwrap()).unwrap();
     drop(log);
     let digest: [u8; 32] = Sha256::digest(SECRET).into();
-    let content = crate::canonical::content_digest(SECRET);
+    let content = crate::entry::canonical::content_digest(SECRET);
     for told in [SECRET, &digest[..], hex(&digest).as_bytes(), &content[..], hex(&content).as_bytes()] {
         assert!(!is_under(&directory.path().join("audit"), told), "{}", String::from_utf8_lossy(told));
     }

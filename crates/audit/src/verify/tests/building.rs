@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use fte_tlog::{Checkpoint, Frontier, KeyAlgorithm, SignedNote, SignerKey, TileLevel, TilePath, leaf_hash, push_entry};
 
 use super::*;
-use crate::leaf::{Header, Kind, encode};
+use crate::entry::leaf::{Header, Kind, encode};
 
 /// A shard's files by name.
 #[derive(Clone, Default)]

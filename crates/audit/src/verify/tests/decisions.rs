@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::building::{ORIGIN, key};
 use super::*;
-use crate::leaf::{Header, Kind};
+use crate::entry::leaf::{Header, Kind};
 
 fn what(report: &Report) -> &str {
     report.findings.first().map_or("", |finding| &finding.what)

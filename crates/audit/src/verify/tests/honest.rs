@@ -68,7 +68,7 @@ fn a_large_payload_is_read_from_its_blob() {
 fn shards_follow_each_other() {
     let first = Log::of(301);
     let mut second = Log { key: key("log.example/2027", 1), ..Log::empty() };
-    second.own(crate::leaf::Kind::ShardOpen, "open 2", &serde_json::json!({"previous": {"checkpoint": first.note()}}).to_string(), 1000);
+    second.own(crate::entry::leaf::Kind::ShardOpen, "open 2", &serde_json::json!({"previous": {"checkpoint": first.note()}}).to_string(), 1000);
     let options = Options::new(Policy::of_logs([first.key.verifier(), second.key.verifier()]));
     let check = |first: &Files, second: &Files| verify(&[first, second], &options, &mut |_| {}).unwrap().pop().unwrap();
     let report = check(&first.files(), &second.files());
@@ -138,7 +138,7 @@ fn cosigned(log: &Log, witness: &fte_tlog::SignerKey) -> Vec<u8> {
 fn p10_a_log_that_does_not_continue_what_witnesses_signed_is_found_with_or_without_their_keys() {
     let witness = fte_tlog::SignerKey::new("witness.example", KeyAlgorithm::CosignatureV1, &[9; 32]).unwrap();
     let (log, mut fork) = (Log::of(700), Log::of(600));
-    fork.own(crate::leaf::Kind::Event, "another", "{}", 1 << 40);
+    fork.own(crate::entry::leaf::Kind::Event, "another", "{}", 1 << 40);
     let policy: Policy = format!("log {}\nwitness w {}\nquorum w", log.key.verifier(), witness.verifier()).parse().unwrap();
     for options in [options(&log), Options { policy, ..options(&log) }] {
         // Put back, and written anew from there.

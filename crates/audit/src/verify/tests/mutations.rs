@@ -10,7 +10,7 @@ use fte_tlog::{SignedNote, SignerKey, push_entry};
 
 use super::building::{ORIGIN, key};
 use super::*;
-use crate::leaf::Kind;
+use crate::entry::leaf::Kind;
 
 /// Entries of the log; the key changes with [`ROTATED`].
 const SIZE: u64 = 600;

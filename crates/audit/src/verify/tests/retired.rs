@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::building::key;
 use super::*;
-use crate::leaf::{Header, Kind};
+use crate::entry::leaf::{Header, Kind};
 use crate::retention::KEPT_MS;
 
 /// 10:00:00 UTC on the first of July 2026.

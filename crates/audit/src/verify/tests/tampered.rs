@@ -4,7 +4,7 @@ use fte_tlog::{SignedNote, push_entry};
 
 use super::building::{ORIGIN, key};
 use super::*;
-use crate::leaf::{Header, Kind};
+use crate::entry::leaf::{Header, Kind};
 
 /// The report of a log whose files were touched; it must not verify.
 fn caught(log: &Log, what: &str, tamper: impl FnOnce(&mut Files)) -> Report {
@@ -296,7 +296,7 @@ fn p09_leaves_that_break_what_the_log_promises() {
         log.push(&Header { id: Some("y".into()), ..header(Some(2), 99) }, b"payload");
     });
     check("a payload that is another", 12, &|log| {
-        let mut leaf = crate::leaf::encode(&header(None, 99), b"payload").unwrap();
+        let mut leaf = crate::entry::leaf::encode(&header(None, 99), b"payload").unwrap();
         let last = leaf.len() - 1;
         leaf[last] ^= 1;
         log.leaves.push(leaf);

@@ -52,7 +52,7 @@ pub(in crate::audit) fn find(named: &Named, found: &Found) -> Result<Keys, Error
     for path in &found.key_files {
         if let Ok(text) = std::fs::read_to_string(path) {
             // Those that signed before, too: years that ended are signed by them.
-            let former = path.with_file_name(fte_audit::rotation::FORMER);
+            let former = path.with_file_name(fte_audit::keys::rotation::FORMER);
             let former_text = std::fs::read_to_string(&former).unwrap_or_default();
             for (path, line) in [(path, &*text)].into_iter().chain(former_text.lines().map(|line| (&former, line))) {
                 if line.trim().is_empty() {
