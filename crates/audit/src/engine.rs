@@ -66,8 +66,8 @@ use self::settle::Settled;
 use self::signers::Keys;
 pub use self::state::{Published, Stopped};
 use self::view::{Files, Shared};
-use crate::entry::{Entry, NewEntry, Position};
 use crate::entry::leaf::Kind;
+use crate::entry::{Entry, NewEntry, Position};
 use crate::log::{Appended, Gaps, Log, LogError, Page, Query};
 use crate::metrics;
 

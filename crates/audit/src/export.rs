@@ -1,12 +1,12 @@
 //! Evidence: entries of a log with all that anyone needs to check them, in one archive.
 //!
 //! Each entry has its own proof up to one signed checkpoint, and proofs cover what is stored: what the log encrypts stays encrypted in `leaf_base64`. Beside
-//! it stands what the exporter may read. That this is what was encrypted is the word of who holds the keys, as is which entries the question found; so the
-//! manifest is signed.
+//! it stands what the exporter may read, with the key under which the digest in the entry's header is of it: so that it is what was encrypted is proven, too.
+//! Which entries the question found is the word of who holds the log; so the manifest is signed.
 //!
 //! | file | content |
 //! |---|---|
-//! | `entries.ndjson` | a line for each entry: index, leaf in base64, and for readers its header and the event, or that it was erased |
+//! | `entries.ndjson` | a line for each entry: index, leaf in base64, and for readers its header and the event, or that it was erased; of what is sealed or no JSON also its bytes, `event_base64`, and of what is sealed the `digest_key` |
 //! | `proofs/<index>.tlog-proof` | C2SP `tlog-proof`, one for each entry |
 //! | `blobs/<sha256>` | payloads that do not fit into their entries |
 //! | `checkpoint`, `policy` | the signed root, and the keys that count |
@@ -213,8 +213,16 @@ pub struct Query {
     pub made_at: jiff::Timestamp,
 }
 
-/// An event as it came, by its header and what is stored of it; `None` where its key was destroyed.
-pub type Open<'a> = dyn Fn(&Header<'_>, &[u8]) -> Result<Option<Vec<u8>>, ExportError> + 'a;
+/// An event as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    pub event: Vec<u8>,
+    /// Of a sealed one: the key under which the digest in its header is of it.
+    pub digest_key: Option<[u8; 32]>,
+}
+
+/// An event by its header and what is stored of it; `None` where its key was destroyed.
+pub type Open<'a> = dyn Fn(&Header<'_>, &[u8]) -> Result<Option<Opened>, ExportError> + 'a;
 
 /// The log that evidence is made from.
 pub struct Origin<'a> {
@@ -252,8 +260,9 @@ pub fn write<W: Write>(
             out.write(&name, &bytes)?;
             stored = Cow::Owned(bytes);
         }
-        let event = (from.open)(&header, &stored)?;
-        lines.push(&format!("{}\n", entry_line(index, &leaf, event.as_deref())))?;
+        let opened = (from.open)(&header, &stored)?;
+        lines.push(&format!("{}\n", entry_line(index, &leaf, opened.as_ref())))?;
+        let event = opened.map(|opened| opened.event);
         let shown = shown(&header, event.as_deref());
         views.push(&format!("{}\n", ocsf(index, &shown, event.as_deref().unwrap_or_default())))?;
         page.push(&report::row(index, &shown, event.as_deref()))?;
@@ -296,14 +305,23 @@ fn shown<'a>(header: &'a Header<'a>, event: Option<&[u8]>) -> Cow<'a, Header<'a>
     Cow::Owned(Header { enc: None, actor, ..header.clone() })
 }
 
-fn entry_line(index: u64, leaf: &[u8], event: Option<&[u8]>) -> Value {
+fn entry_line(index: u64, leaf: &[u8], opened: Option<&Opened>) -> Value {
     let line = leaf.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let header: Value = serde_json::from_slice(line).unwrap_or(Value::Null);
     let mut entry = json!({"index": index, "leaf_base64": STANDARD.encode(leaf), "header": header});
-    match event.map(|event| json::from_slice::<Value>(event, json::EVENT_DEPTH_MAX).map_err(|_| event)) {
-        None => entry["erased"] = true.into(),
-        Some(Ok(event)) => entry["event"] = event,
-        Some(Err(bytes)) => entry["event_base64"] = STANDARD.encode(bytes).into(),
+    let Some(Opened { event, digest_key }) = opened else {
+        entry["erased"] = true.into();
+        return entry;
+    };
+    let parsed = json::from_slice::<Value>(event, json::EVENT_DEPTH_MAX).ok();
+    if parsed.is_none() || digest_key.is_some() {
+        entry["event_base64"] = STANDARD.encode(event).into();
+    }
+    if let Some(digest_key) = digest_key {
+        entry["digest_key"] = STANDARD.encode(digest_key).into();
+    }
+    if let Some(event) = parsed {
+        entry["event"] = event;
     }
     entry
 }

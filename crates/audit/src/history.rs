@@ -11,9 +11,9 @@ use fte_events::Status;
 use serde::Deserialize;
 
 use crate::engine::Published;
+use crate::entry::mark::Mark;
 use crate::entry::{Entry, Kind, Position, Task};
 use crate::log::{Log, LogError, Query};
-use crate::entry::mark::Mark;
 
 /// Entries of an answer; more come on further pages.
 pub const ENTRIES_MAX: usize = 10_000;

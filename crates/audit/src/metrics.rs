@@ -6,24 +6,24 @@ use crate::engine::Counts;
 use crate::entry::leaf::Kind;
 
 /// Entries written, by `kind` ([`Kind`]).
-pub const ENTRIES: &str = "fte_audit_entries_total";
+pub(crate) const ENTRIES: &str = "fte_audit_entries_total";
 /// Records that were in the log before.
-pub const DUPLICATES: &str = "fte_audit_duplicates_total";
+pub(crate) const DUPLICATES: &str = "fte_audit_duplicates_total";
 /// Seconds from the begin of a group to its being durable; a histogram.
-pub const COMMIT_SECONDS: &str = "fte_audit_commit_sec";
+pub(crate) const COMMIT_SECONDS: &str = "fte_audit_commit_sec";
 /// Seconds that a checkpoint takes: bundles, tiles, signature; a histogram.
-pub const CHECKPOINT_SECONDS: &str = "fte_audit_checkpoint_sec";
+pub(crate) const CHECKPOINT_SECONDS: &str = "fte_audit_checkpoint_sec";
 /// Entries in the last checkpoint of the current shard.
-pub const CHECKPOINT_SIZE: &str = "fte_audit_checkpoint_size";
+pub(crate) const CHECKPOINT_SIZE: &str = "fte_audit_checkpoint_size";
 /// Numbers of the publishers' counters on the actions topic that have not arrived.
-pub const ACTIONS_MISSING: &str = "fte_audit_actions_missing";
+pub(crate) const ACTIONS_MISSING: &str = "fte_audit_actions_missing";
 /// Seconds by which the clock is behind the newest entry. While it is not 0, the log's time stands still.
-pub const CLOCK_BEHIND_SECONDS: &str = "fte_audit_clock_behind_sec";
+pub(crate) const CLOCK_BEHIND_SECONDS: &str = "fte_audit_clock_behind_sec";
 
 /// Entries in the last checkpoint that witnesses have signed.
-pub const WITNESSED_SIZE: &str = "fte_audit_witnessed_size";
+pub(crate) const WITNESSED_SIZE: &str = "fte_audit_witnessed_size";
 /// Times that a witness was asked, by `witness` and `outcome` (`signed`, `failed`).
-pub const WITNESS_ASKED: &str = "fte_audit_witness_asked_total";
+pub(crate) const WITNESS_ASKED: &str = "fte_audit_witness_asked_total";
 
 /// Gives every series a first value, so that an alert has something to look at before anything has happened.
 pub(crate) fn register() {

@@ -11,15 +11,15 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::entry::canonical::canonical;
 use crate::engine::{SOURCE, Sealing};
-use crate::entry::{Key, NewEntry};
+use crate::entry::canonical::canonical;
 use crate::entry::leaf::Kind;
+use crate::entry::{Key, NewEntry};
 use crate::log::{Log, LogError};
 
 /// An entry that the log is to write by itself.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Note {
+pub(crate) struct Note {
     pub kind: Kind,
     /// Its identity: the same note is one entry.
     pub id: String,
@@ -88,7 +88,7 @@ pub(crate) fn nameless(mut query: Value, actor: Option<&str>, sealing: &dyn Seal
 }
 
 /// Takes notes: durable and numbered on return, each identity once.
-pub trait Notes: Send + Sync + 'static {
+pub(crate) trait Notes: Send + Sync + 'static {
     fn note(&self, note: Note) -> BoxFuture<'_, Result<(), LogError>>;
 }
 

@@ -24,13 +24,13 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::engine::{self, Clock, Ended, EngineOptions, POLICY, Retired, Retirer, Sealing, Standing, Wanted, record_id};
-use crate::entry::{NewEntry, Task};
-use crate::subjects::holds::{Blocked, Covers, Hold};
 use crate::entry::leaf::Kind;
-use crate::log::LogError;
-use crate::notes::{self, Note};
+use crate::entry::{NewEntry, Task};
 use crate::keys::rotation::{self, Given};
 use crate::keys::signing::{self, KeyPlace};
+use crate::log::LogError;
+use crate::notes::{self, Note};
+use crate::subjects::holds::{Blocked, Covers, Hold};
 use crate::subjects::{self, Subjects, SubjectsOptions};
 
 /// How long a shard is kept after its last entry: seven years, of which two may be leap years. The topic of actions is kept as long.

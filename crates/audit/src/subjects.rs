@@ -42,7 +42,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub(crate) use self::about::ERASURE;
 pub use self::about::{About, Person};
+#[cfg(test)]
+pub(crate) use self::cipher::nonce_text;
 pub use self::cipher::{ALG, Context};
+pub(crate) use self::cipher::{nonce_of, sealed_digest};
 pub use self::erasing::{EraseError, Erasure, Step, Subject, SubjectError};
 pub use self::error::KeyError;
 use self::keys::Keys;
@@ -106,7 +109,7 @@ pub struct Enc {
     pub alg: &'static str,
     /// Names the key, and says nothing about whose it is.
     pub key: String,
-    /// 24 bytes, base64url.
+    /// 24 bytes, base64url: a keyed digest of the event ([`Subjects::digest_key`]).
     pub nonce: String,
 }
 
@@ -147,6 +150,15 @@ impl Subjects {
     /// The key is not there (a restored, older copy of the keys), it does not open the payload, or the disk.
     pub fn open_payload(&self, (alg, key, nonce): (&str, &str, &str), context: Context<'_>, payload: &[u8]) -> Result<Opened, KeyError> {
         self.lock().open_payload((alg, key, nonce), context, payload)
+    }
+
+    /// The key of one entry's digest, by which whoever is shown an event can check that it is what was sealed: the first 24 bytes of HMAC-SHA256 under this key
+    /// over the event to the byte are the entry's `nonce`. `None` once the key that seals it was destroyed.
+    ///
+    /// # Errors
+    /// The key is not there, or the disk.
+    pub fn digest_key(&self, key: &str, context: Context<'_>) -> Result<Option<[u8; 32]>, KeyError> {
+        Ok(self.lock().digest_key(key, context)?.map(|key| *key))
     }
 
     /// Under what entries of this actor or requester are found: of `ada` or `user:ada`. At most 64 values; the name itself is among them, since an

@@ -364,6 +364,8 @@ fn actions_that_are_missing_or_were_dropped() {
     assert!(f64::from(twice.fires()[0].to_s) / 60.0 < THEN + DAY + 10.0, "{:?}", twice.fires()[0]);
     let dropped = System::at_rest().changed(&["fte_audit_actions_dropped_total", "fte-intake"], |_, value| Some(value + 1.0));
     only(&dropped, "FteAuditActionsDropped", &["fte-intake"], 1.0);
+    let conflict = System::at_rest().changed(&["fte_audit_entries_total", "conflict"], |_, value| Some(value + 1.0));
+    only(&conflict, "FteAuditConflict", &["came again with other contents"], 1.0);
 }
 
 #[test]

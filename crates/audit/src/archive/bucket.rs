@@ -9,8 +9,8 @@ use object_store::{Error, ObjectStore as _, ObjectStoreExt as _, PutMode, PutOpt
 use tokio::runtime::Handle;
 
 use super::Shelf;
-use crate::verify::Source;
 use crate::files::WITNESSED;
+use crate::verify::Source;
 
 /// How often a call is repeated.
 const RETRIES: usize = 5;

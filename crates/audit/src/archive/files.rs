@@ -6,8 +6,8 @@ use fte_events::{hex, unhex};
 use fte_tlog::{TileLevel, TilePath};
 
 use super::{ArchiveError, checkpoint_in};
-use crate::verify::{Report, Source, blob_name};
 use crate::files::WITNESSED;
+use crate::verify::{Report, Source, blob_name};
 
 const CHECKPOINT: &str = "checkpoint";
 /// Levels of hashes that a tree can have, and the bundles.

@@ -30,8 +30,8 @@ use super::standing::Wait;
 use super::state::{Published, State};
 use super::view::{Files, Layout, Shared, View};
 use super::wal::Wal;
-use crate::entry::{Key, NewEntry, Position};
 use crate::entry::leaf::{self, Flag, Header, Kind, LEAF_BYTES_MAX, LeafError};
+use crate::entry::{Key, NewEntry, Position};
 use crate::log::Appended;
 
 /// What the core works with.

@@ -10,8 +10,8 @@ use super::fault::Fault;
 use super::index::{BLOCK_BITS, Field, Missing, facets, pos_of, position_of, read_missing};
 use super::sealing::Sealing;
 use super::view::{Files, Leaves, read_payload};
-use crate::entry::{Entry, Position, Task, clip};
 use crate::entry::leaf::{self, Header};
+use crate::entry::{Entry, Position, Task, clip};
 use crate::log::{Gap, Page, Query};
 
 /// Most entries and blocks that are looked at for a page.

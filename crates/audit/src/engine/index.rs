@@ -19,9 +19,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 use super::retiring::record_id;
-use crate::entry::{Key, Position, Task};
 use crate::entry::leaf::{Header, Kind};
 use crate::entry::mark::Mark;
+use crate::entry::{Key, Position, Task};
 
 const INDEX_BITS: u32 = 44;
 /// Entries of a block, as a power of two: those of a bundle.

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::index::{Life, Missing};
 use super::state::Published;
-use crate::entry::canonical::canonical;
 use crate::entry::Task;
+use crate::entry::canonical::canonical;
 use crate::entry::leaf::{Header, Kind};
 
 /// Who writes them.

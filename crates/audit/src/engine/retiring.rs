@@ -48,8 +48,8 @@ use super::index::Index;
 use super::own::SOURCE;
 use super::recover::{caught_up, remove_index};
 use super::view::{Files, Layout};
-use crate::entry::{Key, Position};
 use crate::entry::leaf::{self, Header, Kind};
+use crate::entry::{Key, Position};
 
 /// The file that says that a shard was retired, beside its `log`.
 pub const FILE: &str = "retired";

@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 
-use crate::entry::canonical::is_same_content;
 use crate::entry::NewEntry;
+use crate::entry::canonical::is_same_content;
 use crate::entry::leaf::{Enc, Header, Kind};
 use crate::log::LogError;
 
@@ -27,6 +27,11 @@ pub trait Sealing: Send + Sync + 'static {
 
     /// The event as it came; `None` where its key was destroyed.
     fn open(&self, header: &Header<'_>, payload: Vec<u8>) -> Result<Option<Vec<u8>>, LogError>;
+
+    /// The key by which an event that is shown can be checked against the digest in its header; `None` where it is stored as it is, or its key was destroyed.
+    fn digest_key(&self, _header: &Header<'_>) -> Result<Option<[u8; 32]>, LogError> {
+        Ok(None)
+    }
 
     /// Whether a record says the same as the entry of its identity.
     fn is_same(&self, header: &Header<'_>, payload: &[u8], entry: &NewEntry) -> Result<bool, LogError>;

@@ -18,8 +18,8 @@ use super::core::Core;
 use super::fault::Fault;
 use super::own::{OwnEntry, SOURCE, key_rotated_id};
 use super::state::shard_key;
-use crate::entry::{Key, Position};
 use crate::entry::leaf::{self, Header, Kind};
+use crate::entry::{Key, Position};
 
 /// The keys that a log is opened with.
 #[derive(Clone)]

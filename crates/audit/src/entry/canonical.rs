@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 const CONTENT: [&str; 7] = ["id", "source", "type", "subject", "datacontenttype", "data", "data_base64"];
 
 /// The digest of an event's content. Of what has no canonical form (no JSON object, or text that is no Unicode), the digest of the bytes.
-pub fn content_digest(event: &[u8]) -> [u8; 32] {
+pub(crate) fn content_digest(event: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();
     match canonical_content(event) {
         Some(text) => hash.update(text),
@@ -27,7 +27,7 @@ pub fn content_digest(event: &[u8]) -> [u8; 32] {
 }
 
 /// Whether two events say the same. Bytes that are equal need no digest.
-pub fn is_same_content(one: &[u8], other: &[u8]) -> bool {
+pub(crate) fn is_same_content(one: &[u8], other: &[u8]) -> bool {
     one == other || content_digest(one) == content_digest(other)
 }
 
@@ -72,7 +72,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 }
 
 /// A value in the form of RFC 8785.
-pub fn canonical(value: &Value) -> String {
+pub(crate) fn canonical(value: &Value) -> String {
     let mut text = String::new();
     write_value(value, &mut text);
     text

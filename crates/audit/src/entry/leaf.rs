@@ -5,7 +5,7 @@
 //! SHA-256, in lower-case hex, of a blob that stands beside the tree and is the payload.
 //!
 //! The header says all that entries are found and checked by, so that an index can be made from the log, and compared with it, without any key: nothing
-//! here is a function of the payload that only its reader could work out again. What is personal (`actor`) is a keyed hash where the payload
+//! that entries are found by is a function of the payload that only its reader could work out again. What is personal (`actor`) is a keyed hash where the payload
 //! is encrypted.
 //!
 //! Decoding is strict: a header that is not exactly what encoding gives is refused, so one leaf has one meaning and one form.
@@ -21,7 +21,7 @@
 //! | `topic`, `partition`, `offset` | where it was read; a hint and never identity |
 //! | `payload_len`, `payload_sha256`, `payload_ref` | of the payload as stored |
 //! | `content` | a keyed digest by which repeated events were told from contradictions; no longer written, since the payload is opened for that |
-//! | `enc` | how the payload is encrypted: `alg`, `key` (a reference), `nonce` |
+//! | `enc` | how the payload is encrypted: `alg`, `key` (a reference), `nonce`, which is a keyed digest of the event to the byte |
 
 use std::borrow::Cow;
 use std::fmt::Write;

@@ -1,5 +1,6 @@
-//! Checks evidence: every file is what the manifest says, and every entry is in the log.
+//! Checks evidence: every file is what the manifest says, every entry is in the log, and every event is the one that its entry holds.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -7,14 +8,17 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use fte_bus::json;
 use fte_events::hex;
 use fte_tlog::{Policy, ProofFile, leaf_hash};
 use serde::Deserialize;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{ExportError, FORMAT, Manifest, signed, unchecked};
-use crate::entry::leaf;
+use crate::entry::leaf::{self, Header};
 use crate::keys::trust::policy_of;
+use crate::subjects::{nonce_of, sealed_digest};
 use crate::verify::{Directory, Source};
 
 /// What was checked.
@@ -37,6 +41,9 @@ struct Format {
 struct Line {
     index: u64,
     leaf_base64: String,
+    event: Option<Value>,
+    event_base64: Option<String>,
+    digest_key: Option<String>,
 }
 
 /// Checks a directory, by a policy from elsewhere, or else by the one in it.
@@ -86,7 +93,8 @@ pub fn check(directory: &Path, policy: Option<&Policy>) -> Result<Checked, Expor
     let mut count = 0;
     for line in BufReader::new(open(directory, "entries.ndjson")?).lines() {
         let line = line.map_err(|source| ExportError::Read { file: "entries.ndjson".to_owned(), source })?;
-        let line: Line = serde_json::from_str(&line).map_err(|error| bad("entries.ndjson", &error.to_string()))?;
+        let line: Line =
+            json::from_slice(line.as_bytes(), json::EVENT_DEPTH_MAX + 1).map_err(|error| bad("entries.ndjson", &error.to_string()))?;
         count += 1;
         if last.is_some_and(|last| last >= line.index) {
             return Err(bad("entries.ndjson", "the entries are not in order"));
@@ -130,13 +138,46 @@ fn check_entry(directory: &Path, line: &Line, policy: &Policy, checkpoint: &fte_
     let no_quorum = Policy { quorum: None, ..policy.clone() };
     proof.verify(&leaf_hash(&bytes), &no_quorum).map_err(|error| bad(fte_service::chain(&error)))?;
     let (header, payload) = leaf::decode(&bytes).map_err(|error| bad(fte_service::chain(&error)))?;
-    let checked = match &header.payload_ref {
-        None => leaf::check_payload(&header, payload),
+    let stored = match &header.payload_ref {
+        None => Cow::Borrowed(payload),
         Some(blob) => {
             let file = format!("blobs/{}", hex(blob));
-            let blob = fs::read(directory.join(&file)).map_err(|source| ExportError::Read { file, source })?;
-            leaf::check_payload(&header, &blob)
+            Cow::Owned(fs::read(directory.join(&file)).map_err(|source| ExportError::Read { file, source })?)
         }
     };
-    checked.map_err(|error| bad(error.to_string()))
+    leaf::check_payload(&header, &stored).map_err(|error| bad(error.to_string()))?;
+    check_shown(line, &header, &stored).map_err(|what| ExportError::bad("entries.ndjson", format!("entry {}: {what}", line.index)))
+}
+
+/// Whether the event that is shown is the one that the entry holds.
+fn check_shown(line: &Line, header: &Header<'_>, stored: &[u8]) -> Result<(), &'static str> {
+    if line.event.is_none() && line.event_base64.is_none() {
+        // It was erased.
+        return Ok(());
+    }
+    let bytes = line.event_base64.as_ref().map(|bytes| STANDARD.decode(bytes)).transpose().map_err(|_| "the event is no base64")?;
+    let event = match (&header.enc, bytes) {
+        (None, None) => Cow::Borrowed(stored),
+        (None, Some(bytes)) if bytes == stored => Cow::Owned(bytes),
+        (None, Some(_)) => return Err("the event is not what the entry holds"),
+        (Some(enc), Some(bytes)) => {
+            let key = line.digest_key.as_ref().and_then(|key| STANDARD.decode(key).ok()?.try_into().ok());
+            let key = key.ok_or("nothing shows that the event is what the entry holds: its digest key is not there")?;
+            if nonce_of(&enc.nonce) != Some(sealed_digest(&key, &bytes)) {
+                return Err("the event is not the one whose digest the entry holds");
+            }
+            Cow::Owned(bytes)
+        }
+        (Some(_), None) => return Err("nothing shows that the event is what the entry holds: its bytes are not there"),
+    };
+    match &line.event {
+        Some(shown) if as_shown(&event).as_ref() != Some(shown) => Err("the event is shown in other words than the entry holds"),
+        _ => Ok(()),
+    }
+}
+
+/// An event as a line of the evidence says it: read, written and read again, which may round its numbers.
+fn as_shown(event: &[u8]) -> Option<Value> {
+    let read = |bytes: &[u8]| json::from_slice::<Value>(bytes, json::EVENT_DEPTH_MAX).ok();
+    read(&serde_json::to_vec(&read(event)?).ok()?)
 }

@@ -4,12 +4,17 @@ use fte_tlog::{Frontier, KeyAlgorithm, SignerKey, push_entry};
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::entry::leaf::{Kind, encode};
+use crate::entry::leaf::{Enc, Kind, encode};
+use crate::subjects::{ALG, nonce_text, sealed_digest};
 use crate::verify::Directory;
 
 fn key() -> SignerKey {
     SignerKey::new("log.example/2026", KeyAlgorithm::Ed25519, &[1; 32]).unwrap()
 }
+
+/// The one that is sealed, and what it can be checked by.
+const SEALED: u64 = 256;
+const DIGEST_KEY: [u8; 32] = [7; 32];
 
 /// A shard of so many events, the last with a large payload; what it says is no concern here.
 fn shard(directory: &Path, size: u64) {
@@ -20,13 +25,17 @@ fn shard(directory: &Path, size: u64) {
     };
     let (mut frontier, mut bundles) = (Frontier::default(), vec![Vec::new(); usize::try_from(size.div_ceil(256)).unwrap()]);
     for index in 0..size {
-        let payload = json!({"id": index, "data": {"input_sha256": "<b>"}}).to_string().into_bytes();
+        let event = json!({"id": index, "data": {"input_sha256": "<b>"}}).to_string().into_bytes();
+        let payload = if index == SEALED { b"nobody can read this".to_vec() } else { event.clone() };
         let mut header = Header {
             id: Some(index.to_string().into()),
             action: Some("tool.called".into()),
             outcome: Some("denied".into()),
             ..Header::new(Kind::Event, 5, &payload)
         };
+        if index == SEALED {
+            header.enc = Some(Enc { alg: ALG.into(), key: "1".into(), nonce: nonce_text(&sealed_digest(&DIGEST_KEY, &event)).into() });
+        }
         if index + 1 == size {
             header.payload_ref = Some(header.payload_sha256);
             let digest = hex(&header.payload_sha256);
@@ -64,8 +73,12 @@ fn query(indexes: &[u64]) -> Query {
     }
 }
 
-fn stored(_: &Header<'_>, payload: &[u8]) -> Result<Option<Vec<u8>>, ExportError> {
-    Ok(Some(payload.to_vec()))
+fn stored(header: &Header<'_>, payload: &[u8]) -> Result<Option<Opened>, ExportError> {
+    if header.enc.is_none() {
+        return Ok(Some(Opened { event: payload.to_vec(), digest_key: None }));
+    }
+    let event = json!({"id": SEALED, "data": {"input_sha256": "<b>"}}).to_string().into_bytes();
+    Ok(Some(Opened { event, digest_key: Some(DIGEST_KEY) }))
 }
 
 /// Writes evidence of a log and unpacks it.
@@ -172,7 +185,10 @@ fn what_was_asked_for_cannot_be_changed_nor_signed_by_another() {
 fn what_was_erased_is_told_as_erased_and_still_proven() {
     let top = tempfile::tempdir().unwrap();
     shard(&top.path().join("log"), 700);
-    let erased = |header: &Header<'_>, payload: &[u8]| Ok((header.id.as_deref() != Some("255")).then(|| payload.to_vec()));
+    let erased = |header: &Header<'_>, payload: &[u8]| match header.id.as_deref() {
+        Some("255") => Ok(None),
+        _ => stored(header, payload),
+    };
     let (evidence, _) = write_and_unpack(top.path(), &erased);
     check(&evidence, None).unwrap();
     let lines: Vec<Value> =
@@ -180,6 +196,32 @@ fn what_was_erased_is_told_as_erased_and_still_proven() {
     assert_eq!((&lines[1]["erased"], &lines[1]["event"]), (&json!(true), &Value::Null));
     assert_eq!(lines.iter().filter(|line| line["event"]["id"].is_u64()).count(), 3);
     assert!(fs::read_to_string(evidence.join("report.html")).unwrap().contains("<em>erased</em>"));
+}
+
+#[test]
+fn an_event_that_its_entry_does_not_hold_is_not_believed_whoever_signs_it() {
+    let lies: [(&str, fn(&mut Opened), &str); 6] = [
+        ("0", |opened| opened.event = b"{\"id\":9}".to_vec(), "in other words"),
+        ("0", |opened| opened.event = b"no JSON".to_vec(), "not what the entry holds"),
+        ("256", |opened| opened.event = b"{\"id\":9}".to_vec(), "not the one whose digest"),
+        ("256", |opened| opened.event = b"no JSON".to_vec(), "not the one whose digest"),
+        ("256", |opened| opened.digest_key = Some([8; 32]), "not the one whose digest"),
+        ("256", |opened| opened.digest_key = None, "its bytes are not there"),
+    ];
+    for (id, lie, said) in lies {
+        let top = tempfile::tempdir().unwrap();
+        shard(&top.path().join("log"), 700);
+        let lying = |header: &Header<'_>, payload: &[u8]| {
+            let mut opened = stored(header, payload)?.unwrap();
+            if header.id.as_deref() == Some(id) {
+                lie(&mut opened);
+            }
+            Ok(Some(opened))
+        };
+        let (evidence, _) = write_and_unpack(top.path(), &lying);
+        let error = check(&evidence, None).unwrap_err();
+        assert!(matches!(&error, ExportError::Bad { file, what } if file == "entries.ndjson" && what.contains(said)), "{said}: {error:?}");
+    }
 }
 
 #[test]

@@ -18,8 +18,8 @@ use fte_tlog::{KeyAlgorithm, SignedNote, SignerKey, VerifierKey};
 
 use crate::engine::Stopped;
 use crate::files::{install, sync_parent};
-use crate::log::LogError;
 use crate::keys::signing::{self, KeyError, KeyPlace};
+use crate::log::LogError;
 
 mod public;
 

@@ -14,15 +14,15 @@ use crate::engine::Published;
 use crate::log::Log;
 
 /// Between two looks.
-pub const LOOK_EVERY: Duration = Duration::from_secs(3600);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(3600);
 /// From the start to the first one: an instance that is started anew every half hour is to have anchors, too.
 const FIRST_LOOK: Duration = Duration::from_secs(60);
 
 /// The action that an anchor is.
-pub const ACTION: &str = "checkpoint.anchored";
+pub(crate) const ACTION: &str = "checkpoint.anchored";
 
 /// What publishes anchors.
-pub struct Anchors {
+pub(crate) struct Anchors {
     log: Arc<dyn Log>,
     trail: AuditTrail,
     /// What was anchored last, by this process.
@@ -30,12 +30,12 @@ pub struct Anchors {
 }
 
 impl Anchors {
-    pub fn new(log: Arc<dyn Log>, trail: AuditTrail) -> Self {
+    pub(crate) fn new(log: Arc<dyn Log>, trail: AuditTrail) -> Self {
         Self { log, trail, last: None }
     }
 
     /// Looks now and then, for as long as the process lives.
-    pub async fn keep(mut self, look_every: Duration) -> Result<(), ServiceError> {
+    pub(crate) async fn keep(mut self, look_every: Duration) -> Result<(), ServiceError> {
         tokio::time::sleep(look_every.min(FIRST_LOOK)).await;
         loop {
             self.look().await;

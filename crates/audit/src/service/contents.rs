@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use fte_service::{ServiceError, SteadyClock, chain};
 
-use crate::service::desk::{Desk, Unfinished};
-use crate::entry::{Entry, Position, Task};
 use crate::entry::leaf::Kind;
+use crate::entry::{Entry, Position, Task};
 use crate::log::{Log, Query};
+use crate::service::desk::{Desk, Unfinished};
 use crate::subjects::Subjects;
 
 pub(crate) const DAY_MS: i64 = 24 * 3600 * 1000;

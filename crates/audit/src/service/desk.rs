@@ -16,11 +16,11 @@ use tokio::sync::{Mutex, Notify};
 use uuid::Uuid;
 
 use crate::NAME;
-use crate::service::exports::Exports;
-use crate::subjects::holds::{Covers, Hold, HoldError, Unlogged};
 use crate::entry::leaf::Kind;
 use crate::log::LogError;
 use crate::notes::{Note, Notes};
+use crate::service::exports::Exports;
+use crate::subjects::holds::{Covers, Hold, HoldError, Unlogged};
 use crate::subjects::{EraseError, Erasure, KeyError, Step, Subject, Subjects};
 
 /// Tasks that one event names: it stays well below the size that any event may have.
@@ -32,7 +32,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// What cannot be done now. It is done later, by itself.
 #[derive(Debug, thiserror::Error)]
-pub enum Unfinished {
+pub(crate) enum Unfinished {
     #[error(transparent)]
     Keys(#[from] KeyError),
     #[error("the log did not take an entry")]

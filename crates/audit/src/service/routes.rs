@@ -34,10 +34,10 @@ use axum::http::StatusCode;
 use fte_service::{ApiRoutes, Problem};
 use utoipa_axum::routes;
 
-use crate::service::desk::Desk;
 use crate::entry::Position;
-use crate::service::exports::Exports;
 use crate::log::{Log, LogError};
+use crate::service::desk::Desk;
+use crate::service::exports::Exports;
 use crate::service::reads::Reads;
 use crate::service::witnessing::Witnessed;
 

@@ -7,8 +7,8 @@ use fte_events::AgentName;
 use fte_service::{Secret, Settings};
 
 use crate::entry::NewEntry;
-use crate::service::heard::Heard;
 use crate::log::Log;
+use crate::service::heard::Heard;
 
 /// Nobody waits for an entry: the longer a batch gathers, the less each costs.
 const GATHER_MS: u32 = 500;

@@ -50,13 +50,13 @@ pub enum WitnessError {
 
 /// The last cosigned checkpoint of each shard; cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Witnessed {
+pub(crate) struct Witnessed {
     notes: Arc<RwLock<BTreeMap<u16, Arc<str>>>>,
 }
 
 impl Witnessed {
     /// That of a shard, if any witness has signed one.
-    pub fn note(&self, shard: u16) -> Option<Arc<str>> {
+    pub(crate) fn note(&self, shard: u16) -> Option<Arc<str>> {
         self.notes.read().unwrap_or_else(PoisonError::into_inner).get(&shard).cloned()
     }
 
@@ -66,7 +66,7 @@ impl Witnessed {
 }
 
 /// Asks the witnesses of a policy, on behalf of the log in a directory.
-pub struct Witnessing {
+pub(crate) struct Witnessing {
     directory: PathBuf,
     policy: Policy,
     witnesses: Witnesses,
@@ -83,7 +83,7 @@ impl Witnessing {
     ///
     /// # Errors
     /// There is no policy with a witness to ask; what was kept cannot be read.
-    pub fn open(directory: &Path, policy: &Path) -> Result<Self, WitnessError> {
+    pub(crate) fn open(directory: &Path, policy: &Path) -> Result<Self, WitnessError> {
         let path = policy.to_owned();
         let text = fs::read_to_string(policy).map_err(|source| WitnessError::Unreadable { path: path.clone(), source })?;
         let policy: Policy = text.parse().map_err(|source| WitnessError::Policy { path: path.clone(), source })?;
@@ -112,7 +112,7 @@ impl Witnessing {
     }
 
     /// What is kept, for whoever serves it.
-    pub fn witnessed(&self) -> Witnessed {
+    pub(crate) fn witnessed(&self) -> Witnessed {
         self.kept.clone()
     }
 
@@ -120,7 +120,7 @@ impl Witnessing {
     ///
     /// # Errors
     /// [`WitnessError::Behind`], or the disk.
-    pub async fn check_before_start(&mut self) -> Result<(), WitnessError> {
+    pub(crate) async fn check_before_start(&mut self) -> Result<(), WitnessError> {
         let unreadable = |path: &Path| {
             let path = path.to_owned();
             move |source| WitnessError::Unreadable { path, source }

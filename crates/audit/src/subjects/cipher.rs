@@ -1,8 +1,11 @@
 //! Sealing, and the keys that are made of a unit's key.
 //!
-//! XChaCha20-Poly1305 with random nonces of 192 bits: after 2^48 seals under one key the chance that two nonces were the same is below 2^-96, and
-//! a key seals some thousand events at most, or some million for a person. So no counter has to survive a crash, a restored copy of the keys, or two
-//! processes. (AES-GCM's 96 bits would do for tasks, but need a counter for persons. Nonces made of the content would tell that two events are the same.)
+//! XChaCha20-Poly1305, whose nonce of 192 bits is a keyed digest of what is sealed: HMAC-SHA256 under a key of this one entry, made of the unit's key and
+//! the entry's identity. So no counter has to survive a crash, a restored copy of the keys, or two processes, and two nonces of one key are the same only for
+//! the same event. The signed entry says by it what was sealed: a ciphertext alone would not, as whoever makes one can make it open to two texts by two
+//! keys. And who is given the entry's digest key can check with HMAC alone that a text is what was logged ([`UnitKey::digest_key`]).
+//!
+//! (Random nonces would tell nothing of all this. Nonces of the content alone would tell that two events are the same: these differ with the identity.)
 //!
 //! The unit's key itself is used for nothing but making others, each for one purpose.
 
@@ -50,21 +53,30 @@ impl Context<'_> {
 #[derive(Clone)]
 pub(crate) struct UnitKey {
     sealing: Key,
+    digest: Key,
     search: Key,
 }
 
 impl UnitKey {
     pub(crate) fn of(root: &Key) -> Self {
         let derived = |purpose: &str| Zeroizing::new(mac(root, &[purpose.as_bytes()]));
-        Self { sealing: derived("fte audit seal"), search: derived("fte audit search") }
+        Self { sealing: derived("fte audit seal"), digest: derived("fte audit digest"), search: derived("fte audit search") }
     }
 
-    pub(crate) fn seal(&self, nonce: &Nonce, context: Context<'_>, bytes: &[u8]) -> Vec<u8> {
-        seal(&self.sealing, nonce, &context.bytes(), bytes)
+    pub(crate) fn seal(&self, context: Context<'_>, bytes: &[u8]) -> (Nonce, Vec<u8>) {
+        let nonce = sealed_digest(&self.digest_key(context), bytes);
+        (nonce, seal(&self.sealing, &nonce, &context.bytes(), bytes))
     }
 
+    /// What was sealed, if the nonce is its digest.
     pub(crate) fn open(&self, nonce: &Nonce, context: Context<'_>, ciphertext: &[u8]) -> Option<Vec<u8>> {
-        open(&self.sealing, nonce, &context.bytes(), ciphertext)
+        let bytes = open(&self.sealing, nonce, &context.bytes(), ciphertext)?;
+        (sealed_digest(&self.digest_key(context), &bytes) == *nonce).then_some(bytes)
+    }
+
+    /// The key of one entry's digest. It opens nothing, and says nothing of any other entry.
+    pub(crate) fn digest_key(&self, context: Context<'_>) -> Key {
+        Zeroizing::new(mac(&self.digest, &[context.tenant.as_bytes(), context.source.as_bytes(), context.id.as_bytes()]))
     }
 
     /// What a person is found by.
@@ -87,6 +99,17 @@ pub(crate) fn mac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
         mac.update(part);
     }
     mac.finalize().into_bytes().into()
+}
+
+/// The digest of what is sealed, which is its nonce: the first 24 bytes of HMAC-SHA256 over the event to the byte.
+pub(crate) fn sealed_digest(digest_key: &[u8; 32], event: &[u8]) -> Nonce {
+    // HMAC takes keys of any length.
+    #[expect(clippy::expect_used, reason = "a key of 32 bytes is a key of HMAC")]
+    let mut mac = Hmac::<Sha256>::new_from_slice(digest_key).expect("HMAC takes any key");
+    mac.update(event);
+    let mut nonce = [0; NONCE_BYTES];
+    nonce.copy_from_slice(&mac.finalize().into_bytes()[..NONCE_BYTES]);
+    nonce
 }
 
 pub(crate) fn seal(key: &Key, nonce: &Nonce, aad: &[u8], msg: &[u8]) -> Vec<u8> {
@@ -116,4 +139,37 @@ pub(crate) fn nonce_text(nonce: &Nonce) -> String {
 
 pub(crate) fn nonce_of(text: &str) -> Option<Nonce> {
     URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: Context<'_> = Context { tenant: "default", source: "/fte/intake", id: "1" };
+
+    #[test]
+    fn an_entry_opens_to_the_one_event_that_it_has_the_digest_of() {
+        let key = UnitKey::of(&Zeroizing::new([1; 32]));
+        let (nonce, ciphertext) = key.seal(HERE, b"pay 100");
+        assert_eq!(key.open(&nonce, HERE, &ciphertext).as_deref(), Some(&b"pay 100"[..]));
+        // Who has the keys can make a ciphertext of other words that decrypts, under any nonce.
+        let forged = seal(&key.sealing, &nonce, &HERE.bytes(), b"pay 900");
+        assert_eq!(open(&key.sealing, &nonce, &HERE.bytes(), &forged).as_deref(), Some(&b"pay 900"[..]));
+        assert_eq!(key.open(&nonce, HERE, &forged), None);
+    }
+
+    #[test]
+    fn two_entries_do_not_tell_that_they_say_the_same() {
+        let key = UnitKey::of(&Zeroizing::new([1; 32]));
+        let elsewhere =
+            [Context { id: "2", ..HERE }, Context { source: "/fte/intak", id: "e1", ..HERE }, Context { tenant: "acme", ..HERE }];
+        let (nonce, ciphertext) = key.seal(HERE, b"yes");
+        for context in elsewhere {
+            let (other, sealed) = key.seal(context, b"yes");
+            assert!(other != nonce && sealed != ciphertext && *key.digest_key(context) != *key.digest_key(HERE));
+        }
+        let others = UnitKey::of(&Zeroizing::new([2; 32]));
+        assert_ne!(others.seal(HERE, b"yes").0, nonce);
+        assert_ne!(key.seal(HERE, b"no").0, nonce);
+    }
 }

@@ -123,20 +123,18 @@ impl Keys {
 
     pub(crate) fn seal(&mut self, group: &[Unsealed<'_>]) -> Result<Vec<Sealed>> {
         self.scrub()?;
-        let mut nonces = vec![0; group.len() * NONCE_BYTES];
-        random(&mut nonces)?;
         let units = self.units(group)?;
         // What an event that came late took along.
         self.scrub()?;
         let throwaway = UnitKey::of(&random_key()?);
-        let sealed = group.iter().zip(units).zip(nonces.as_chunks::<NONCE_BYTES>().0).map(|((event, Place { unit, actor }), nonce)| {
+        let sealed = group.iter().zip(units).map(|(event, Place { unit, actor })| {
             let Some(unit) = unit else {
                 return Sealed { ciphertext: None, enc: None, actor };
             };
             // The place of a destroyed key is empty: nobody will ever open what is sealed for it.
             let key = unit.key.as_deref().unwrap_or(&throwaway);
-            let enc = Enc { alg: ALG, key: key_text(unit.n, unit.life), nonce: nonce_text(nonce) };
-            let ciphertext = key.seal(nonce, event.context, event.bytes);
+            let (nonce, ciphertext) = key.seal(event.context, event.bytes);
+            let enc = Enc { alg: ALG, key: key_text(unit.n, unit.life), nonce: nonce_text(&nonce) };
             Sealed { ciphertext: Some(ciphertext), enc: Some(enc), actor }
         });
         Ok(sealed.collect())
@@ -181,6 +179,10 @@ impl Keys {
         let sealed = || KeyError::Sealed { key: key.to_owned() };
         let nonce = nonce_of(nonce).filter(|_| alg == ALG).ok_or_else(sealed)?;
         unit_key.open(&nonce, context, payload).map(Opened::Bytes).ok_or_else(sealed)
+    }
+
+    pub(crate) fn digest_key(&self, key: &str, context: Context<'_>) -> Result<Option<Key>> {
+        Ok(self.unit_key(key)?.map(|unit_key| unit_key.digest_key(context)))
     }
 
     /// A key by its name in an entry; none once it was destroyed.

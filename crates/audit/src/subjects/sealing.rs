@@ -7,9 +7,9 @@ use std::sync::Arc;
 use fte_events::hex;
 
 use super::{Context, KeyError, Opened, Sealed, Subjects, Unsealed};
-use crate::entry::canonical::is_same_content;
 use crate::engine::{self, Sealing};
 use crate::entry::NewEntry;
+use crate::entry::canonical::is_same_content;
 use crate::entry::leaf::{self, Header};
 use crate::log::LogError;
 
@@ -48,6 +48,11 @@ impl Sealing for Subjects {
             Opened::Bytes(bytes) => Ok(Some(bytes)),
             Opened::Erased => Ok(None),
         }
+    }
+
+    fn digest_key(&self, header: &Header<'_>) -> Result<Option<[u8; 32]>, LogError> {
+        let Some(enc) = &header.enc else { return Ok(None) };
+        self.digest_key(&enc.key, context(header)).map_err(failed)
     }
 
     fn is_same(&self, header: &Header<'_>, payload: &[u8], entry: &NewEntry) -> Result<bool, LogError> {

@@ -11,9 +11,9 @@ use uuid::Uuid;
 use super::*;
 use crate::engine::Sealing;
 use crate::entry::NewEntry;
-use crate::subjects::holds::{Covers, Hold};
 use crate::entry::leaf::Header;
 use crate::entry::reading::Reading;
+use crate::subjects::holds::{Covers, Hold};
 
 pub(super) struct Store {
     pub(super) directory: tempfile::TempDir,

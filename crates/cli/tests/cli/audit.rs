@@ -262,8 +262,24 @@ async fn evidence_is_made_by_a_running_instance_put_on_record_and_checked_withou
     let shard = folder.join(instance.year().await.to_string());
     let log_key = fs::read_to_string(shard.join("policy")).unwrap();
     let log_key = log_key.lines().find_map(|line| line.strip_prefix("log ")).unwrap().split(' ').next().unwrap().to_owned();
-    let ran = std::process::Command::new("sh").args(["-c", check, "sh"]).arg(shard).args([&log_key, script]).output().unwrap();
+    let ran = std::process::Command::new("sh").args(["-c", check, "sh"]).arg(&shard).args([&log_key, script]).output().unwrap();
     assert!(ran.status.success(), "{ran:?}");
+    // And that the event beside it is the one that was sealed.
+    let lines = fs::read_to_string(shard.join("entries.ndjson")).unwrap();
+    let line: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_ne!(line["header"]["enc"], Value::Null, "{line}");
+    let sealed = |entries: &str| {
+        fs::write(instance.dir.join("lines"), entries).unwrap();
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/audit/sealed.py");
+        let paths = [instance.dir.join("lines"), line["index"].to_string().into(), instance.dir.join("LEAF")];
+        std::process::Command::new("python3").args(["-B", script]).args(paths).output().unwrap()
+    };
+    let ran = sealed(&lines);
+    assert!(ran.status.success(), "{ran:?}");
+    assert_eq!(serde_json::from_slice::<Value>(&ran.stdout).unwrap(), line["event"]);
+    let event = line["event_base64"].as_str().unwrap();
+    let ran = sealed(&lines.replacen(event, &format!("{}{}", "QUFB", &event[4..]), 1));
+    assert!(!ran.status.success() && String::from_utf8_lossy(&ran.stderr).contains("this is not the event that was sealed"), "{ran:?}");
 
     assert!(instance.process.stop().await.success());
     let verify = async |target: &str, key: &str| fte(NOBODY, &["audit", "verify", target, "--public-key", key]).await;
@@ -371,9 +387,9 @@ async fn a_copy_that_was_touched_or_put_back_is_found_and_its_entry_named() {
 /// Writes years of long ago into the log of a data directory, an event each, as an instance of then would have.
 pub(crate) async fn live_in(data: &Path, year: i16) {
     use fte_audit::engine::{Engine, EngineOptions, Sealing};
-    use fte_audit::log::Log;
     use fte_audit::keys::rotation::{Given, given};
     use fte_audit::keys::signing::{KEY, KeyPlace};
+    use fte_audit::log::Log;
     use fte_audit::subjects::{Subjects, SubjectsOptions};
 
     let audit = data.join("audit");

@@ -15,8 +15,8 @@ use super::super::reindex;
 use super::super::state::lock;
 use super::super::view::{Files, Layout, Shared};
 use super::{Ended, Retired, survey};
-use crate::entry::{NewEntry, Task};
 use crate::entry::leaf::Kind;
+use crate::entry::{NewEntry, Task};
 use crate::log::LogError;
 
 /// What is there of a log, as its published checkpoints say.

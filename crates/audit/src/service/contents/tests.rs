@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::*;
-use crate::service::desk::tests::seen_through;
 use crate::engine::tests::test_key;
 use crate::engine::{Engine, EngineOptions, Sealing};
 use crate::entry::NewEntry;
-use crate::subjects::holds::{Covers, Hold};
 use crate::notes::LogNotes;
+use crate::service::desk::tests::seen_through;
+use crate::subjects::holds::{Covers, Hold};
 use crate::subjects::{Clock, Step, Subject, SubjectsOptions};
 use crate::verify::{self, Directory, Source, verify};
 

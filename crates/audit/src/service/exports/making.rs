@@ -13,10 +13,10 @@ use tokio::runtime::Handle;
 
 use super::keeping::Kept;
 use super::{ExportedShard, Failure, Inner, Request};
-use crate::entry::{NewEntry, Position};
-use crate::export::{self, Archive, ENTRIES_MAX, ExportError, Origin};
-use crate::history;
 use crate::entry::leaf::{Header, Kind};
+use crate::entry::{NewEntry, Position};
+use crate::export::{self, Archive, ENTRIES_MAX, ExportError, Opened, Origin};
+use crate::history;
 use crate::log::{Log, Query};
 use crate::notes::{Note, nameless};
 use crate::verify::Source;
@@ -104,7 +104,8 @@ fn write(inner: &Inner, runtime: &Handle, request: &Request, mut kept: Kept, sha
         if part.is_outdated() {
             return Err(ExportError::Outdated);
         }
-        Ok(inner.sealing.open(header, stored.to_vec())?)
+        let Some(event) = inner.sealing.open(header, stored.to_vec())? else { return Ok(None) };
+        Ok(Some(Opened { event, digest_key: inner.sealing.digest_key(header)? }))
     };
     let years: Vec<u16> = shards.iter().map(|part| part.shard).collect();
     for Part { shard, indexes, note } in shards {

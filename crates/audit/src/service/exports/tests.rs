@@ -15,9 +15,9 @@ use serde_json::json;
 use super::*;
 use crate::engine::tests::test_key;
 use crate::engine::{Engine, EngineOptions};
+use crate::entry::leaf::{Header, Kind};
 use crate::entry::{Entry, NewEntry, Position, Task};
 use crate::export::{check, unpack};
-use crate::entry::leaf::{Header, Kind};
 use crate::subjects::{Subject, Subjects, SubjectsOptions};
 
 struct World {

@@ -18,8 +18,8 @@ use crate::engine::sim::SimDisk;
 use crate::engine::tests::test_key;
 use crate::engine::{Engine, EngineOptions, Sealing};
 use crate::service::heard::Heard;
-use crate::subjects::{Subjects, SubjectsOptions};
 use crate::service::subscribe;
+use crate::subjects::{Subjects, SubjectsOptions};
 
 pub(super) fn options(directory: &Path) -> EngineOptions {
     EngineOptions::at(directory.join("audit"), test_key())

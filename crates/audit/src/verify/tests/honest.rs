@@ -68,7 +68,12 @@ fn a_large_payload_is_read_from_its_blob() {
 fn shards_follow_each_other() {
     let first = Log::of(301);
     let mut second = Log { key: key("log.example/2027", 1), ..Log::empty() };
-    second.own(crate::entry::leaf::Kind::ShardOpen, "open 2", &serde_json::json!({"previous": {"checkpoint": first.note()}}).to_string(), 1000);
+    second.own(
+        crate::entry::leaf::Kind::ShardOpen,
+        "open 2",
+        &serde_json::json!({"previous": {"checkpoint": first.note()}}).to_string(),
+        1000,
+    );
     let options = Options::new(Policy::of_logs([first.key.verifier(), second.key.verifier()]));
     let check = |first: &Files, second: &Files| verify(&[first, second], &options, &mut |_| {}).unwrap().pop().unwrap();
     let report = check(&first.files(), &second.files());

@@ -49,7 +49,12 @@ fn the_newest_counts_unless_an_earlier_one_has_the_quorum_alone_or_more_witnesse
 fn a_signature_of_a_witness_is_known_also_where_that_of_the_log_is_not() {
     let first = Log::of(20);
     let mut second = Log { key: super::building::key("log.example/2027", 2), ..Log::empty() };
-    second.own(crate::entry::leaf::Kind::ShardOpen, "open 2", &serde_json::json!({"previous": {"checkpoint": first.note()}}).to_string(), 100);
+    second.own(
+        crate::entry::leaf::Kind::ShardOpen,
+        "open 2",
+        &serde_json::json!({"previous": {"checkpoint": first.note()}}).to_string(),
+        100,
+    );
     let witnesses: String = [11, 12].map(|seed| format!("witness w{seed} {}\n", witness(seed).verifier())).concat();
     let policy = format!("log {}\n{witnesses}quorum none", second.key.verifier()).parse().unwrap();
     let mut files = first.files();

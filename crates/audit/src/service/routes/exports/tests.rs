@@ -28,9 +28,13 @@ impl World {
             NewEntry::read(fte_bus::Record { topic: "t".into(), body: body.into(), partition: None, offset: None, key: None })
         };
         log.append(vec![event("acme"), event("globex")]).await.unwrap();
-        let exports =
-            Exports::open(directory.path().join("exports"), log, std::sync::Arc::new(Plain), crate::service::exports::Signers::new(test_key(), &[]))
-                .unwrap();
+        let exports = Exports::open(
+            directory.path().join("exports"),
+            log,
+            std::sync::Arc::new(Plain),
+            crate::service::exports::Signers::new(test_key(), &[]),
+        )
+        .unwrap();
         Self { directory, exports }
     }
 
