@@ -154,11 +154,17 @@ pub fn verify(shards: &[&dyn Source], options: &Options, progress: &mut dyn FnMu
     let is_all_there = retirements.settle(&mut reports, options.is_whole && options.range.is_none());
     if let Some(order) = order {
         let outcome = order.finish().map_err(temporary)?;
-        for (place, what) in outcome.bad {
-            if let Some(report) = reports.get_mut(place.shard) {
-                let file =
-                    TilePath::in_tree(TileLevel::Entries, place.index / 256, report.size).map_or_else(String::new, |path| path.to_string());
-                report.find(Finding::tampered(file, what).at(place.index, None));
+        let found: [(_, fn(String, String) -> Finding); 2] = [
+            (outcome.bad, |file, what| Finding::tampered(file, what)),
+            (outcome.behind_gaps, |file, what| Finding::incomplete(file, what)),
+        ];
+        for (places, finding) in found {
+            for (place, what) in places {
+                if let Some(report) = reports.get_mut(place.shard) {
+                    let file = TilePath::in_tree(TileLevel::Entries, place.index / 256, report.size)
+                        .map_or_else(String::new, |path| path.to_string());
+                    report.find(finding(file, what).at(place.index, None));
+                }
             }
         }
         if let Some(report) = reports.last_mut() {

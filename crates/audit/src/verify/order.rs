@@ -44,6 +44,8 @@ pub(super) struct Order {
 pub(super) struct Outcome {
     /// Numbers that publishers gave and that are not there.
     pub(super) gaps: u64,
+    /// The entries that come after such a hole in their publisher's numbers, and what is missing.
+    pub(super) behind_gaps: Vec<(Place, String)>,
     pub(super) bad: Vec<(Place, String)>,
 }
 
@@ -117,12 +119,21 @@ impl Order {
                 }
                 _ => {
                     let expected = same.map_or(if has_before { record.first } else { 1 }, |same| same.first + 1);
-                    outcome.gaps += record.first.saturating_sub(expected);
+                    let missing = record.first.saturating_sub(expected);
+                    outcome.gaps += missing;
+                    if missing > 0 && outcome.behind_gaps.len() < BAD_MAX {
+                        let what = format!(
+                            "of what its source counts in its epoch, the numbers {expected} to {} are not in the log",
+                            record.first - 1
+                        );
+                        outcome.behind_gaps.push((Place::of(record.second), what));
+                    }
                 }
             }
             before = Some(record);
         })?;
         outcome.bad.sort_unstable_by_key(|(place, _)| *place);
+        outcome.behind_gaps.sort_unstable_by_key(|(place, _)| *place);
         Ok(outcome)
     }
 }
@@ -141,7 +152,7 @@ mod tests {
         for entry in entries {
             assert_eq!(order.observe(0, entry).unwrap(), None);
         }
-        let Outcome { gaps, bad } = order.finish().unwrap();
+        let Outcome { gaps, bad, .. } = order.finish().unwrap();
         (gaps, bad.into_iter().map(|(place, what)| (place.index, what)).collect())
     }
 
@@ -198,6 +209,11 @@ mod tests {
         assert_eq!(outcome(false, &[entry(0, 1), entry(1, 3), entry(2, 2), entry(3, 3)]), (0, vec![]));
         assert_eq!(outcome(false, &[entry(0, 3), entry(1, 7)]), (5, vec![]));
         assert_eq!(outcome(true, &[entry(0, 3), entry(1, 7)]), (3, vec![]));
+        let mut order = Order::new(false).unwrap();
+        [entry(0, 1), entry(1, 4), entry(2, 7)].iter().for_each(|entry| assert_eq!(order.observe(0, entry).unwrap(), None));
+        let named: Vec<_> = order.finish().unwrap().behind_gaps.into_iter().map(|(place, what)| (place.index, what)).collect();
+        assert_eq!(named.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [1, 2]);
+        assert!(named[1].1.contains("the numbers 5 to 6"), "{named:?}");
     }
 
     #[test]

@@ -445,7 +445,16 @@ async fn no_method_but_reading_is_taken() {
     let directory = tempfile::tempdir().unwrap();
     let audit = Audit::start(directory.path());
     live(&audit).await;
-    for path in ["/v1/audit/entries", "/v1/audit/entries/2026/0", "/v1/audit/tasks/x", "/v1/audit/gaps", "/v1/audit/log/2026/checkpoint"] {
+    let entries = [
+        "/v1/audit/entries",
+        "/v1/audit/entries/2026/0",
+        "/v1/audit/entries/2026/0/proof",
+        "/v1/audit/tasks/x",
+        "/v1/audit/gaps",
+        "/v1/audit/consistency",
+    ];
+    let files = ["checkpoint", "witnessed", "tile/0/000.p/6", "tile/entries/000.p/6"].map(|file| format!("/v1/audit/log/2026/{file}"));
+    for path in entries.into_iter().chain(files.iter().map(String::as_str)) {
         for method in [Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
             let (status, problem) = audit.request(method.clone(), path).await;
             assert_eq!((status.as_u16(), problem["code"].as_str()), (405, Some("method_not_allowed")), "{method} {path}");
