@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use fte_testkit::{Client, eventually, eventually_within};
 use serde_json::{Value, json};
@@ -53,7 +54,7 @@ pub async fn settled(doors: &Doors, accepted: &[String]) -> BTreeMap<String, His
     let began = std::time::Instant::now();
     let (trail, last) = (Mutex::new(Trail::default()), Mutex::new(String::new()));
     let last = &last;
-    eventually_within(LOAD_PATIENCE, || async {
+    eventually_within(patience(accepted.len()), || async {
         let told = whole(&trail, audit).await;
         if let Err(state) = &told {
             state.clone_into(&mut last.lock().unwrap());
@@ -64,11 +65,16 @@ pub async fn settled(doors: &Doors, accepted: &[String]) -> BTreeMap<String, His
     })
     .await;
     println!("settled in {:?}; waited last for: {}", began.elapsed(), last.lock().unwrap());
-    let told = agreed(status, audit, &trail).await;
+    let told = agreed(status, audit, &trail, patience(accepted.len())).await;
     println!("{} tasks settled", told.len());
     let letters: Value = status.get("/v1/dead-letters").await.unwrap().expect_status(200).json();
     assert_eq!(letters["items"], json!([]), "good work was dead-lettered");
     told
+}
+
+/// How long a look at the trail of so many tasks may take: all of it is read, a page at a time.
+fn patience(tasks: usize) -> Duration {
+    LOAD_PATIENCE + Duration::from_millis(10 * tasks as u64)
 }
 
 /// The histories of all tasks as far as the log goes now, if every one is whole.
@@ -88,8 +94,8 @@ async fn whole(trail: &Mutex<Trail>, audit: &Client) -> Result<BTreeMap<String, 
 
 /// Waits until the read model knows the same tasks as the trail, with the same results and the same events. A task whose 202 was lost may come to
 /// both at any time.
-async fn agreed(status: &Client, audit: &Client, trail: &Mutex<Trail>) -> BTreeMap<String, History> {
-    let (listed, told) = eventually(|| async {
+async fn agreed(status: &Client, audit: &Client, trail: &Mutex<Trail>, patience: Duration) -> BTreeMap<String, History> {
+    let (listed, told) = eventually_within(patience, || async {
         let listed = tasks(status).await?;
         let told = whole(trail, audit).await?;
         let ended = listed.iter().filter(|(_, status)| is_terminal(status)).count();

@@ -40,9 +40,9 @@ use self::order::Order;
 pub use self::report::{Anchor, Class, FINDINGS_MAX, Finding, IndexReport, Report, RetiredReport, Tally, retired, summary};
 use self::retired::{Gone, Retirements};
 use self::signers::{Judged, Outcome, Seen, Signers};
-use self::source::WITNESSED;
 pub(crate) use self::source::blob_name;
 pub use self::source::{Directory, Source};
+use self::source::{RETIRED, WITNESSED};
 use self::tiles::{Stop, Tiles};
 use crate::keys::trust::policy_of;
 
@@ -152,19 +152,17 @@ pub fn verify(shards: &[&dyn Source], options: &Options, progress: &mut dyn FnMu
         reports.push(report);
     }
     let is_all_there = retirements.settle(&mut reports, options.is_whole && options.range.is_none());
+    anchors::check_all_met(&mut reports, options);
     if let Some(order) = order {
         let outcome = order.finish().map_err(temporary)?;
-        let found: [(_, fn(String, String) -> Finding); 2] = [
-            (outcome.bad, |file, what| Finding::tampered(file, what)),
-            (outcome.behind_gaps, |file, what| Finding::incomplete(file, what)),
-        ];
-        for (places, finding) in found {
-            for (place, what) in places {
-                if let Some(report) = reports.get_mut(place.shard) {
-                    let file = TilePath::in_tree(TileLevel::Entries, place.index / 256, report.size)
-                        .map_or_else(String::new, |path| path.to_string());
-                    report.find(finding(file, what).at(place.index, None));
-                }
+        for (place, what) in outcome.bad {
+            if let Some(report) = reports.get_mut(place.shard) {
+                report.find(Finding::tampered(bundle_of(report, place.index), what).at(place.index, None));
+            }
+        }
+        for (place, what) in outcome.behind_gaps {
+            if let Some(report) = reports.get_mut(place.shard) {
+                report.behind_gaps.push(Finding::incomplete(bundle_of(report, place.index), what).at(place.index, None));
             }
         }
         if let Some(report) = reports.last_mut() {
@@ -180,6 +178,11 @@ pub fn verify(shards: &[&dyn Source], options: &Options, progress: &mut dyn FnMu
         report.findings.sort_by_key(|finding| finding.entry.unwrap_or(u64::MAX));
     }
     Ok(reports)
+}
+
+/// The file that an entry is in.
+fn bundle_of(report: &Report, index: u64) -> String {
+    TilePath::in_tree(TileLevel::Entries, index / 256, report.size).map_or_else(String::new, |path| path.to_string())
 }
 
 enum Broken {
@@ -221,9 +224,13 @@ impl Shard<'_> {
         let witnessed = source.read(WITNESSED).map_err(|error| Stop::Io(WITNESSED.to_owned(), error))?;
         let (source, note) = Snapshot::take(source)?;
         self.report.checkpoints.all += 1;
-        let checkpoint = self.judge(&note)?;
+        let checkpoint = self.judge(&source, &note)?;
         let size = checkpoint.size;
-        if retired::is_gone(&source, size, self.is_last)? {
+        let is_newest = self.is_last && self.options.is_whole;
+        if is_newest && source.read(RETIRED).map_err(|error| Stop::Io(RETIRED.to_owned(), error))?.is_some() {
+            let what = "it says that the newest shard of all was retired, which none ever is: the shard was verified all the same";
+            self.report.find(Finding::tampered(RETIRED, what));
+        } else if retired::is_gone(&source, size, self.is_last)? {
             self.is_gone = true;
             self.check_witnessed(&source, &checkpoint, witnessed.as_deref().filter(|note| !retired::is_of_less(note, &checkpoint)))?;
             self.check_anchors(&source, &checkpoint)?;
@@ -255,7 +262,7 @@ impl Shard<'_> {
     }
 
     /// Reads the checkpoint and checks who signed it.
-    fn judge(&mut self, note: &[u8]) -> Result<Checkpoint, Stop> {
+    fn judge(&mut self, source: &dyn Source, note: &[u8]) -> Result<Checkpoint, Stop> {
         let policy = policy_of(&self.options.policy, note);
         let judged = anchors::read(&policy, "checkpoint", note).map_err(Stop::Found)?;
         let refused = judged.refused.as_deref().map(|what| Finding::tampered("checkpoint", what));
@@ -265,6 +272,10 @@ impl Shard<'_> {
         }
         self.unanswered = refused;
         self.see("checkpoint", &judged, note, None);
+        if let Some(year) = source.year().filter(|year| year_of(&judged.checkpoint.origin) != Some(*year)) {
+            let what = format!("it is the checkpoint of {}, and stands in the directory of {year}", judged.checkpoint.origin);
+            return Err(Stop::Found(Finding::tampered("checkpoint", what)));
+        }
         let report = &mut *self.report;
         (report.origin, report.size) = (judged.checkpoint.origin.clone(), judged.checkpoint.size);
         report.root = judged.checkpoint.root.to_string();
@@ -571,6 +582,10 @@ impl Source for Snapshot<'_> {
 
     fn list(&self, folder: &str, seen: &mut dyn FnMut(&str) -> io::Result<()>) -> io::Result<bool> {
         self.source.list(folder, seen)
+    }
+
+    fn year(&self) -> Option<u16> {
+        self.source.year()
     }
 }
 

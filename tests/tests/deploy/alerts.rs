@@ -79,7 +79,9 @@ fn recorded() -> BTreeMap<String, Recorded> {
         let names = std::fs::read_to_string(folder.join("metrics.rs")).unwrap();
         let mut source = String::new();
         read(&folder, &mut source);
-        for line in names.lines().filter_map(|line| line.strip_prefix("pub const ")) {
+        for line in
+            names.lines().filter_map(|line| line.strip_prefix("pub").and_then(|line| line.split_once("const ")).map(|(_, line)| line))
+        {
             let Some((constant, metric)) = line.split_once(": &str = \"") else { continue };
             let mut labels = BTreeSet::new();
             for kind in ["counter", "gauge", "histogram"] {

@@ -91,6 +91,7 @@ impl System {
         }
         system.set(of("fte-status", "fte_status_commits_failed_total", ""), |_| Some(1.0));
         system.set(of("fte-audit", "fte_audit_actions_missing", ""), |_| Some(0.0));
+        system.set(of("fte-audit", "fte_audit_entries_total", "kind=\"conflict\""), |_| Some(2.0));
         system
     }
 

@@ -42,9 +42,7 @@ impl Core {
         let signed = signed.map(|signed| signed.published);
         // Former keys that alone have signed what is believed.
         let mut relied = Vec::new();
-        let mut years: Vec<u16> =
-            means.disk.list(&means.root).map_err(Fault::io(&means.root))?.iter().filter_map(|name| name.parse().ok()).collect();
-        years.sort_unstable();
+        let years = years(&means, &files, signed.as_ref())?;
         let mut view = View::default();
         let mut shard = None;
         let mut last_ms = 0;
@@ -102,6 +100,28 @@ impl Core {
         means.shared.set_missing(index.missing);
         Ok(Self { means, files, state, index, shard, last_ms, closing, gaps, announced })
     }
+}
+
+/// The years that there are. The newest that was signed must be among them; a newer one that holds nothing is none yet, whoever made its directory: what is
+/// logged belongs to the year that it is logged in.
+fn years(means: &Means, files: &Files, signed: Option<&Published>) -> Result<Vec<u16>, Fault> {
+    let list = |directory: &Path| means.disk.list(directory).map_err(Fault::io(directory));
+    let is_year = |name: &String| name.len() == 4 && name.bytes().all(|byte| byte.is_ascii_digit());
+    let mut years: Vec<u16> = list(&means.root)?.iter().filter(|name| is_year(name)).filter_map(|name| name.parse().ok()).collect();
+    years.sort_unstable();
+    if let Some(signed) = signed.filter(|signed| !years.is_empty() && !years.contains(&signed.shard)) {
+        let (shard, size) = (signed.shard, signed.checkpoint.size);
+        return Err(Fault::Refused(format!(
+            "nothing is there of shard {shard}, which was signed with {size} entries: restore it from a copy"
+        )));
+    }
+    while let Some(newest) = years.last().copied().filter(|newest| signed.is_none_or(|signed| signed.shard < *newest)) {
+        if !list(&files.layout.wal(newest))?.is_empty() || !list(&files.layout.log(newest))?.is_empty() {
+            break;
+        }
+        years.pop();
+    }
+    Ok(years)
 }
 
 /// The last entry of the log.

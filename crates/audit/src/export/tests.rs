@@ -200,7 +200,8 @@ fn what_was_erased_is_told_as_erased_and_still_proven() {
 
 #[test]
 fn an_event_that_its_entry_does_not_hold_is_not_believed_whoever_signs_it() {
-    let lies: [(&str, fn(&mut Opened), &str); 6] = [
+    type Lie = fn(&mut Opened);
+    let lies: [(&str, Lie, &str); 6] = [
         ("0", |opened| opened.event = b"{\"id\":9}".to_vec(), "in other words"),
         ("0", |opened| opened.event = b"no JSON".to_vec(), "not what the entry holds"),
         ("256", |opened| opened.event = b"{\"id\":9}".to_vec(), "not the one whose digest"),

@@ -3,9 +3,10 @@
 use std::convert::Infallible;
 use std::io;
 
-use fte_tlog::{Checkpoint, Policy, TileError, TileHashes, check_consistency, prove_consistency};
+use fte_tlog::{Checkpoint, Policy, SignedNote, TileError, TileHashes, check_consistency, prove_consistency};
 
-use super::report::Finding;
+use super::Options;
+use super::report::{Finding, Report};
 use super::signers::{self, Judged};
 use super::source::Source;
 use super::tiles::Stop;
@@ -26,6 +27,29 @@ pub(super) fn compare(source: &dyn Source, name: &str, earlier: &Checkpoint, now
     match check_consistency(&proof, earlier.size, &earlier.root, now.size, &now.root) {
         Ok(()) => Ok(()),
         Err(_) => found(format!("the log does not continue that of {name}: the first {} entries are not those it had", earlier.size), None),
+    }
+}
+
+/// A checkpoint that the caller has kept is of a shard that was looked at, and so is one that was remembered where all shards were: else nobody has compared the
+/// log with it. What is remembered of other logs is none of this one's business.
+pub(super) fn check_all_met(reports: &mut [Report], options: &Options) {
+    let origin_of = |note: &Vec<u8>| Some(SignedNote::parse(note).ok()?.text().lines().next()?.to_owned());
+    let is_here = |origin: &String, reports: &[Report]| reports.iter().any(|report| report.origin == *origin);
+    let base = |origin: &str| origin.rsplit_once('/').map_or(origin, |(base, _)| base).to_owned();
+    let mut unmet: Vec<(&str, String)> = options.given.iter().filter_map(origin_of).map(|origin| ("given", origin)).collect();
+    if options.is_whole {
+        let remembered = options.remembered.iter().filter_map(origin_of);
+        let ours =
+            remembered.filter(|origin| reports.iter().any(|report| !report.origin.is_empty() && base(&report.origin) == base(origin)));
+        unmet.extend(ours.map(|origin| ("remembered", origin)));
+    }
+    unmet.retain(|(_, origin)| !is_here(origin, reports));
+    let Some(report) = reports.last_mut() else { return };
+    for (how, origin) in unmet {
+        let what = format!(
+            "the {how} checkpoint is of {origin}, and nothing of that is here: what was verified may be another log, or a part of it"
+        );
+        report.find(Finding::incomplete("checkpoint", what));
     }
 }
 

@@ -124,6 +124,8 @@ pub struct Report {
     pub entries: Tally,
     /// Numbers that publishers gave and that are not in the log.
     pub gaps: u64,
+    /// The entries behind such holes, and what is missing before each; at most 100.
+    pub behind_gaps: Vec<Finding>,
     /// Those of the policy that have signed.
     pub witnesses: Tally,
     /// So many entries have they signed.

@@ -1,8 +1,14 @@
 //! Where a log is read from: a directory, or whatever serves the same files by name.
 
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+
+use fte_tlog::{TileLevel, TilePath};
+use rustix::fs::OFlags;
+
+use crate::entry::leaf::LEAF_BYTES_MAX;
 
 /// The files of one shard, by their names below its prefix (`checkpoint`, `tile/0/000`, `blobs/…`). Read from several threads at once.
 pub trait Source: Sync {
@@ -16,6 +22,11 @@ pub trait Source: Sync {
 
     /// Every file below a folder, for who can list them: each is given to `seen`, which may stop the walk by an error. Returns whether there was a list.
     fn list(&self, folder: &str, seen: &mut dyn FnMut(&str) -> io::Result<()>) -> io::Result<bool>;
+
+    /// The year that it is kept as, where that can be told: its origin must be of that.
+    fn year(&self) -> Option<u16> {
+        None
+    }
 }
 
 /// The last checkpoint that witnesses have signed.
@@ -56,7 +67,7 @@ impl Directory {
 
 impl Source for Directory {
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        match fs::read(self.place(name)) {
+        match read(&self.place(name), limit_of(name)) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
             Err(error) => Err(error),
@@ -72,6 +83,41 @@ impl Source for Directory {
         }
         Ok(true)
     }
+
+    /// Of `…/2026/log`.
+    fn year(&self) -> Option<u16> {
+        let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+        name(&self.log).filter(|name| name == "log")?;
+        let year = name(self.log.parent()?)?;
+        year.parse().ok().filter(|_| year.len() == 4 && year.bytes().all(|byte| byte.is_ascii_digit()))
+    }
+}
+
+/// Notes: a checkpoint with the signatures of many witnesses.
+const NOTE_BYTES_MAX: u64 = 1 << 20;
+/// No event that a service takes is as large.
+const BLOB_BYTES_MAX: u64 = 256 << 20;
+
+/// More than a file of that name ever has.
+fn limit_of(name: &str) -> u64 {
+    match name.parse::<TilePath>() {
+        Ok(TilePath { level: TileLevel::Entries, .. }) => 256 * (LEAF_BYTES_MAX as u64 + 2),
+        Ok(_) => 256 * 32,
+        Err(_) if name.starts_with(BLOBS) => BLOB_BYTES_MAX,
+        Err(_) => NOTE_BYTES_MAX,
+    }
+}
+
+/// A file, or as much of it as tells that it is too long. What is no file, such as a pipe, that nobody ever writes to, is not waited for.
+fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let file = fs::OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(found.len().min(limit) + 1).unwrap_or(0));
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// What the engine has in a shard's directory, each checked by itself or no part of what is signed.
@@ -80,11 +126,8 @@ const OF_A_SHARD: [&str; 5] = ["log", "blobs", "wal", WITNESSED, RETIRED];
 impl Directory {
     /// What else there is beside the log in the directory of its year, where it is in one.
     fn beside(&self, seen: &mut dyn FnMut(&str) -> io::Result<()>) -> io::Result<()> {
-        let is_year = |name: &str| name.len() == 4 && name.bytes().all(|byte| byte.is_ascii_digit());
-        let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
-        let year = self.log.parent().filter(|up| name(up).is_some_and(|name| is_year(&name)));
-        let Some(year) = year.filter(|_| name(&self.log).is_some_and(|name| name == "log")) else { return Ok(()) };
-        for entry in fs::read_dir(year)? {
+        let Some(directory) = self.log.parent().filter(|_| self.year().is_some()) else { return Ok(()) };
+        for entry in fs::read_dir(directory)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
             if !OF_A_SHARD.contains(&name.as_str()) {
                 seen(&format!("../{name}"))?;

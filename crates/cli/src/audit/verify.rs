@@ -88,7 +88,7 @@ impl Verify {
             None => local::shards(&target)?,
         };
         let keys = keys::find(&self.keys, &found)?;
-        let given = self.since.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+        let given = self.since.iter().map(|path| checkpoint(path)).collect::<Result<Vec<_>, _>>()?;
         let remembered = memory.as_ref().map(Memory::all).transpose()?.unwrap_or_default();
         let defaults = Options::new(keys.policy);
         let threads = self.threads.unwrap_or(defaults.threads);
@@ -129,11 +129,13 @@ impl Verify {
         if output.json {
             output.json_line(&Printed { verdict, summary: summary(reports), shards: reports })?;
         } else if !reports.is_empty() {
-            output.line(summary(reports))?;
+            output.line(one_line(&summary(reports)))?;
         }
-        for (report, finding) in reports.iter().flat_map(|report| report.findings.iter().map(move |finding| (report, finding))) {
+        for (report, finding) in
+            reports.iter().flat_map(|report| report.findings.iter().chain(&report.behind_gaps).map(move |finding| (report, finding)))
+        {
             let of = if reports.len() > 1 { format!("{}: ", report.origin) } else { String::new() };
-            output.note(printable(&format!("{of}{finding}")));
+            output.note(one_line(&format!("{of}{finding}")));
         }
         if !is_tampered {
             caveats(reports, anchor, output);
@@ -202,6 +204,23 @@ fn caveats(reports: &[Report], anchor: Anchor, output: Output) {
     }
 }
 
+/// What stands in a log's files is not to write on a terminal what it wants.
+fn one_line(text: &str) -> String {
+    printable(text).replace('\n', "\u{fffd}")
+}
+
+/// A checkpoint that was kept.
+fn checkpoint(path: &std::path::Path) -> Result<Vec<u8>, Error> {
+    let note = read(path)?;
+    match fte_tlog::SignedNote::parse(&note) {
+        Ok(_) => Ok(note),
+        Err(_) => Err(Error::usage(
+            format!("{} is no signed checkpoint", path.display()),
+            "name a file that was kept of <data>/audit/<year>/log/checkpoint, or of /v1/audit/log/<year>/checkpoint",
+        )),
+    }
+}
+
 pub(super) fn read(path: &std::path::Path) -> Result<Vec<u8>, Error> {
     std::fs::read(path).map_err(|error| match error.kind() {
         ErrorKind::NotFound => Error::usage(format!("there is no file {}", path.display()), "name one that is there"),
@@ -212,11 +231,10 @@ pub(super) fn read(path: &std::path::Path) -> Result<Vec<u8>, Error> {
 pub(super) fn unverifiable(error: VerifyError) -> Error {
     match error {
         VerifyError::Range { .. } => Error::usage(error.to_string(), "choose a range within it"),
-        VerifyError::Read { file, source } => Error::Broken {
-            what: format!("{file} cannot be read"),
-            why: source.to_string(),
-            advice: "this says nothing about the log: mend the access and run it again".to_owned(),
-        },
+        VerifyError::Read { file, source } => Error::usage(
+            format!("{} cannot be read: {source}", printable(&file)),
+            "this says nothing about the log: mend the access and run it again",
+        ),
     }
 }
 

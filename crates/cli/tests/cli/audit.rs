@@ -171,6 +171,7 @@ async fn what_a_running_instance_serves_is_verified_by_its_key_and_by_what_was_k
     let forged = instance.write("forged.checkpoint", &own.replacen("\n", "\n1", 1));
     has(&verify(&["--no-memory", "--since", &forged]).await, 1, &["the given checkpoint", "the signature of"]);
     has(&verify(&["--no-memory", "--since", &instance.path("absent")]).await, 2, &["there is no file", "absent"]);
+    has(&verify(&["--no-memory", "--since", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]).await, 2, &["is no signed checkpoint"]);
 
     // The files of the running instance, with its index.
     let ran = instance.audit(&["verify", instance.data(), "--public-key", &key, "--no-memory"]).await;
@@ -230,6 +231,10 @@ async fn evidence_is_made_by_a_running_instance_put_on_record_and_checked_withou
     has(&export(&["--task", &id, "--out", &evidence]).await, 2, &["evidence is never written over"]);
     has(&export(&["--from", "1h", "--out", &instance.path("hour")]).await, 0, &["entries of"]);
     has(&export(&["--out", &instance.path("all")]).await, 2, &["--task"]);
+    for nothing in ["{}", r#"{"agent":""}"#] {
+        let refused = instance.process.api().post("/v1/audit/exports", &serde_json::from_str::<Value>(nothing).unwrap()).await.unwrap();
+        assert!(matches!((refused.status.as_u16(), &*refused.problem_code()), (422, "no_filters") | (400, "invalid_query")), "{refused:?}");
+    }
     let ran = export(&["--agent", "nobody", "--out", &instance.path("nothing")]).await;
     assert!(ran.code == 3 && !instance.dir.join("nothing").exists(), "{ran:?}");
     let names: Vec<_> = fs::read_dir(instance.dir.join(".")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -271,7 +276,7 @@ async fn evidence_is_made_by_a_running_instance_put_on_record_and_checked_withou
     let sealed = |entries: &str| {
         fs::write(instance.dir.join("lines"), entries).unwrap();
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/audit/sealed.py");
-        let paths = [instance.dir.join("lines"), line["index"].to_string().into(), instance.dir.join("LEAF")];
+        let paths = [instance.dir.join("lines"), line["index"].to_string().into(), folder.join("LEAF")];
         std::process::Command::new("python3").args(["-B", script]).args(paths).output().unwrap()
     };
     let ran = sealed(&lines);

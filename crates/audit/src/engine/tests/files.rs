@@ -302,6 +302,36 @@ async fn p10_a_log_that_another_key_signed_is_refused_and_nothing_of_it_is_signe
 }
 
 #[tokio::test]
+async fn a_directory_that_holds_nothing_is_no_year_and_none_takes_the_place_of_what_was_signed() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(directory.path());
+    log.append(batch(0, 10)).await.unwrap();
+    let shard = sealed(&log, 11).await.shard;
+    drop(log);
+    let audit = directory.path().join("audit");
+    for name in ["9999", "65535", "0", "99999"] {
+        fs::create_dir(audit.join(name)).unwrap();
+    }
+    let log = open(directory.path());
+    let appended = log.append(batch(10, 1)).await.unwrap();
+    assert!(matches!(&appended[..], [crate::log::Appended::New(at)] if at.shard == shard), "{appended:?}");
+    drop(log);
+    let why = || Engine::open(options(directory.path())).err().map(|error| fte_service::chain(&error)).unwrap_or_default();
+    let away = directory.path().join("away");
+    fs::rename(audit.join(shard.to_string()), &away).unwrap();
+    assert!(why().contains("restore"), "{}", why());
+    // Under another year's name, and with an empty one.
+    fs::rename(&away, audit.join((shard + 1).to_string())).unwrap();
+    assert!(why().contains(&format!("nothing is there of shard {shard}")), "{}", why());
+    fs::rename(audit.join((shard + 1).to_string()), &away).unwrap();
+    for name in [shard, shard + 1] {
+        fs::create_dir(audit.join(name.to_string())).unwrap();
+        assert!(why().contains("restore"), "{}", why());
+        fs::remove_dir(audit.join(name.to_string())).ok();
+    }
+}
+
+#[tokio::test]
 async fn p10_a_second_writer_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let log = open(directory.path());

@@ -59,13 +59,21 @@ pub(crate) struct Filters {
 
 impl Filters {
     fn query(self, caller: &Caller) -> Result<log::Query, Problem> {
-        let text = |text: Option<String>| text.filter(|text| !text.is_empty());
+        // Nothing is found by nothing: who asks by an unset variable did not mean everything.
+        let text = |name: &str, text: Option<String>| match text {
+            Some(text) if text.is_empty() => Err(Problem::new(
+                StatusCode::BAD_REQUEST,
+                "invalid_query",
+                format!("{name}: it is empty. Give it a value, or leave it out."),
+            )),
+            text => Ok(text),
+        };
         Ok(log::Query {
-            task: text(self.task_id).map(|task| Task::from(task.as_str())),
-            agent: text(self.agent),
-            action: text(self.action),
-            actor: text(self.actor),
-            outcome: text(self.outcome),
+            task: text("task_id", self.task_id)?.map(|task| Task::from(task.as_str())),
+            agent: text("agent", self.agent)?,
+            action: text("action", self.action)?,
+            actor: text("actor", self.actor)?,
+            outcome: text("outcome", self.outcome)?,
             tenant: caller.only_tenant().map(str::to_owned),
             from_ms: self.from.map(first_ms),
             to_ms: self.to.map(first_ms),
@@ -106,6 +114,10 @@ pub(super) struct AuditFilters {
 impl AuditFilters {
     pub(super) fn query(self, caller: &Caller) -> Result<log::Query, Problem> {
         let Self { task_id, agent, action, actor, outcome, from, to } = self;
+        if [&task_id, &agent, &action, &actor, &outcome].iter().all(|filter| filter.is_none()) && from.is_none() && to.is_none() {
+            let text = "Say which entries: task_id, agent, action, actor, outcome, from or to. All of them are in a copy of the log.";
+            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "no_filters", text));
+        }
         Filters { task_id, agent, action, actor, outcome, from, to, after: None, limit: None }.query(caller)
     }
 }

@@ -55,14 +55,26 @@ fn whether_the_keys_came_with_the_log_is_said() {
 }
 
 #[test]
-fn what_was_kept_is_read_or_told_and_that_of_another_log_is_passed_over() {
+fn what_was_kept_is_read_or_told_and_so_is_that_nothing_of_its_log_is_here() {
     let log = Log::of(300);
     let given = |note: &str| verified(&log.files(), &Options { given: vec![note.as_bytes().to_vec()], ..options(&log) });
     let good = |note: &str| (given(note).findings.is_empty(), given(note).checkpoints, given(note).anchor);
     let own = log.until(200).note();
     assert_eq!(good(&own), (true, Tally { good: 2, all: 2 }, Anchor::Given));
     let other = Log { key: key("log.example/2025", 1), ..log.until(200) };
-    assert_eq!(good(&other.note()), (true, Tally { good: 1, all: 1 }, Anchor::None));
+    assert_eq!(good(&other.note()), (false, Tally { good: 1, all: 1 }, Anchor::None));
+    let report = given(&other.note());
+    assert!(report.is_incomplete() && !report.is_tampered(), "{report:?}");
+    assert!(report.findings[0].what.contains("the given checkpoint is of log.example/2025"), "{report:?}");
+    // Of what is remembered by itself, that of another year of this log counts where all years are here, and that of another log never.
+    let remembered = |origin: &str, is_whole| {
+        let note = Log { key: key(origin, 1), ..log.until(200) }.note().into_bytes();
+        verified(&log.files(), &Options { remembered: vec![note], is_whole, ..options(&log) }).findings.len()
+    };
+    assert_eq!(
+        [("log.example/2025", true), ("log.example/2025", false), ("other.example/2026", true)].map(|(of, whole)| remembered(of, whole)),
+        [1, 0, 0]
+    );
     for bad in ["", "no note", &own[..own.len() - 1], &own.replacen("200", "201", 1), &Log { key: key(ORIGIN, 2), ..log.until(200) }.note()]
     {
         let report = given(bad);
