@@ -56,6 +56,8 @@ pub enum Error {
     Secret { name: String, source: fte_bus::Error },
     #[error("the secret {name} has no value")]
     EmptySecret { name: String },
+    #[error("the legal holds that the audit log has cannot be looked for")]
+    Holds(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("exports of earlier runs cannot be removed")]
     Exports(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the thread that works on the audit log has ended")]
@@ -139,6 +141,7 @@ async fn start_looking(config: Config, settings: &Settings, bus: Bus, anchor_eve
     let trail = service.trail.clone();
     let notes: Arc<dyn Notes> = Arc::new(LogNotes(Arc::clone(&log)));
     let desk = Desk::new(Arc::clone(&subjects), notes, bus.publisher, trail.clone()).with_exports(exports.clone());
+    desk.recall_holds(&*log).await.map_err(|error| Error::Holds(error.into()))?;
     let witnessed = witnessing.as_ref().map(Witnessing::witnessed).unwrap_or_default();
     service.api = routes::routes(&log, reads, &desk, &witnessed, &exports);
     if let Some(witnessing) = witnessing {

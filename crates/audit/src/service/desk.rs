@@ -4,10 +4,11 @@
 //! may be taken twice: an entry of the log has an identity made of the erasure's or the hold's, and so has each event. A keeper looks at the start, when
 //! there is news, and now and then, since a task that arrives late may be an erasure too.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fte_bus::{Message, Publisher};
+use fte_bus::{Message, Publisher, json};
 use fte_events::{ActionOutcome, ActionRecorded, Actor, ActorType, ErasureRequested, EventName, Outgoing, TENANT, TaskId, event_id};
 use fte_service::{AuditTrail, ServiceError, chain};
 use jiff::Timestamp;
@@ -16,8 +17,9 @@ use tokio::sync::{Mutex, Notify};
 use uuid::Uuid;
 
 use crate::NAME;
+use crate::entry::Position;
 use crate::entry::leaf::Kind;
-use crate::log::LogError;
+use crate::log::{Log, LogError, Query};
 use crate::notes::{Note, Notes};
 use crate::service::exports::Exports;
 use crate::subjects::holds::{Covers, Hold, HoldError, Unlogged};
@@ -27,6 +29,10 @@ use crate::subjects::{EraseError, Erasure, KeyError, Step, Subject, Subjects};
 const TASKS_TOLD_MAX: u32 = 500;
 /// Erasures seen through in one look.
 const ERASURES_MAX: u32 = 100;
+/// Entries about holds that are read at a time.
+const HOLDS_READ: usize = 500;
+/// As late as a time can be: the end of the year 9999, in milliseconds since 1970.
+const EVER_MS: i64 = 253_402_207_200_000;
 /// Between two looks that nobody asked for, and after a failure.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
@@ -41,6 +47,8 @@ pub(crate) enum Unfinished {
     Exports(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("an event could not be published")]
     Publish(#[source] fte_bus::Error),
+    #[error("the entry {0} of the log about a legal hold cannot be read")]
+    Entry(Position),
     #[error("the thread that works on the keys has ended")]
     Ended,
 }
@@ -110,6 +118,21 @@ impl Desk {
             self.see_through_now().await;
         }
         Ok(lifted)
+    }
+
+    /// Places again what the log says is held and the keys do not know: the row was taken away, or an older copy of the keys was put back. It then covers
+    /// everything, since the log does not say all of what it covered. Lifting it is somebody's decision, which goes on record.
+    pub(crate) async fn recall_holds(&self, log: &dyn Log) -> Result<(), Unfinished> {
+        let (placed, lifted) = (logged_holds(log, Kind::HoldPlaced).await?, logged_holds(log, Kind::HoldLifted).await?);
+        for (id, placed_ms) in placed.into_iter().filter(|(id, _)| !lifted.contains_key(id)) {
+            let reason = "the log has this hold and the keys of personal data did not: it covers everything until it is lifted".to_owned();
+            let covers = Covers::Range { from_ms: 0, to_ms: EVER_MS };
+            let hold = Hold { id, covers, reason, placed_by: NAME.to_owned(), placed_ms };
+            if self.on_keys(move |subjects| subjects.recall_hold(&hold)).await?? {
+                tracing::error!(hold = %id, "the audit log has a legal hold that the keys of personal data do not know: nothing is erased until it is lifted");
+            }
+        }
+        Ok(())
     }
 
     pub(crate) async fn holds(&self) -> Result<Vec<Hold>, Unfinished> {
@@ -204,6 +227,33 @@ impl Desk {
     async fn on_keys<T: Send + 'static>(&self, work: impl FnOnce(&Subjects) -> T + Send + 'static) -> Result<T, Unfinished> {
         let subjects = Arc::clone(&self.subjects);
         tokio::task::spawn_blocking(move || work(&subjects)).await.map_err(|_| Unfinished::Ended)
+    }
+}
+
+/// The holds that entries of this kind are about, and when they were logged.
+async fn logged_holds(log: &dyn Log, kind: Kind) -> Result<BTreeMap<Uuid, i64>, Unfinished> {
+    #[derive(serde::Deserialize)]
+    struct Event {
+        data: Data,
+    }
+    #[derive(serde::Deserialize)]
+    struct Data {
+        hold_id: Uuid,
+    }
+    let (mut holds, mut after) = (BTreeMap::new(), None);
+    loop {
+        let query = Query { action: Some(kind.as_str().to_owned()), after, limit: HOLDS_READ, ..Query::default() };
+        let page = log.entries(query).await?;
+        // Anybody may give an action such a name.
+        for entry in page.entries.iter().filter(|entry| entry.header.kind == kind) {
+            let event = entry.bytes.as_deref().and_then(|bytes| json::from_slice::<Event>(bytes, json::EVENT_DEPTH_MAX).ok());
+            let hold = event.ok_or_else(|| Unfinished::Entry(entry.position))?.data.hold_id;
+            holds.insert(hold, entry.header.logged_time);
+        }
+        after = page.next;
+        if after.is_none() {
+            return Ok(holds);
+        }
     }
 }
 

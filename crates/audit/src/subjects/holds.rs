@@ -5,6 +5,9 @@
 //!
 //! The log has an entry for each that was placed or lifted, with what it covers but for persons, whom it does not name, and without the reason, which is
 //! free text. Those are sealed here.
+//!
+//! What stands here can be taken away by who writes files, or by putting an older copy back; the entry in the log cannot. So each start asks the log which
+//! holds there are ([`Subjects::recall_hold`]).
 
 use std::collections::HashSet;
 use std::fmt;
@@ -102,6 +105,16 @@ impl Subjects {
         }
     }
 
+    /// Places a hold that the log has the entry of, unless it is known. Whether it was not.
+    ///
+    /// # Errors
+    /// The disk; to repeat it is safe.
+    pub fn recall_hold(&self, hold: &Hold) -> Result<bool, KeyError> {
+        let keys = self.lock();
+        let recalled = insert(&keys.connection, &keys.vault, hold, 1);
+        recalled.map_err(|fault| keys.fault(fault))
+    }
+
     /// Lifts a hold; false where there is none with this id. To repeat it is safe.
     ///
     /// # Errors
@@ -165,12 +178,7 @@ impl Keys {
         if count >= HOLDS_MAX {
             return Ok(false);
         }
-        let text = serde_json::to_vec(hold).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-        let sealed = seal_alone(&self.vault.desk, hold.id.as_bytes(), &text)?;
-        transaction.execute(
-            "INSERT INTO hold (id, sealed, placed_ms, logged) VALUES (?1, ?2, ?3, 0)",
-            params![hold.id.as_bytes(), sealed, hold.placed_ms],
-        )?;
+        insert(&transaction, &self.vault, hold, 0)?;
         transaction.commit()?;
         Ok(true)
     }
@@ -189,6 +197,14 @@ impl Keys {
         transaction.commit()?;
         Ok(is_known)
     }
+}
+
+/// Whether it was not there.
+fn insert(connection: &rusqlite::Connection, vault: &Vault, hold: &Hold, logged: i64) -> Result<bool, Fault> {
+    let text = serde_json::to_vec(hold).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    let sealed = seal_alone(&vault.desk, hold.id.as_bytes(), &text)?;
+    let sql = "INSERT INTO hold (id, sealed, placed_ms, logged) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (id) DO NOTHING";
+    Ok(connection.execute(sql, params![hold.id.as_bytes(), sealed, hold.placed_ms, logged])? > 0)
 }
 
 fn in_force(connection: &rusqlite::Connection, vault: &Vault) -> Result<Vec<Hold>, Fault> {

@@ -18,7 +18,7 @@ use crate::entry::NewEntry;
 use crate::notes::LogNotes;
 use crate::service::desk::tests::seen_through;
 use crate::subjects::holds::{Covers, Hold};
-use crate::subjects::{Clock, Step, Subject, SubjectsOptions};
+use crate::subjects::{Clock, EraseError, Step, Subject, SubjectsOptions};
 use crate::verify::{self, Directory, Source, verify};
 
 /// 10:00:00 UTC on the first of July 2026.
@@ -276,6 +276,51 @@ async fn contents_that_have_had_their_time_can_still_be_erased_and_take_nothing_
     let tasks = told.json()["data"]["tasks"].to_string();
     assert!(tasks.contains(&parent.to_string()) && tasks.contains(&child.to_string()), "{tasks}");
     assert_eq!(contents.desk.erase(Subject::parse("default", &format!("task:{parent}")).unwrap(), "root").await.unwrap().id, erased.id);
+}
+
+#[tokio::test]
+async fn a_hold_whose_row_was_taken_away_holds_everything_until_somebody_lifts_it() {
+    let world = World::new().await;
+    let contents = world.open();
+    let (task, other) = (contents.task("ada").await, contents.task("bob").await);
+    let covers = Covers::Task { task_id: *task.as_uuid() };
+    let [kept, lifted] = [Uuid::now_v7(), Uuid::now_v7()].map(|id| Hold {
+        id,
+        covers: covers.clone(),
+        reason: "a case".into(),
+        placed_by: "root".into(),
+        placed_ms: START,
+    });
+    contents.desk.place(kept.clone()).await.unwrap();
+    contents.desk.place(lifted.clone()).await.unwrap();
+    assert!(contents.desk.lift(lifted.id, "root").await.unwrap());
+    contents.desk.see_through().await.unwrap();
+    // As it is, a start changes nothing.
+    contents.desk.recall_holds(&*contents.log).await.unwrap();
+    assert_eq!(contents.desk.holds().await.unwrap(), [kept.clone()]);
+
+    let keys = rusqlite::Connection::open(world.directory.path().join("keys/subjects.sqlite")).unwrap();
+    assert_eq!(keys.execute("DELETE FROM hold", []).unwrap(), 2);
+    contents.desk.recall_holds(&*contents.log).await.unwrap();
+    let holds = contents.desk.holds().await.unwrap();
+    assert!(holds.len() == 1 && holds[0].id == kept.id && holds[0].covers.to_string() != kept.covers.to_string(), "{holds:?}");
+    for task in [task, other] {
+        let erased = contents.desk.erase(Subject::parse("default", &format!("task:{task}")).unwrap(), "root").await;
+        assert!(matches!(erased, Err(EraseError::Held(_))), "{erased:?}");
+    }
+    world.set(START + KEPT + 1);
+    assert_eq!(contents.expire().await.unwrap(), 0);
+    // It is in the log already, and not logged anew; its end is.
+    assert!(contents.desk.lift(kept.id, "root").await.unwrap());
+    contents.desk.see_through().await.unwrap();
+    contents.desk.recall_holds(&*contents.log).await.unwrap();
+    assert_eq!(contents.desk.holds().await.unwrap(), []);
+    let of = async |action: &str| {
+        let query = Query { action: Some(action.to_owned()), limit: 100, ..Query::default() };
+        contents.log.entries(query).await.unwrap().entries.iter().map(|entry| entry.header.kind).collect::<Vec<_>>()
+    };
+    assert_eq!((of("hold_placed").await, of("hold_lifted").await), (vec![Kind::HoldPlaced; 2], vec![Kind::HoldLifted; 2]));
+    contents.desk.erase(Subject::parse("default", &format!("task:{task}")).unwrap(), "root").await.unwrap();
 }
 
 #[tokio::test]
