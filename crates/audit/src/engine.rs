@@ -198,7 +198,16 @@ impl Engine {
         let files = means.files();
         let explain = |fault: Fault| fault.explained(&options.directory);
         disk::make_dir(&*options.disk, &options.directory).map_err(|error| explain(Fault::io(&options.directory)(error)))?;
-        let core = Core::open(means).map_err(explain)?;
+        let core = match Core::open(means.clone()) {
+            // It showed only when the index was worked with, and would show again: the index is derived, so it is made again.
+            Err(fault) if fault.is_damaged_index() => {
+                tracing::warn!(error = %fte_service::chain(&fault), "the index of the audit log is damaged");
+                shared.damage_index();
+                Core::open(means)
+            }
+            opened => opened,
+        };
+        let core = core.map_err(explain)?;
         let readers = Readers::new(files, options.readers_max);
         let sealing = Arc::clone(&options.sealing);
         let started = |error: std::io::Error| LogError::Storage {

@@ -54,7 +54,17 @@ impl Fault {
     /// Whether the index must be made again.
     pub(super) fn is_damaged_index(&self) -> bool {
         let Self::Index(error) = self else { return matches!(self, Self::Astray(_) | Self::DamagedIndex) };
-        matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation))
+        // A page that SQLite takes for one of its own may have values, or tables, that nobody wrote.
+        let is_strange = matches!(
+            error,
+            rusqlite::Error::Utf8Error(..)
+                | rusqlite::Error::FromSqlConversionFailure(..)
+                | rusqlite::Error::IntegralValueOutOfRange(..)
+                | rusqlite::Error::InvalidColumnType(..)
+                | rusqlite::Error::SqlInputError { .. }
+        );
+        let code = error.sqlite_error_code();
+        is_strange || matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation))
     }
 
     /// What the log's users are told.

@@ -260,12 +260,31 @@ fn read_tile(files: &Files, year: u16, size: u64, tile: TilePath) -> Result<Vec<
     Ok(bytes)
 }
 
+/// Refuses where the index has entries and of the log there is nothing: a new one would stand in its place, under its key.
+fn check_not_alone(index: &Index, files: &Files) -> Result<(), Fault> {
+    let view = files.shared.view();
+    match index.done()?.filter(|_| view.shards.is_empty() && view.retired.is_empty()) {
+        Some((last, _)) => Err(Fault::Refused(format!(
+            "{} has entries up to {last}, and nothing of the log is there: restore it from a copy. To begin another log, move all of this directory away",
+            files.layout.index().display()
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// The index, with every entry of the log.
 pub(super) fn caught_up(means: &Means, files: &Files) -> Result<Index, Fault> {
     let path = files.layout.index();
     let open = || Index::open(&path, means.cache_kib).map_err(Fault::from);
     // Someone met damage in it, which opening it need not meet.
-    let found = if files.shared.is_index_damaged() { Ok(None) } else { open().and_then(|index| catch_up(index, files, &mut |_| {})) };
+    let found = if files.shared.is_index_damaged() {
+        Ok(None)
+    } else {
+        open().and_then(|index| {
+            check_not_alone(&index, files)?;
+            catch_up(index, files, &mut |_| {})
+        })
+    };
     let index = match found {
         Ok(Some(index)) => index,
         Err(error) if !error.is_damaged_index() => return Err(error),

@@ -332,6 +332,45 @@ async fn a_directory_that_holds_nothing_is_no_year_and_none_takes_the_place_of_w
 }
 
 #[tokio::test]
+async fn where_an_index_is_all_that_is_left_no_other_log_begins() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(directory.path());
+    log.append(batch(0, 10)).await.unwrap();
+    let shard = sealed(&log, 11).await.shard;
+    drop(log);
+    let audit = directory.path().join("audit");
+    fs::remove_dir_all(audit.join(shard.to_string())).unwrap();
+    fs::remove_dir_all(audit.join("state")).unwrap();
+    let why = Engine::open(options(directory.path())).err().map(|error| fte_service::chain(&error)).unwrap_or_default();
+    assert!(why.contains("nothing of the log is there"), "{why}");
+}
+
+#[tokio::test]
+async fn an_index_with_damage_in_any_page_stops_no_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = open(directory.path());
+    for group in 0..10 {
+        log.append(batch(group * 100, 100)).await.unwrap();
+    }
+    sealed(&log, 1001).await;
+    drop(log);
+    let path = directory.path().join("audit/index.sqlite");
+    let whole = fs::read(&path).unwrap();
+    let mut random = fastrand::Rng::with_seed(5);
+    for round in 0..24 {
+        let mut damaged = whole.clone();
+        let (step, from) = (random.usize(7..500), random.usize(0..whole.len() / 2));
+        damaged[from..].iter_mut().step_by(step).for_each(|byte| *byte ^= random.u8(1..));
+        fs::write(&path, damaged).unwrap();
+        for more in ["index.sqlite-wal", "index.sqlite-shm"] {
+            let _absent = fs::remove_file(directory.path().join("audit").join(more));
+        }
+        let log = Engine::open(options(directory.path())).unwrap_or_else(|error| panic!("round {round}: {}", fte_service::chain(&error)));
+        drop(log);
+    }
+}
+
+#[tokio::test]
 async fn p10_a_second_writer_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let log = open(directory.path());
