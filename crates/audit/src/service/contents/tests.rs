@@ -297,7 +297,7 @@ async fn a_hold_whose_row_was_taken_away_holds_everything_until_somebody_lifts_i
     contents.desk.see_through().await.unwrap();
     // As it is, a start changes nothing.
     contents.desk.recall_holds(&*contents.log).await.unwrap();
-    assert_eq!(contents.desk.holds().await.unwrap(), [kept.clone()]);
+    assert_eq!(contents.desk.holds().await.unwrap(), std::slice::from_ref(&kept));
 
     let keys = rusqlite::Connection::open(world.directory.path().join("keys/subjects.sqlite")).unwrap();
     assert_eq!(keys.execute("DELETE FROM hold", []).unwrap(), 2);
