@@ -44,7 +44,7 @@ pub(crate) use self::about::ERASURE;
 pub use self::about::{About, Person};
 #[cfg(test)]
 pub(crate) use self::cipher::nonce_text;
-pub use self::cipher::{ALG, Context};
+pub use self::cipher::{ALG, ALG_WITHOUT_DIGEST, Context};
 pub(crate) use self::cipher::{nonce_of, sealed_digest};
 pub use self::erasing::{EraseError, Erasure, Step, Subject, SubjectError};
 pub use self::error::KeyError;

@@ -19,8 +19,10 @@ use zeroize::Zeroizing;
 
 use super::KeyError;
 
-/// The name of the algorithm in an entry's header: XChaCha20-Poly1305.
-pub const ALG: &str = "XC20P";
+/// The name of the algorithm in an entry's header: XChaCha20-Poly1305 whose nonce is the digest of what was sealed.
+pub const ALG: &str = "XC20PD";
+/// The same with a random nonce, as earlier builds have sealed: it is opened, and says nothing of what was sealed.
+pub const ALG_WITHOUT_DIGEST: &str = "XC20P";
 
 pub(crate) const NONCE_BYTES: usize = 24;
 pub(crate) const TAG_BYTES: usize = 16;
@@ -68,10 +70,15 @@ impl UnitKey {
         (nonce, seal(&self.sealing, &nonce, &context.bytes(), bytes))
     }
 
-    /// What was sealed, if the nonce is its digest.
-    pub(crate) fn open(&self, nonce: &Nonce, context: Context<'_>, ciphertext: &[u8]) -> Option<Vec<u8>> {
+    /// What was sealed by an algorithm of ours, if the nonce is its digest where that is to be.
+    pub(crate) fn open(&self, alg: &str, nonce: &Nonce, context: Context<'_>, ciphertext: &[u8]) -> Option<Vec<u8>> {
+        let has_digest = match alg {
+            ALG => true,
+            ALG_WITHOUT_DIGEST => false,
+            _ => return None,
+        };
         let bytes = open(&self.sealing, nonce, &context.bytes(), ciphertext)?;
-        (sealed_digest(&self.digest_key(context), &bytes) == *nonce).then_some(bytes)
+        (!has_digest || sealed_digest(&self.digest_key(context), &bytes) == *nonce).then_some(bytes)
     }
 
     /// The key of one entry's digest. It opens nothing, and says nothing of any other entry.
@@ -151,11 +158,13 @@ mod tests {
     fn an_entry_opens_to_the_one_event_that_it_has_the_digest_of() {
         let key = UnitKey::of(&Zeroizing::new([1; 32]));
         let (nonce, ciphertext) = key.seal(HERE, b"pay 100");
-        assert_eq!(key.open(&nonce, HERE, &ciphertext).as_deref(), Some(&b"pay 100"[..]));
+        assert_eq!(key.open(ALG, &nonce, HERE, &ciphertext).as_deref(), Some(&b"pay 100"[..]));
         // Who has the keys can make a ciphertext of other words that decrypts, under any nonce.
         let forged = seal(&key.sealing, &nonce, &HERE.bytes(), b"pay 900");
-        assert_eq!(open(&key.sealing, &nonce, &HERE.bytes(), &forged).as_deref(), Some(&b"pay 900"[..]));
-        assert_eq!(key.open(&nonce, HERE, &forged), None);
+        assert_eq!(key.open(ALG, &nonce, HERE, &forged), None);
+        // What was sealed before nonces said anything still opens.
+        assert_eq!(key.open(ALG_WITHOUT_DIGEST, &nonce, HERE, &forged).as_deref(), Some(&b"pay 900"[..]));
+        assert_eq!(key.open("none", &nonce, HERE, &ciphertext), None);
     }
 
     #[test]

@@ -177,8 +177,8 @@ impl Keys {
     pub(crate) fn open_payload(&self, (alg, key, nonce): (&str, &str, &str), context: Context<'_>, payload: &[u8]) -> Result<Opened> {
         let Some(unit_key) = self.unit_key(key)? else { return Ok(Opened::Erased) };
         let sealed = || KeyError::Sealed { key: key.to_owned() };
-        let nonce = nonce_of(nonce).filter(|_| alg == ALG).ok_or_else(sealed)?;
-        unit_key.open(&nonce, context, payload).map(Opened::Bytes).ok_or_else(sealed)
+        let nonce = nonce_of(nonce).ok_or_else(sealed)?;
+        unit_key.open(alg, &nonce, context, payload).map(Opened::Bytes).ok_or_else(sealed)
     }
 
     pub(crate) fn digest_key(&self, key: &str, context: Context<'_>) -> Result<Option<Key>> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use fte_events::hex;
 
-use super::{Context, KeyError, Opened, Sealed, Subjects, Unsealed};
+use super::{ALG, Context, KeyError, Opened, Sealed, Subjects, Unsealed};
 use crate::engine::{self, Sealing};
 use crate::entry::NewEntry;
 use crate::entry::canonical::is_same_content;
@@ -51,8 +51,10 @@ impl Sealing for Subjects {
     }
 
     fn digest_key(&self, header: &Header<'_>) -> Result<Option<[u8; 32]>, LogError> {
-        let Some(enc) = &header.enc else { return Ok(None) };
-        self.digest_key(&enc.key, context(header)).map_err(failed)
+        match &header.enc {
+            Some(enc) if enc.alg == ALG => self.digest_key(&enc.key, context(header)).map_err(failed),
+            _ => Ok(None),
+        }
     }
 
     fn is_same(&self, header: &Header<'_>, payload: &[u8], entry: &NewEntry) -> Result<bool, LogError> {
