@@ -3,12 +3,37 @@
 //! Each is written beside its place, synced, and then given its name. The engine's own files go through its disk, which tests can make fail.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+
 /// The name of a shard's last cosigned checkpoint, beside its `log`.
 pub(crate) const WITNESSED: &str = "witnessed";
+
+/// A note, a key or another small text: a checkpoint with the signatures of many witnesses.
+pub const NOTE_BYTES_MAX: u64 = 1 << 20;
+
+/// Opens a file that somebody else may have put there. What is no file, such as a pipe that nobody ever writes to, is not waited for.
+///
+/// # Errors
+/// It is no file, or cannot be opened.
+pub fn open_file(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no file")) }
+}
+
+/// Reads a file, or as much of it as tells that it is longer than it may be: one byte more than `limit`.
+///
+/// # Errors
+/// As for [`open_file`], or it cannot be read.
+pub fn read_at_most(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let file = open_file(path)?;
+    let mut bytes = Vec::with_capacity(usize::try_from(file.metadata()?.len().min(limit) + 1).unwrap_or(0));
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
 
 /// Puts a file in its place, over one that is there.
 pub fn install(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {

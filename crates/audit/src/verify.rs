@@ -40,7 +40,7 @@ use self::order::Order;
 pub use self::report::{Anchor, Class, FINDINGS_MAX, Finding, IndexReport, Report, RetiredReport, Tally, retired, summary};
 use self::retired::{Gone, Retirements};
 use self::signers::{Judged, Outcome, Seen, Signers};
-pub(crate) use self::source::blob_name;
+pub(crate) use self::source::{BLOB_BYTES_MAX, blob_name};
 pub use self::source::{Directory, Source};
 use self::source::{RETIRED, WITNESSED};
 use self::tiles::{Stop, Tiles};
@@ -272,12 +272,12 @@ impl Shard<'_> {
         }
         self.unanswered = refused;
         self.see("checkpoint", &judged, note, None);
-        if let Some(year) = source.year().filter(|year| year_of(&judged.checkpoint.origin) != Some(*year)) {
-            let what = format!("it is the checkpoint of {}, and stands in the directory of {year}", judged.checkpoint.origin);
-            return Err(Stop::Found(Finding::tampered("checkpoint", what)));
-        }
         let report = &mut *self.report;
         (report.origin, report.size) = (judged.checkpoint.origin.clone(), judged.checkpoint.size);
+        if let Some(year) = source.year().filter(|year| year_of(&report.origin) != Some(*year)) {
+            let what = format!("it is the checkpoint of {}, and stands in the directory of {year}", report.origin);
+            return Err(Stop::Found(Finding::tampered("checkpoint", what)));
+        }
         report.root = judged.checkpoint.root.to_string();
         report.checkpoint = String::from_utf8_lossy(note).into_owned();
         report.witnesses = Tally { good: judged.witnesses, all: policy.witnesses.len() as u64 };

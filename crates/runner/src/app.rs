@@ -24,7 +24,7 @@ const TRIGGERS_GATHER_MS: u32 = 5;
 /// How long a batch of hand-offs gathers.
 const HANDOFFS_GATHER_MS: u32 = 50;
 /// How long a batch of results gathers: every task has one, and few have a parent that waits for it. One lock of Dapr's guards all batches of all topics
-/// while they are handled, so quick ones here would hold up the triggers: a quarter fewer tasks were done.
+/// while they are handled, so quick ones here would hold up the triggers.
 const RESULTS_GATHER_MS: u32 = 200;
 /// This application's id, which is also its consumer group's.
 const APP_ID: &str = "fte-runner";

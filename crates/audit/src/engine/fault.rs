@@ -54,7 +54,7 @@ impl Fault {
     /// Whether the index must be made again.
     pub(super) fn is_damaged_index(&self) -> bool {
         let Self::Index(error) = self else { return matches!(self, Self::Astray(_) | Self::DamagedIndex) };
-        // A page that SQLite takes for one of its own may have values, or tables, that nobody wrote.
+        // A page that SQLite takes for one of its own may have values that nobody wrote, or lack tables; what is asked of it is always the same.
         let is_strange = matches!(
             error,
             rusqlite::Error::Utf8Error(..)
@@ -64,7 +64,11 @@ impl Fault {
                 | rusqlite::Error::SqlInputError { .. }
         );
         let code = error.sqlite_error_code();
-        is_strange || matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ConstraintViolation))
+        let is_damage = |code| {
+            use ErrorCode::{ConstraintViolation, DatabaseCorrupt, NotADatabase, TooBig, Unknown};
+            matches!(code, DatabaseCorrupt | NotADatabase | ConstraintViolation | TooBig | Unknown)
+        };
+        is_strange || code.is_some_and(is_damage)
     }
 
     /// What the log's users are told.

@@ -136,7 +136,14 @@ fn read_published(files: &Files, year: u16, keys: &Keys) -> Result<Option<Signed
     let path = files.layout.log(year).join("checkpoint");
     match files.disk.read(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        read => Ok(read_note(&path, &read.map_err(Fault::io(&path))?, keys)?.filter(|signed| signed.published.shard == year)),
+        read => match read_note(&path, &read.map_err(Fault::io(&path))?, keys)? {
+            Some(signed) if signed.published.shard != year => Err(Fault::Refused(format!(
+                "{} is the checkpoint of shard {}: that directory stands under the name of another year",
+                path.display(),
+                signed.published.shard
+            ))),
+            signed => Ok(signed),
+        },
     }
 }
 
@@ -144,10 +151,7 @@ fn read_published(files: &Files, year: u16, keys: &Keys) -> Result<Option<Signed
 fn recover_shard(means: &Means, files: &Files, year: u16, signed: Option<&Published>) -> Result<(Shard, Vec<Bytes>, u64), Fault> {
     let disk = &*means.disk;
     let directory = files.layout.wal(year);
-    let signed = signed.filter(|signed| signed.shard >= year);
-    if let Some(signed) = signed.filter(|signed| signed.shard > year) {
-        return Err(Fault::Refused(format!("shard {} was signed and is not there: restore the log from a copy", signed.shard)));
-    }
+    let signed = signed.filter(|signed| signed.shard == year);
     // What was published without being durable may be half there after a power cut; what is whole and ours binds as what is remembered does.
     let published = read_published(files, year, &means.keys)?;
     if let Some(published) = published.as_ref().filter(|published| signed.is_none_or(|signed| signed.checkpoint.size < published.place().1))

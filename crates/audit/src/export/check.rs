@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 
@@ -17,9 +17,10 @@ use sha2::{Digest, Sha256};
 
 use super::{ExportError, FORMAT, Manifest, signed, unchecked};
 use crate::entry::leaf::{self, Header};
+use crate::files::{open_file, read_at_most};
 use crate::keys::trust::policy_of;
 use crate::subjects::{ALG_WITHOUT_DIGEST, nonce_of, sealed_digest};
-use crate::verify::{Directory, Source};
+use crate::verify::{BLOB_BYTES_MAX, Directory, Source};
 
 /// What was checked.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ pub struct Checked {
     pub quorum_met: bool,
     /// Whether the keys came with the evidence.
     pub keys_from_evidence: bool,
+    /// Sealed events that are shown by the word of who signed the manifest alone: their entries, of earlier builds, have no digest of them.
+    pub undigested: usize,
 }
 
 #[derive(Deserialize)]
@@ -38,7 +41,7 @@ struct Format {
 }
 
 #[derive(Deserialize)]
-struct Line {
+pub(super) struct Line {
     index: u64,
     leaf_base64: String,
     event: Option<Value>,
@@ -48,7 +51,7 @@ struct Line {
 
 /// Checks a directory, by a policy from elsewhere, or else by the one in it.
 pub fn check(directory: &Path, policy: Option<&Policy>) -> Result<Checked, ExportError> {
-    let read = |name: &str| fs::read(directory.join(name)).map_err(|source| ExportError::Read { file: name.to_owned(), source });
+    let read = |name: &str| read(directory, name);
     let bad = |file: &str, what: &str| ExportError::bad(file, what);
     let manifest_bytes = read("manifest")?;
     let format: Format = serde_json::from_slice(&manifest_bytes).map_err(|error| bad("manifest", &error.to_string()))?;
@@ -90,7 +93,7 @@ pub fn check(directory: &Path, policy: Option<&Policy>) -> Result<Checked, Expor
     }
     signed::check(&manifest.origin, &manifest_bytes, &read("manifest.note")?, &own)?;
     let mut last = None;
-    let mut count = 0;
+    let (mut count, mut undigested) = (0, 0);
     for line in BufReader::new(open(directory, "entries.ndjson")?).lines() {
         let line = line.map_err(|source| ExportError::Read { file: "entries.ndjson".to_owned(), source })?;
         let line: Line =
@@ -100,17 +103,22 @@ pub fn check(directory: &Path, policy: Option<&Policy>) -> Result<Checked, Expor
             return Err(bad("entries.ndjson", "the entries are not in order"));
         }
         last = Some(line.index);
-        check_entry(directory, &line, &own, &judged.checkpoint)?;
+        undigested += usize::from(!check_entry(directory, &line, &own, &judged.checkpoint)?);
     }
     if count != manifest.entries {
         return Err(bad("entries.ndjson", "it has not as many entries as the manifest says"));
     }
     let witnesses = (judged.witnesses.len(), own.witnesses.len());
-    Ok(Checked { witnesses, quorum_met: judged.quorum_met, keys_from_evidence: policy.is_none(), manifest })
+    Ok(Checked { witnesses, quorum_met: judged.quorum_met, keys_from_evidence: policy.is_none(), undigested, manifest })
 }
 
 fn open(directory: &Path, name: &str) -> Result<File, ExportError> {
-    File::open(directory.join(name)).map_err(|source| ExportError::Read { file: name.to_owned(), source })
+    open_file(&directory.join(name)).map_err(|source| ExportError::Read { file: name.to_owned(), source })
+}
+
+/// A whole file, of those that are held in memory.
+fn read(directory: &Path, name: &str) -> Result<Vec<u8>, ExportError> {
+    read_at_most(&directory.join(name), BLOB_BYTES_MAX).map_err(|source| ExportError::Read { file: name.to_owned(), source })
 }
 
 /// The SHA-256 of a file, in hex. Some are as large as an export may be, and not to be had in memory.
@@ -125,10 +133,11 @@ fn digest_of(directory: &Path, name: &str) -> Result<String, ExportError> {
     Ok(hex(&hash.finalize()))
 }
 
-fn check_entry(directory: &Path, line: &Line, policy: &Policy, checkpoint: &fte_tlog::Checkpoint) -> Result<(), ExportError> {
+/// Whether what is shown for an entry is proven, and not told alone.
+fn check_entry(directory: &Path, line: &Line, policy: &Policy, checkpoint: &fte_tlog::Checkpoint) -> Result<bool, ExportError> {
     let name = format!("proofs/{}.tlog-proof", line.index);
     let bad = |what: String| ExportError::bad(&*name, what);
-    let text = fs::read_to_string(directory.join(&name)).map_err(|source| ExportError::Read { file: name.clone(), source })?;
+    let text = String::from_utf8(read(directory, &name)?).map_err(|error| bad(error.to_string()))?;
     let proof = ProofFile::parse(&text).map_err(|error| bad(error.to_string()))?;
     let bytes = STANDARD.decode(&line.leaf_base64).map_err(|_| ExportError::bad("entries.ndjson", "a leaf is no base64"))?;
     if proof.index != line.index || unchecked(&proof.checkpoint).as_ref() != Some(checkpoint) {
@@ -142,23 +151,24 @@ fn check_entry(directory: &Path, line: &Line, policy: &Policy, checkpoint: &fte_
         None => Cow::Borrowed(payload),
         Some(blob) => {
             let file = format!("blobs/{}", hex(blob));
-            Cow::Owned(fs::read(directory.join(&file)).map_err(|source| ExportError::Read { file, source })?)
+            Cow::Owned(read(directory, &file)?)
         }
     };
     leaf::check_payload(&header, &stored).map_err(|error| bad(error.to_string()))?;
     check_shown(line, &header, &stored).map_err(|what| ExportError::bad("entries.ndjson", format!("entry {}: {what}", line.index)))
 }
 
-/// Whether the event that is shown is the one that the entry holds.
-fn check_shown(line: &Line, header: &Header<'_>, stored: &[u8]) -> Result<(), &'static str> {
+/// Whether the event that is shown is proven to be the one that the entry holds. An error if it is another.
+pub(super) fn check_shown(line: &Line, header: &Header<'_>, stored: &[u8]) -> Result<bool, &'static str> {
     if line.event.is_none() && line.event_base64.is_none() {
         // It was erased.
-        return Ok(());
+        return Ok(true);
     }
+    let is_undigested = header.enc.as_ref().is_some_and(|enc| enc.alg == ALG_WITHOUT_DIGEST);
     let bytes = line.event_base64.as_ref().map(|bytes| STANDARD.decode(bytes)).transpose().map_err(|_| "the event is no base64")?;
     let event = match (&header.enc, bytes) {
-        // It was sealed before entries had digests: what it held is the word of who signed the manifest.
-        (Some(enc), _) if enc.alg == ALG_WITHOUT_DIGEST => return Ok(()),
+        (Some(_), None) if is_undigested => return Ok(false),
+        (Some(_), Some(bytes)) if is_undigested => Cow::Owned(bytes),
         (None, None) => Cow::Borrowed(stored),
         (None, Some(bytes)) if bytes == stored => Cow::Owned(bytes),
         (None, Some(_)) => return Err("the event is not what the entry holds"),
@@ -174,7 +184,7 @@ fn check_shown(line: &Line, header: &Header<'_>, stored: &[u8]) -> Result<(), &'
     };
     match &line.event {
         Some(shown) if as_shown(&event).as_ref() != Some(shown) => Err("the event is shown in other words than the entry holds"),
-        _ => Ok(()),
+        _ => Ok(!is_undigested),
     }
 }
 

@@ -63,7 +63,8 @@ Proven: each entry was in this log, at its place and to the byte, when the log h
 Not proven: that these are all the entries that the question is about; verify the whole log for that. That what an entry says is true. Whose log it is,
 with no other key than the one here. That the log was not written anew since, unless witnesses have signed or you know an earlier checkpoint.
 What the log encrypts is encrypted in leaf_base64. That the event beside it is what was encrypted is proven too: `nonce`, in the header of the leaf, is the first 24
-bytes, base64url, of HMAC-SHA256 under digest_key over the bytes of event_base64 (examples/audit/sealed.py checks it).
+bytes, base64url, of HMAC-SHA256 under digest_key over the bytes of event_base64 (examples/audit/sealed.py checks it). Entries whose `alg` is XC20P, of earlier
+builds, have no such digest: of them it is the word of the log's service.
 That these entries are the answer to the question in the manifest is the word of the log's service, which manifest.note signs, and so is what report.html and ocsf.ndjson
 make of them. It names the manifest's SHA-256, and the manifest that of each file.
 \"erased\" says that the key to an event was destroyed.

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::entry::leaf::{Enc, Kind, encode};
-use crate::subjects::{ALG, nonce_text, sealed_digest};
+use crate::subjects::{ALG, ALG_WITHOUT_DIGEST, nonce_text, sealed_digest};
 use crate::verify::Directory;
 
 fn key() -> SignerKey {
@@ -223,6 +223,22 @@ fn an_event_that_its_entry_does_not_hold_is_not_believed_whoever_signs_it() {
         let error = check(&evidence, None).unwrap_err();
         assert!(matches!(&error, ExportError::Bad { file, what } if file == "entries.ndjson" && what.contains(said)), "{said}: {error:?}");
     }
+}
+
+#[test]
+fn an_event_whose_entry_has_no_digest_of_it_is_told_and_counted() {
+    let line = |event_base64: Option<&str>, event: Option<Value>| -> check::Line {
+        serde_json::from_value(json!({"index": 1, "leaf_base64": "", "event": event, "event_base64": event_base64})).unwrap()
+    };
+    let enc = |alg: &'static str| Some(Enc { alg: alg.into(), key: "1".into(), nonce: nonce_text(&[0; 24]).into() });
+    let header = Header { enc: enc(ALG_WITHOUT_DIGEST), ..Header::new(Kind::Event, 5, b"sealed") };
+    assert_eq!(check::check_shown(&line(None, Some(json!({"id": 1}))), &header, b"sealed"), Ok(false));
+    assert_eq!(check::check_shown(&line(Some("eyJpZCI6MX0="), Some(json!({"id": 1}))), &header, b"sealed"), Ok(false));
+    assert!(check::check_shown(&line(Some("eyJpZCI6MX0="), Some(json!({"id": 2}))), &header, b"sealed").is_err());
+    assert_eq!(check::check_shown(&line(None, None), &header, b"sealed"), Ok(true), "it was erased");
+    // Another name of an algorithm is not a way out.
+    let header = Header { enc: enc("X"), ..header };
+    assert!(check::check_shown(&line(None, Some(json!({"id": 1}))), &header, b"sealed").is_err());
 }
 
 #[test]

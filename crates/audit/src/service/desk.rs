@@ -121,9 +121,13 @@ impl Desk {
     }
 
     /// Places again what the log says is held and the keys do not know: the row was taken away, or an older copy of the keys was put back. It then covers
-    /// everything, since the log does not say all of what it covered. Lifting it is somebody's decision, which goes on record.
+    /// everything, since the log does not say all of what it covered. Lifting it is somebody's decision, which goes on record. What was lifted since such a
+    /// copy was made is lifted.
     pub(crate) async fn recall_holds(&self, log: &dyn Log) -> Result<(), Unfinished> {
         let (placed, lifted) = (logged_holds(log, Kind::HoldPlaced).await?, logged_holds(log, Kind::HoldLifted).await?);
+        for (id, lifted_ms) in lifted.clone() {
+            self.on_keys(move |subjects| subjects.recall_lifting(id, lifted_ms)).await??;
+        }
         for (id, placed_ms) in placed.into_iter().filter(|(id, _)| !lifted.contains_key(id)) {
             let reason = "the log has this hold and the keys of personal data did not: it covers everything until it is lifted".to_owned();
             let covers = Covers::Range { from_ms: 0, to_ms: EVER_MS };

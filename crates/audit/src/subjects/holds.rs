@@ -115,6 +115,24 @@ impl Subjects {
         recalled.map_err(|fault| keys.fault(fault))
     }
 
+    /// Lifts a hold that the log has the lifting of, where it is in force.
+    ///
+    /// # Errors
+    /// The disk; to repeat it is safe.
+    pub fn recall_lifting(&self, id: Uuid, lifted_ms: i64) -> Result<(), KeyError> {
+        let mut keys = self.lock();
+        let mut recall = || -> rusqlite::Result<()> {
+            let transaction = keys.connection.transaction()?;
+            let sql = "UPDATE hold SET lifted_ms = coalesce(lifted_ms, ?2), logged = 2 WHERE id = ?1 AND logged < 2";
+            if transaction.execute(sql, params![id.as_bytes(), lifted_ms])? > 0 {
+                search_again(&transaction)?;
+            }
+            transaction.commit()
+        };
+        let recalled = recall();
+        recalled.map_err(|error| keys.explained(error))
+    }
+
     /// Lifts a hold; false where there is none with this id. To repeat it is safe.
     ///
     /// # Errors

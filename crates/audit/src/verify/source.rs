@@ -1,14 +1,13 @@
 //! Where a log is read from: a directory, or whatever serves the same files by name.
 
 use std::fs;
-use std::io::{self, ErrorKind, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use fte_tlog::{TileLevel, TilePath};
-use rustix::fs::OFlags;
 
 use crate::entry::leaf::LEAF_BYTES_MAX;
+use crate::files::{NOTE_BYTES_MAX, read_at_most};
 
 /// The files of one shard, by their names below its prefix (`checkpoint`, `tile/0/000`, `blobs/…`). Read from several threads at once.
 pub trait Source: Sync {
@@ -67,7 +66,7 @@ impl Directory {
 
 impl Source for Directory {
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        match read(&self.place(name), limit_of(name)) {
+        match read_at_most(&self.place(name), limit_of(name)) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
             Err(error) => Err(error),
@@ -93,10 +92,8 @@ impl Source for Directory {
     }
 }
 
-/// Notes: a checkpoint with the signatures of many witnesses.
-const NOTE_BYTES_MAX: u64 = 1 << 20;
 /// No event that a service takes is as large.
-const BLOB_BYTES_MAX: u64 = 256 << 20;
+pub(crate) const BLOB_BYTES_MAX: u64 = 256 << 20;
 
 /// More than a file of that name ever has.
 fn limit_of(name: &str) -> u64 {
@@ -106,18 +103,6 @@ fn limit_of(name: &str) -> u64 {
         Err(_) if name.starts_with(BLOBS) => BLOB_BYTES_MAX,
         Err(_) => NOTE_BYTES_MAX,
     }
-}
-
-/// A file, or as much of it as tells that it is too long. What is no file, such as a pipe, that nobody ever writes to, is not waited for.
-fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let file = fs::OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
-    let found = file.metadata()?;
-    if !found.is_file() {
-        return Err(io::Error::other("it is no file"));
-    }
-    let mut bytes = Vec::with_capacity(usize::try_from(found.len().min(limit) + 1).unwrap_or(0));
-    file.take(limit + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// What the engine has in a shard's directory, each checked by itself or no part of what is signed.

@@ -357,10 +357,19 @@ async fn an_index_with_damage_in_any_page_stops_no_start() {
     let path = directory.path().join("audit/index.sqlite");
     let whole = fs::read(&path).unwrap();
     let mut random = fastrand::Rng::with_seed(5);
-    for round in 0..24 {
+    let page = usize::from(u16::from_be_bytes([whole[16], whole[17]]));
+    for round in 0..48 {
         let mut damaged = whole.clone();
-        let (step, from) = (random.usize(7..500), random.usize(0..whole.len() / 2));
-        damaged[from..].iter_mut().step_by(step).for_each(|byte| *byte ^= random.u8(1..));
+        match round {
+            // Everything behind a place.
+            0..12 => {
+                let (step, from) = (random.usize(7..500), random.usize(0..whole.len() / 2));
+                damaged[from..].iter_mut().step_by(step).for_each(|byte| *byte ^= random.u8(1..));
+            }
+            // The first page's header, cell count and cells, which say what tables there are; then any page's.
+            12..36 => damaged[100 + (round - 12)] ^= random.u8(1..),
+            _ => damaged[random.usize(1..whole.len() / page) * page + random.usize(0..16)] ^= random.u8(1..),
+        }
         fs::write(&path, damaged).unwrap();
         for more in ["index.sqlite-wal", "index.sqlite-shm"] {
             let _absent = fs::remove_file(directory.path().join("audit").join(more));

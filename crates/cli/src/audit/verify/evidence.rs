@@ -95,11 +95,11 @@ fn tell(found: &[PathBuf], policy: Option<&Policy>, output: Output) -> Result<()
     let checked = check_all(found, policy)?;
     if output.json {
         let verdict = |quorum_met: bool| if quorum_met { "consistent" } else { "incomplete" };
-        let shard = |Checked { manifest, witnesses: (signed, known), quorum_met, keys_from_evidence }: &Checked| {
+        let shard = |Checked { manifest, witnesses: (signed, known), quorum_met, keys_from_evidence, undigested }: &Checked| {
             json!({
                 "verdict": verdict(*quorum_met), "origin": manifest.origin, "size": manifest.size, "entries": manifest.entries, "complete": manifest.complete,
                 "retired": manifest.retired, "export_id": manifest.export_id, "made_by": manifest.made_by, "made_at": manifest.made_at, "query": manifest.query,
-                "witnesses": {"good": signed, "all": known}, "keys_from_evidence": keys_from_evidence,
+                "witnesses": {"good": signed, "all": known}, "keys_from_evidence": keys_from_evidence, "undigested": undigested,
             })
         };
         let all = verdict(checked.iter().all(|checked| checked.quorum_met));
@@ -113,9 +113,15 @@ fn tell(found: &[PathBuf], policy: Option<&Policy>, output: Output) -> Result<()
         }
     }
     output.note(
-        "proven: these entries were in that log. That there are no others, and that events are what their encrypted entries hold, is the word of the \
-         log's service, signed with the log's key",
+        "proven: these entries were in that log, and the events shown are what they hold. That there are no others is the word of the log's service, \
+         signed with the log's key",
     );
+    let undigested: usize = checked.iter().map(|checked| checked.undigested).sum();
+    if undigested > 0 {
+        output.note(format!(
+            "not proven of {undigested} events, which earlier builds have sealed: what their entries hold is the service's word, too"
+        ));
+    }
     let retired: BTreeSet<u16> = checked.iter().flat_map(|checked| checked.manifest.retired.iter().copied()).collect();
     if let (Some(first), Some(last)) = (retired.first(), retired.last()) {
         let years = if first == last { first.to_string() } else { format!("{first}–{last}") };

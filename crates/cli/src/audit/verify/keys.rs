@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use fte_audit::files::{NOTE_BYTES_MAX, read_at_most};
 use fte_tlog::{LogKey, Policy, VerifierKey};
 
 use super::local::Found;
@@ -43,6 +44,11 @@ impl Named {
     }
 }
 
+/// A file of keys that stands beside a log.
+fn read(path: &Path) -> std::io::Result<String> {
+    String::from_utf8(read_at_most(path, NOTE_BYTES_MAX)?).map_err(std::io::Error::other)
+}
+
 /// Those that were named, else the one beside the log.
 pub(in crate::audit) fn find(named: &Named, found: &Found) -> Result<Keys, Error> {
     if let Some(policy) = named.policy()? {
@@ -50,10 +56,10 @@ pub(in crate::audit) fn find(named: &Named, found: &Found) -> Result<Keys, Error
     }
     let mut policy = Policy::of_logs([]);
     for path in &found.key_files {
-        if let Ok(text) = std::fs::read_to_string(path) {
+        if let Ok(text) = read(path) {
             // Those that signed before, too: years that ended are signed by them.
             let former = path.with_file_name(fte_audit::keys::rotation::FORMER);
-            let former_text = std::fs::read_to_string(&former).unwrap_or_default();
+            let former_text = read(&former).unwrap_or_default();
             for (path, line) in [(path, &*text)].into_iter().chain(former_text.lines().map(|line| (&former, line))) {
                 if line.trim().is_empty() {
                     continue;
