@@ -49,7 +49,7 @@ async fn beside_dapr_what_programs_wait_for_comes_in_quick_batches_and_the_rest_
     let list = status.subscriptions().await;
     for entry in list.as_array().unwrap() {
         // Never one by one: a Kafka header that HTTP cannot carry would hold up its partition.
-        let await_ms = if entry["topic"] == "fte.results.completed" { 10 } else { 200 };
+        let await_ms = if entry["topic"] == "fte.results.completed" { 5 } else { 200 };
         let expected = json!({"enabled": true, "maxMessagesCount": 512, "maxAwaitDurationMs": await_ms});
         assert_eq!(entry["bulkSubscribe"], expected, "{entry}");
     }
