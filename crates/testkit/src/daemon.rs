@@ -174,8 +174,9 @@ impl Drop for Daemon {
 fn gone(child: &Child) {
     let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
     let Some(Ok(process)) = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) else { return };
-    let patience = Timespec::try_from(PATIENCE).ok();
-    let _ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], patience.as_ref());
+    let patience = Timespec::try_from(PATIENCE).expect("a minute can be waited for");
+    // Where it does not end, what needs it to have ended says so.
+    let _ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&patience));
 }
 
 #[expect(clippy::disallowed_methods, reason = "handed on to a child, not read as configuration")]

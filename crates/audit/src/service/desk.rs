@@ -120,12 +120,12 @@ impl Desk {
         Ok(lifted)
     }
 
-    /// Places again what the log says is held and the keys do not know: the row was taken away, or an older copy of the keys was put back. It then covers
-    /// everything, since the log does not say all of what it covered. Lifting it is somebody's decision, which goes on record. What was lifted since such a
+    /// Places again what the log says is held and the keys do not know, or know as lifted: the row was taken away or changed, or an older copy of the keys was put
+    /// back. One that is not known covers everything, since the log does not say all of what it covered. Lifting it is somebody's decision, which goes on record. What was lifted since such a
     /// copy was made is lifted.
     pub(crate) async fn recall_holds(&self, log: &dyn Log) -> Result<(), Unfinished> {
         let (placed, lifted) = (logged_holds(log, Kind::HoldPlaced).await?, logged_holds(log, Kind::HoldLifted).await?);
-        for (id, lifted_ms) in lifted.clone() {
+        for (&id, &lifted_ms) in &lifted {
             self.on_keys(move |subjects| subjects.recall_lifting(id, lifted_ms)).await??;
         }
         for (id, placed_ms) in placed.into_iter().filter(|(id, _)| !lifted.contains_key(id)) {
@@ -133,7 +133,7 @@ impl Desk {
             let covers = Covers::Range { from_ms: 0, to_ms: EVER_MS };
             let hold = Hold { id, covers, reason, placed_by: NAME.to_owned(), placed_ms };
             if self.on_keys(move |subjects| subjects.recall_hold(&hold)).await?? {
-                tracing::error!(hold = %id, "the audit log has a legal hold that the keys of personal data do not know: nothing is erased until it is lifted");
+                tracing::error!(hold = %id, "the audit log has a legal hold that the keys of personal data did not have in force: it is again, until it is lifted");
             }
         }
         Ok(())

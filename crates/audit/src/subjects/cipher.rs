@@ -98,9 +98,7 @@ const SEARCH_PREFIX: &str = "~";
 
 /// HMAC-SHA256 over parts, each with its length.
 pub(crate) fn mac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
-    // HMAC takes keys of any length.
-    #[expect(clippy::expect_used, reason = "a key of 32 bytes is a key of HMAC")]
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes any key");
+    let mut mac = keyed(key);
     for part in parts {
         mac.update(&(part.len() as u64).to_be_bytes());
         mac.update(part);
@@ -108,11 +106,14 @@ pub(crate) fn mac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
+#[expect(clippy::expect_used, reason = "a key of 32 bytes is a key of HMAC, which takes keys of any length")]
+fn keyed(key: &[u8; 32]) -> Hmac<Sha256> {
+    Hmac::new_from_slice(key).expect("HMAC takes any key")
+}
+
 /// The digest of what is sealed, which is its nonce: the first 24 bytes of HMAC-SHA256 over the event to the byte.
 pub(crate) fn sealed_digest(digest_key: &[u8; 32], event: &[u8]) -> Nonce {
-    // HMAC takes keys of any length.
-    #[expect(clippy::expect_used, reason = "a key of 32 bytes is a key of HMAC")]
-    let mut mac = Hmac::<Sha256>::new_from_slice(digest_key).expect("HMAC takes any key");
+    let mut mac = keyed(digest_key);
     mac.update(event);
     let mut nonce = [0; NONCE_BYTES];
     nonce.copy_from_slice(&mac.finalize().into_bytes()[..NONCE_BYTES]);

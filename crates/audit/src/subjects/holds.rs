@@ -105,13 +105,17 @@ impl Subjects {
         }
     }
 
-    /// Places a hold that the log has the entry of, unless it is known. Whether it was not.
+    /// Places a hold that the log has the entry of, and no lifting, unless it is known; one whose row says that its lifting is in the log is in force again.
+    /// Whether it was not known, or not in force.
     ///
     /// # Errors
     /// The disk; to repeat it is safe.
     pub fn recall_hold(&self, hold: &Hold) -> Result<bool, KeyError> {
         let keys = self.lock();
-        let recalled = insert(&keys.connection, &keys.vault, hold, 1);
+        let recalled = insert(&keys.connection, &keys.vault, hold, 1).and_then(|is_new| {
+            let sql = "UPDATE hold SET lifted_ms = NULL, logged = 1 WHERE id = ?1 AND logged > 1";
+            Ok(is_new || keys.connection.execute(sql, params![hold.id.as_bytes()])? > 0)
+        });
         recalled.map_err(|fault| keys.fault(fault))
     }
 

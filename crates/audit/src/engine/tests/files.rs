@@ -301,13 +301,24 @@ async fn p10_a_log_that_another_key_signed_is_refused_and_nothing_of_it_is_signe
     drop(Engine::open(options(directory.path())).unwrap());
 }
 
-#[tokio::test]
-async fn a_directory_that_holds_nothing_is_no_year_and_none_takes_the_place_of_what_was_signed() {
+/// A log of ten entries that was signed and has stopped, and its shard.
+async fn stopped() -> (tempfile::TempDir, u16) {
     let directory = tempfile::tempdir().unwrap();
     let log = open(directory.path());
     log.append(batch(0, 10)).await.unwrap();
     let shard = sealed(&log, 11).await.shard;
     drop(log);
+    (directory, shard)
+}
+
+/// Why it does not start.
+fn refused(directory: &Path) -> String {
+    Engine::open(options(directory)).err().map(|error| fte_service::chain(&error)).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_directory_that_holds_nothing_is_no_year_and_none_takes_the_place_of_what_was_signed() {
+    let (directory, shard) = stopped().await;
     let audit = directory.path().join("audit");
     for name in ["9999", "65535", "0", "99999"] {
         fs::create_dir(audit.join(name)).unwrap();
@@ -316,7 +327,7 @@ async fn a_directory_that_holds_nothing_is_no_year_and_none_takes_the_place_of_w
     let appended = log.append(batch(10, 1)).await.unwrap();
     assert!(matches!(&appended[..], [crate::log::Appended::New(at)] if at.shard == shard), "{appended:?}");
     drop(log);
-    let why = || Engine::open(options(directory.path())).err().map(|error| fte_service::chain(&error)).unwrap_or_default();
+    let why = || refused(directory.path());
     let away = directory.path().join("away");
     fs::rename(audit.join(shard.to_string()), &away).unwrap();
     assert!(why().contains("restore"), "{}", why());
@@ -327,21 +338,31 @@ async fn a_directory_that_holds_nothing_is_no_year_and_none_takes_the_place_of_w
     for name in [shard, shard + 1] {
         fs::create_dir(audit.join(name.to_string())).unwrap();
         assert!(why().contains("restore"), "{}", why());
-        fs::remove_dir(audit.join(name.to_string())).ok();
+        fs::remove_dir_all(audit.join(name.to_string())).unwrap();
     }
 }
 
 #[tokio::test]
+async fn an_ended_year_under_a_later_years_name_begins_no_other_log() {
+    let (directory, shard) = stopped().await;
+    let audit = directory.path().join("audit");
+    // Whole, and without the write-ahead log that an ended year does not have.
+    let later = audit.join((shard + 1).to_string());
+    fs::create_dir_all(later.join("log")).unwrap();
+    fs::copy(audit.join(format!("{shard}/log/checkpoint")), later.join("log/checkpoint")).unwrap();
+    let why = refused(directory.path());
+    assert!(why.contains("stands under the name of another year"), "{why}");
+    fs::remove_dir_all(later).unwrap();
+    assert_eq!(refused(directory.path()), "");
+}
+
+#[tokio::test]
 async fn where_an_index_is_all_that_is_left_no_other_log_begins() {
-    let directory = tempfile::tempdir().unwrap();
-    let log = open(directory.path());
-    log.append(batch(0, 10)).await.unwrap();
-    let shard = sealed(&log, 11).await.shard;
-    drop(log);
+    let (directory, shard) = stopped().await;
     let audit = directory.path().join("audit");
     fs::remove_dir_all(audit.join(shard.to_string())).unwrap();
     fs::remove_dir_all(audit.join("state")).unwrap();
-    let why = Engine::open(options(directory.path())).err().map(|error| fte_service::chain(&error)).unwrap_or_default();
+    let why = refused(directory.path());
     assert!(why.contains("nothing of the log is there"), "{why}");
 }
 

@@ -310,6 +310,11 @@ async fn a_hold_whose_row_was_taken_away_holds_everything_until_somebody_lifts_i
     }
     world.set(START + KEPT + 1);
     assert_eq!(contents.expire().await.unwrap(), 0);
+    // Whoever writes the row can say that it was lifted, and that this is in the log.
+    keys.execute("UPDATE hold SET lifted_ms = 1, logged = 2 WHERE id = ?1", [kept.id.as_bytes()]).unwrap();
+    assert_eq!(contents.desk.holds().await.unwrap(), []);
+    contents.desk.recall_holds(&*contents.log).await.unwrap();
+    assert_eq!(contents.desk.holds().await.unwrap(), holds);
     // An older copy of the keys: it has in force what was lifted since. That is not logged anew either.
     contents.subjects.place_hold(&lifted).unwrap();
     assert_eq!(contents.desk.holds().await.unwrap().len(), 2);
