@@ -120,9 +120,9 @@ impl Desk {
         Ok(lifted)
     }
 
-    /// Places again what the log says is held and the keys do not know, or know as lifted: the row was taken away or changed, or an older copy of the keys was put
-    /// back. One that is not known covers everything, since the log does not say all of what it covered. Lifting it is somebody's decision, which goes on record. What was lifted since such a
-    /// copy was made is lifted.
+    /// Places again what the log says is held and the keys do not know, or know as lifted: the row was taken away or changed, or an older copy of the keys was
+    /// put back. One that is not known covers everything, since the log does not say all of what it covered. Lifting it is somebody's decision, which goes on
+    /// record. What was lifted since such a copy was made is lifted.
     pub(crate) async fn recall_holds(&self, log: &dyn Log) -> Result<(), Unfinished> {
         let (placed, lifted) = (logged_holds(log, Kind::HoldPlaced).await?, logged_holds(log, Kind::HoldLifted).await?);
         for (&id, &lifted_ms) in &lifted {
